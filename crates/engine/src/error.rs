@@ -1,0 +1,125 @@
+//! What can go wrong, on whose side, and whether it may be tried again.
+//!
+//! One table: the code that logs, metrics and `x-tidegate-error` show, the status a downstream gets, and the words.
+//! Turning an error into bytes is `proxy::respond`.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// Whose side an error is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Who connected to us.
+    Downstream,
+    /// Where we were sending.
+    Upstream,
+    /// Ourselves: routing, limits, draining.
+    Gateway,
+}
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $side:ident, $status:literal, $message:literal;)+) => {
+        /// The one list of error codes. `docs/reference/errors.md` is generated from it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Code {
+            /// Every code, in the order of the list.
+            pub const ALL: &'static [Code] = &[$(Code::$name,)+];
+
+            /// The code as logs, metrics and `x-tidegate-error` show it.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Code::$name => $text,)+ }
+            }
+
+            /// Whose side it is on.
+            pub fn side(self) -> Side {
+                match self { $(Code::$name => Side::$side,)+ }
+            }
+
+            /// The HTTP status a downstream gets; 499 is never sent, it stands in the access log.
+            pub fn status(self) -> u16 {
+                match self { $(Code::$name => $status,)+ }
+            }
+
+            /// The `error` member of the answer (compat.md §1.3 where the predecessor had the same case).
+            pub fn message(self) -> &'static str {
+                match self { $(Code::$name => $message,)+ }
+            }
+
+            /// What it means, for the reference.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Code::$name => concat!($($doc),+),)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The request breaks RFC 9112 or is ambiguous; nothing of it was sent on.
+    MalformedRequest = "malformed_request", Downstream, 400, "malformed request";
+    /// The request's head is larger than `limits.head_bytes` or has too many fields.
+    HeadTooLarge = "head_too_large", Downstream, 431, "request head too large";
+    /// The head did not arrive within `timeouts.head`.
+    DownstreamTimeout = "downstream_timeout", Downstream, 408, "request timeout";
+    /// The downstream left, or no byte of its body moved for `timeouts.idle`.
+    DownstreamClosed = "downstream_closed", Downstream, 499, "downstream closed";
+    /// The request names no endpoint.
+    MissingEndpoint = "missing_endpoint", Downstream, 400, "missing endpoint id";
+    /// The request names two different endpoints, or one that is no valid name.
+    InvalidEndpoint = "invalid_endpoint", Downstream, 400, "invalid endpoint id";
+    /// CONNECT, or a protocol upgrade this listener does not serve.
+    MethodNotSupported = "method_not_supported", Downstream, 405, "method not supported";
+    /// No route matches, or a reserved path that is not served.
+    NoRoute = "no_route", Gateway, 404, "no route";
+    /// Nobody offers the endpoint, or this listener does not permit it.
+    NoUpstream = "no_upstream", Gateway, 502, "no available upstreams";
+    /// The upstream could not be reached: nothing was delivered.
+    UpstreamUnreachable = "upstream_unreachable", Upstream, 502, "upstream unreachable";
+    /// The upstream's response did not begin within `timeouts.response`, or then no byte moved for `timeouts.idle`.
+    UpstreamTimeout = "upstream_timeout", Upstream, 504, "upstream timeout";
+    /// The upstream closed before its response was whole.
+    UpstreamClosed = "upstream_closed", Upstream, 502, "upstream closed the connection";
+    /// The upstream's response breaks RFC 9112.
+    UpstreamMalformed = "upstream_malformed", Upstream, 502, "upstream sent a malformed response";
+    /// More than a limit of this gateway allows.
+    Overload = "overload", Gateway, 503, "overloaded";
+    /// The gateway is leaving.
+    Draining = "draining", Gateway, 503, "draining";
+    /// A mistake of ours.
+    Internal = "internal", Gateway, 500, "internal error";
+}
+
+/// An error on the way of a request or stream.
+#[derive(Clone, Debug)]
+pub struct Error {
+    /// What it is.
+    pub code: Code,
+    /// True when it is certain that no byte of the request was acted upon by an upstream: it may be tried elsewhere.
+    pub undelivered: bool,
+    /// What a person needs besides the code; never a secret, never raw bytes of a peer.
+    pub detail: Cow<'static, str>,
+}
+
+/// Shorthand of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of which nothing says that it may be tried again.
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Error { code, undelivered: false, detail: detail.into() }
+    }
+
+    /// The same, where non-delivery is certain.
+    pub fn undelivered(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Error { code, undelivered: true, detail: detail.into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.detail.is_empty() { f.write_str(self.code.message()) } else { write!(f, "{}: {}", self.code.message(), self.detail) }
+    }
+}
+
+impl std::error::Error for Error {}

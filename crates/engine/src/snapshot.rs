@@ -1,0 +1,315 @@
+//! The whole configuration of one role, as Python hands it down.
+//!
+//! It arrives complete: every default stands in `config/model.py`, none here, and every name is resolved. Unknown
+//! fields are ignored, so that a newer Python can speak to an older engine. Checking what people write is Python's;
+//! what is refused here is a mistake between the two.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+/// What one engine is to be.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "role", rename_all = "lowercase")]
+pub enum Snapshot {
+    /// Accepts downstreams and agents.
+    Gateway(Gateway),
+    /// Offers local services as endpoints.
+    Agent(Agent),
+    /// Reaches endpoints from local ports.
+    Forward(Forward),
+}
+
+/// A gateway, whole.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Gateway {
+    /// The program's version, told to agents.
+    pub version: String,
+    /// This node's name, told to agents.
+    pub node: String,
+    /// Worker threads, at least 1.
+    pub workers: usize,
+    /// Leave out the probe that finds another process on our ports.
+    pub takeover: bool,
+    /// Where we accept.
+    pub listeners: Vec<Listener>,
+    /// `https://{endpoint}.gate.example.com`; none where the operator gave none.
+    pub public_url: Option<String>,
+    /// Deadlines.
+    pub timeouts: Timeouts,
+    /// Sizes and numbers.
+    pub limits: Limits,
+    /// Tunnels' keep-alive.
+    pub tunnel: Tunnel,
+    /// One line a request, or none.
+    pub access_log: AccessLog,
+}
+
+/// A local address that downstreams or agents connect to.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct Listener {
+    /// Its name in the configuration, in logs and metrics.
+    pub name: String,
+    /// The addresses it binds, resolved; port 0 lets the system pick.
+    pub bind: Vec<SocketAddr>,
+    /// What is spoken on it.
+    #[serde(flatten)]
+    pub kind: ListenerKind,
+}
+
+/// What is spoken on a listener.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum ListenerKind {
+    /// HTTP requests, routed each by itself.
+    Http {
+        /// Which endpoints a request may name.
+        dynamic_endpoints: DynamicEndpoints,
+    },
+    /// Raw bytes to one endpoint.
+    Tcp {
+        /// Where they lead.
+        to: EndpointRef,
+    },
+    /// Agents.
+    Tunnel {},
+}
+
+/// Which endpoints a request may name by itself on a listener of kind http.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum DynamicEndpoints {
+    /// Every one that nothing in the configuration names.
+    Unnamed,
+    /// Exactly these. Empty: none.
+    Allow(Vec<String>),
+}
+
+/// An endpoint as the configuration names it.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct EndpointRef {
+    /// The owner; empty where there are no tenants.
+    #[serde(default)]
+    pub tenant: String,
+    /// The name.
+    pub endpoint: String,
+}
+
+/// Deadlines, in seconds in the snapshot. None bounds a whole message.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Timeouts {
+    /// Absolute: to connect to an address, or to a gateway.
+    #[serde(deserialize_with = "seconds")]
+    pub connect: Duration,
+    /// Absolute: TLS and WebSocket handshakes.
+    #[serde(deserialize_with = "seconds")]
+    pub handshake: Duration,
+    /// Absolute: from a request head's first byte to its last.
+    #[serde(deserialize_with = "seconds")]
+    pub head: Duration,
+    /// From the end of the request to the head of the response.
+    #[serde(deserialize_with = "seconds")]
+    pub response: Duration,
+    /// While a message or a stream moves no byte in either direction.
+    #[serde(deserialize_with = "seconds")]
+    pub idle: Duration,
+    /// A downstream connection between two requests.
+    #[serde(deserialize_with = "seconds")]
+    pub keep_alive: Duration,
+    /// A kept connection or stream to an upstream.
+    #[serde(deserialize_with = "seconds")]
+    pub upstream_keep_alive: Duration,
+}
+
+/// Sizes and numbers.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Limits {
+    /// Bytes of a head; beyond it 431.
+    pub head_bytes: usize,
+    /// Fields of a head; beyond it 431.
+    pub head_fields: usize,
+    /// Connections a gateway has at once, all listeners together; beyond it accepting waits.
+    pub connections: usize,
+    /// Kept idle connections or streams for an upstream, each worker.
+    pub idle_upstreams: usize,
+    /// Share of requests that may be tried again, in percent of those of the last seconds.
+    pub retry_percent: u32,
+}
+
+/// How tunnels are watched.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Tunnel {
+    /// A ping is sent when nothing was heard for so long.
+    #[serde(deserialize_with = "seconds")]
+    pub ping_interval: Duration,
+    /// The session ends when a ping is not answered within this.
+    #[serde(deserialize_with = "seconds")]
+    pub ping_timeout: Duration,
+}
+
+/// One line a request.
+#[derive(Clone, Debug, Deserialize)]
+pub struct AccessLog {
+    /// `stdout`, a file's path, or none.
+    pub to: Option<String>,
+    /// Its form.
+    pub format: AccessLogFormat,
+}
+
+/// The form of an access log's lines.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessLogFormat {
+    /// One short line for a person.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// An agent, whole.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Agent {
+    /// The program's version, told to gateways.
+    pub version: String,
+    /// Random, the same for the life of the process: a gateway ends the old session of an agent that comes back.
+    pub id: String,
+    /// Where its gateways are.
+    pub connect: Connect,
+    /// Tunnels it keeps per endpoint.
+    pub connections: usize,
+    /// What it offers.
+    pub endpoints: Vec<Offer>,
+    /// Deadlines.
+    pub timeouts: Timeouts,
+    /// Sizes and numbers.
+    pub limits: Limits,
+    /// Tunnels' keep-alive.
+    pub tunnel: Tunnel,
+    /// One line a request, or none.
+    pub access_log: AccessLog,
+}
+
+/// A forward, whole.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Forward {
+    /// The program's version, told to gateways.
+    pub version: String,
+    /// Where its gateways are.
+    pub connect: Connect,
+    /// Local ports and where they lead.
+    pub forwards: Vec<ForwardPort>,
+    /// Deadlines.
+    pub timeouts: Timeouts,
+    /// Sizes and numbers.
+    pub limits: Limits,
+    /// One line a connection, or none.
+    pub access_log: AccessLog,
+}
+
+/// How an agent or forward reaches its gateways.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Connect {
+    /// `http(s)://` or `ws(s)://` URLs with an optional path prefix; tried in turn.
+    pub urls: Vec<String>,
+    /// The bearer token, without `Bearer`.
+    pub token: Option<Secret>,
+    /// The tenant to offer for; empty where there are none.
+    pub tenant: String,
+    /// An HTTP proxy that serves CONNECT, `http://[user:password@]host:port`. Python has applied NO_PROXY per URL.
+    pub proxies: Vec<Option<Secret>>,
+    /// How certificates are checked, for `https://`.
+    pub tls: ClientTls,
+}
+
+/// How the certificate of a server is checked, and what we show.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+pub struct ClientTls {
+    /// PEM of the only certificate authorities that count; none: the system's.
+    pub ca: Option<String>,
+    /// PEM of our certificate chain.
+    pub cert: Option<String>,
+    /// PEM of its key.
+    pub key: Option<Secret>,
+    /// The name to expect instead of the one dialled.
+    pub server_name: Option<String>,
+    /// Accept any certificate.
+    pub insecure_skip_verify: bool,
+}
+
+/// One endpoint that an agent offers.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Offer {
+    /// Its name.
+    pub name: String,
+    /// What the streams carry.
+    pub kind: OfferKind,
+    /// The local service.
+    pub to: Target,
+    /// What the local service sees as Host.
+    pub host_header: HostHeader,
+}
+
+/// What the streams of an endpoint carry.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum OfferKind {
+    /// HTTP/1.1 requests.
+    Http,
+    /// Raw bytes.
+    Tcp,
+}
+
+/// A local service.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Target {
+    /// An IP address or a name; `localhost` means `::1` and `127.0.0.1`, both tried.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// Where it speaks TLS.
+    pub tls: Option<ClientTls>,
+}
+
+/// What an upstream sees as Host.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum HostHeader {
+    /// What the downstream sent.
+    Keep,
+    /// The upstream's own host and port.
+    Rewrite,
+    /// This.
+    Set(String),
+}
+
+/// A local port that leads to an endpoint.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ForwardPort {
+    /// The addresses it binds.
+    pub bind: Vec<SocketAddr>,
+    /// Where it leads.
+    pub endpoint: String,
+}
+
+/// A string that `Debug` never shows.
+#[derive(Clone, Deserialize, PartialEq, Eq)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The secret itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
