@@ -118,7 +118,11 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.detail.is_empty() { f.write_str(self.code.message()) } else { write!(f, "{}: {}", self.code.message(), self.detail) }
+        if self.detail.is_empty() {
+            f.write_str(self.code.message())
+        } else {
+            write!(f, "{}: {}", self.code.message(), self.detail)
+        }
     }
 }
 

@@ -31,7 +31,7 @@ impl Io for TcpStream {
 
     fn reset(&mut self) {
         // The socket may be gone already; then there is nothing left to reset.
-        let _ = socket2::SockRef::from(self).set_linger(Some(std::time::Duration::ZERO));
+        let _ = socket2::SockRef::from(&*self).set_linger(Some(std::time::Duration::ZERO));
     }
 }
 

@@ -1,5 +1,5 @@
 //! The data plane of tidegate. The list below is the floor plan: a module uses only what stands above it here.
 
 pub mod error;
-pub mod snapshot;
 pub mod io;
+pub mod snapshot;
