@@ -19,6 +19,9 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Makes the coming drop end both directions the hard way (TCP RST, yamux RST), so that the other side can tell a
     /// broken stream from a finished one.
     fn reset(&mut self);
+
+    /// The plain TCP connection beneath, to be taken to another worker; the stream itself where there is none.
+    fn into_tcp(self: Box<Self>) -> Result<TcpStream, BoxedIo>;
 }
 
 /// Any byte stream. One virtual call a turn; measured below the noise of a system call.
@@ -33,6 +36,10 @@ impl Io for TcpStream {
         // The socket may be gone already; then there is nothing left to reset.
         let _ = socket2::SockRef::from(&*self).set_linger(Some(std::time::Duration::ZERO));
     }
+
+    fn into_tcp(self: Box<Self>) -> Result<TcpStream, BoxedIo> {
+        Ok(*self)
+    }
 }
 
 impl Io for DuplexStream {
@@ -41,6 +48,10 @@ impl Io for DuplexStream {
     }
 
     fn reset(&mut self) {}
+
+    fn into_tcp(self: Box<Self>) -> Result<TcpStream, BoxedIo> {
+        Err(self)
+    }
 }
 
 /// Bytes of one relay turn: the size of a pooled buffer. Below 64 KiB a relay's cost per MiB grows (measure.md).

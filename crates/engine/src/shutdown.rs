@@ -1,0 +1,110 @@
+//! The end of everything, in two steps: drain (stop accepting, finish what runs), then cut.
+//!
+//! One value reaches every task, and every task is counted by it, so that nothing outlives its owner.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::task::TaskTracker;
+
+/// Says when to drain and when to stop, and knows when all tasks have ended.
+#[derive(Clone, Default)]
+pub struct Drain {
+    begun: CancellationToken,
+    cut: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Drain {
+    /// Nothing is draining yet.
+    pub fn new() -> Self {
+        Drain::default()
+    }
+
+    /// A part that can be drained and cut by itself, and is with the whole.
+    pub fn child(&self) -> Self {
+        Drain { begun: self.begun.child_token(), cut: self.cut.child_token(), tasks: self.tasks.clone() }
+    }
+
+    /// Spawns a task that ends at the cut at the latest.
+    pub fn spawn_on(&self, runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) {
+        let cut = self.cut.clone().cancelled_owned();
+        self.tasks.spawn_on(
+            async move {
+                tokio::select! {
+                    biased;
+                    () = task => {}
+                    () = cut => {}
+                }
+            },
+            runtime,
+        );
+    }
+
+    /// Asks everybody to finish.
+    pub fn begin(&self) {
+        self.begun.cancel();
+    }
+
+    /// True from [`Drain::begin`] on.
+    pub fn is_begun(&self) -> bool {
+        self.begun.is_cancelled()
+    }
+
+    /// Resolves when draining begins.
+    pub fn begun(&self) -> WaitForCancellationFutureOwned {
+        self.begun.clone().cancelled_owned()
+    }
+
+    /// Ends every task where it stands.
+    pub fn cut(&self) {
+        self.begun.cancel();
+        self.cut.cancel();
+    }
+
+    /// True from [`Drain::cut`] on.
+    pub fn is_cut(&self) -> bool {
+        self.cut.is_cancelled()
+    }
+
+    /// Waits until every task has ended, `grace` at most, then cuts. True when nothing had to be cut.
+    pub async fn finish(&self, grace: Duration) -> bool {
+        self.begin();
+        self.tasks.close();
+        let clean = tokio::time::timeout(grace, self.tasks.wait()).await.is_ok();
+        self.cut();
+        self.tasks.wait().await;
+        clean
+    }
+
+    /// How many tasks run.
+    pub fn tasks(&self) -> usize {
+        self.tasks.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_ends_within_the_grace_is_not_cut() {
+        let drain = Drain::new();
+        let begun = drain.begun();
+        drain.spawn_on(&Handle::current(), async move {
+            begun.await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        });
+        assert!(drain.finish(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_end_is_cut() {
+        let drain = Drain::new();
+        drain.spawn_on(&Handle::current(), std::future::pending());
+        assert!(!drain.finish(Duration::from_secs(5)).await);
+        assert_eq!(drain.tasks(), 0);
+    }
+}
