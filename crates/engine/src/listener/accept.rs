@@ -1,0 +1,121 @@
+//! Accepts connections, and no more than there is room for.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// How long accepting rests when the process has no descriptor or memory left.
+const REST: Duration = Duration::from_millis(100);
+
+/// How many connections there may be, of all listeners together.
+pub struct Room {
+    open: AtomicUsize,
+    most: AtomicUsize,
+    freed: Notify,
+}
+
+/// One connection's place.
+pub struct Place(Arc<Room>, Arc<AtomicUsize>);
+
+impl Room {
+    /// Room for so many.
+    pub fn new(most: usize) -> Arc<Self> {
+        Arc::new(Room { open: AtomicUsize::new(0), most: AtomicUsize::new(most), freed: Notify::new() })
+    }
+
+    /// From now on room for so many.
+    pub fn resize(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
+        self.freed.notify_waiters();
+    }
+
+    /// Connections that are open.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there is room and takes it. `here` counts the places of one listener.
+    async fn take(self: &Arc<Self>, here: &Arc<AtomicUsize>) -> Place {
+        loop {
+            let freed = self.freed.notified();
+            if self.open.fetch_add(1, Ordering::Relaxed) < self.most.load(Ordering::Relaxed) {
+                here.fetch_add(1, Ordering::Relaxed);
+                return Place(self.clone(), here.clone());
+            }
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            freed.await;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.1.fetch_sub(1, Ordering::Relaxed);
+        self.0.freed.notify_one();
+    }
+}
+
+/// Accepts until told to stop, then takes what the kernel has already queued, so that nobody who was let in is dropped.
+pub async fn accept(
+    listener: TcpListener,
+    name: Arc<str>,
+    stop: CancellationToken,
+    room: Arc<Room>,
+    here: Arc<AtomicUsize>,
+    mut on: impl FnMut(TcpStream, SocketAddr, Place),
+) {
+    let mut full = false;
+    loop {
+        let place = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            place = room.take(&here) => place,
+        };
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, from)) => {
+                full = false;
+                // Refused only on a socket that is gone already.
+                let _ = stream.set_nodelay(true);
+                on(stream, from, place);
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                if !std::mem::replace(&mut full, true) {
+                    warn!(listener = %name, %error, "accepting rests");
+                }
+                drop(place);
+                tokio::time::sleep(REST).await;
+            }
+        }
+    }
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, from)) = listener.accept() {
+            let ready = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
+            if let (Ok(()), Ok(stream)) = (ready, TcpStream::from_std(stream)) {
+                on(stream, from, room.take(&here).await);
+            }
+        }
+    }
+}
+
+/// True for errors that belong to the connection that was to be accepted, not to the listener (accept(2)).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable
+    )
+}

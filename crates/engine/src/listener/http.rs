@@ -1,0 +1,33 @@
+//! Connections of a listener of kind http.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use super::accept::Place;
+use crate::io::Buffer;
+use crate::proxy::serve::{Connection, serve};
+use crate::proxy::shared::Proxy;
+use crate::proxy::site::{HttpListener, Site};
+
+/// Serves an accepted connection.
+pub async fn connection(
+    proxy: Arc<Proxy>,
+    worker: usize,
+    listener: Arc<HttpListener>,
+    stream: TcpStream,
+    client: SocketAddr,
+    place: Place,
+) {
+    let connection = Connection {
+        io: Box::new(stream),
+        read: Buffer::new(),
+        client,
+        identity: proxy.anonymous.clone(),
+        site: Site::Listener(listener),
+        head: None,
+        place: Some(Box::new(place)),
+    };
+    serve(proxy, worker, connection).await;
+}

@@ -1,0 +1,227 @@
+//! All listeners of a gateway: what runs, and what a new configuration changes about that.
+
+use std::collections::HashSet;
+use std::net::{SocketAddr, TcpListener as Socket};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::accept::{Room, accept};
+use super::bind::{ListenError, bind};
+use super::tcp;
+use super::tunnel::Tunnels;
+use super::{http, tunnel};
+use crate::proxy::shared::Proxy;
+use crate::proxy::site::{HttpListener, Rules};
+use crate::snapshot::{Listener, ListenerKind};
+
+/// The listeners that run.
+pub struct Listeners {
+    proxy: Arc<Proxy>,
+    tunnels: Arc<Tunnels>,
+    room: Arc<Room>,
+    running: Mutex<Vec<Running>>,
+}
+
+struct Running {
+    listener: Listener,
+    /// What it actually bound.
+    addresses: Vec<SocketAddr>,
+    kind: Kind,
+    stop: CancellationToken,
+    connections: Arc<AtomicUsize>,
+}
+
+#[derive(Clone)]
+enum Kind {
+    Http(Arc<HttpListener>),
+    Tcp(Arc<tcp::TcpListener>),
+    Tunnel,
+}
+
+/// One address, bound for every worker.
+struct Bound {
+    address: SocketAddr,
+    sockets: Vec<Socket>,
+}
+
+impl Listeners {
+    /// No listener yet, and room for so many connections.
+    pub fn new(proxy: Arc<Proxy>, tunnels: Arc<Tunnels>, connections: usize) -> Self {
+        Listeners { proxy, tunnels, room: Room::new(connections), running: Mutex::default() }
+    }
+
+    /// Makes these the listeners. What stands on the same addresses with the same name and kind goes on untouched; new
+    /// ones are all bound before an old one is given up.
+    ///
+    /// # Errors
+    /// The first address that could not be bound; then nothing has changed.
+    pub fn apply(&self, wanted: &[Listener], connections: usize, takeover: bool) -> Result<(), ListenError> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let ours: HashSet<SocketAddr> = running.iter().flat_map(|one| one.listener.bind.iter().copied()).collect();
+        let mut fresh = Vec::new();
+        for listener in wanted.iter().filter(|wanted| !running.iter().any(|one| one.is_same(wanted))) {
+            let mut bound = Vec::new();
+            for address in &listener.bind {
+                let shared = takeover || ours.contains(address);
+                match bind(*address, self.proxy.workers.len(), shared) {
+                    Ok((address, sockets)) => bound.push(Bound { address, sockets }),
+                    Err(error) => {
+                        return Err(ListenError { listener: listener.name.clone(), address: *address, error });
+                    }
+                }
+            }
+            fresh.push((listener, bound));
+        }
+
+        self.room.resize(connections);
+        let named = endpoints_of_tcp_listeners(wanted);
+        running.retain(|one| match wanted.iter().find(|wanted| one.is_same(wanted)) {
+            Some(wanted) => {
+                one.update(wanted, &named);
+                true
+            }
+            None => {
+                one.stop.cancel();
+                false
+            }
+        });
+        for (listener, bound) in fresh {
+            running.push(self.start(listener, bound, &named));
+        }
+        Ok(())
+    }
+
+    /// Stops accepting, everywhere.
+    pub fn stop(&self) {
+        for one in self.running.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            one.stop.cancel();
+        }
+    }
+
+    /// Every listener: name, kind, addresses, open connections.
+    pub fn status(&self) -> Value {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running
+            .iter()
+            .map(|one| {
+                json!({
+                    "name": one.listener.name,
+                    "kind": one.kind.word(),
+                    "addresses": one.addresses,
+                    "connections": one.connections.load(Ordering::Relaxed),
+                })
+            })
+            .collect()
+    }
+
+    /// Connections that are open, of all listeners.
+    pub fn connections(&self) -> usize {
+        self.room.open()
+    }
+
+    fn start(&self, listener: &Listener, bound: Vec<Bound>, named: &HashSet<String>) -> Running {
+        let name: Arc<str> = listener.name.as_str().into();
+        let kind = match &listener.kind {
+            ListenerKind::Http { dynamic_endpoints } => {
+                let rules = Rules::new(dynamic_endpoints.clone(), named.clone());
+                Kind::Http(Arc::new(HttpListener { name: name.clone(), rules: ArcSwap::from_pointee(rules) }))
+            }
+            ListenerKind::Tcp { to } => {
+                Kind::Tcp(Arc::new(tcp::TcpListener { name: name.clone(), to: ArcSwap::from_pointee(to.clone()) }))
+            }
+            ListenerKind::Tunnel {} => Kind::Tunnel,
+        };
+        let running = Running {
+            listener: listener.clone(),
+            addresses: bound.iter().map(|one| one.address).collect(),
+            kind: kind.clone(),
+            stop: CancellationToken::new(),
+            connections: Arc::default(),
+        };
+        for Bound { address, sockets } in bound {
+            for (worker, socket) in self.proxy.workers.iter().zip(sockets) {
+                let task = self.accept_on(worker.index, socket, name.clone(), &running);
+                worker.runtime.spawn(task);
+            }
+            info!(listener = &*name, kind = kind.word(), address = %address, "listening");
+        }
+        running
+    }
+
+    fn accept_on(
+        &self,
+        worker: usize,
+        socket: Socket,
+        name: Arc<str>,
+        running: &Running,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (proxy, tunnels, kind) = (self.proxy.clone(), self.tunnels.clone(), running.kind.clone());
+        let (stop, room, here) = (running.stop.clone(), self.room.clone(), running.connections.clone());
+        async move {
+            // Fails only where the process has no descriptor left for the selector, and then nothing works.
+            let Ok(socket) = TcpListener::from_std(socket) else { return };
+            accept(socket, name, stop, room, here, |stream, from, place| {
+                proxy.metrics.connections.fetch_add(1, Ordering::Relaxed);
+                let runtime = proxy.runtime(worker);
+                match &kind {
+                    Kind::Http(listener) => {
+                        let task = http::connection(proxy.clone(), worker, listener.clone(), stream, from, place);
+                        proxy.drain.spawn_on(runtime, task);
+                    }
+                    Kind::Tcp(listener) => tcp::accepted(&proxy, worker, listener, stream, from, place),
+                    Kind::Tunnel => {
+                        let task = tunnel::connection(tunnels.clone(), worker, stream, from, place);
+                        tunnels.drain.spawn_on(runtime, task);
+                    }
+                }
+            })
+            .await;
+        }
+    }
+}
+
+impl Running {
+    /// True when `wanted` needs no other socket and no other kind of listener.
+    fn is_same(&self, wanted: &Listener) -> bool {
+        self.listener.name == wanted.name
+            && self.listener.bind == wanted.bind
+            && std::mem::discriminant(&self.listener.kind) == std::mem::discriminant(&wanted.kind)
+    }
+
+    fn update(&mut self, wanted: &Listener, named: &HashSet<String>) {
+        match (&self.kind, &wanted.kind) {
+            (Kind::Http(listener), ListenerKind::Http { dynamic_endpoints }) => {
+                listener.rules.store(Arc::new(Rules::new(dynamic_endpoints.clone(), named.clone())));
+            }
+            (Kind::Tcp(listener), ListenerKind::Tcp { to }) => listener.to.store(Arc::new(to.clone())),
+            _ => {}
+        }
+        self.listener = wanted.clone();
+    }
+}
+
+impl Kind {
+    fn word(&self) -> &'static str {
+        match self {
+            Kind::Http(_) => "http",
+            Kind::Tcp(_) => "tcp",
+            Kind::Tunnel => "tunnel",
+        }
+    }
+}
+
+fn endpoints_of_tcp_listeners(listeners: &[Listener]) -> HashSet<String> {
+    listeners
+        .iter()
+        .filter_map(|listener| match &listener.kind {
+            ListenerKind::Tcp { to } => Some(to.endpoint.clone()),
+            _ => None,
+        })
+        .collect()
+}

@@ -1,0 +1,213 @@
+//! Connections of a listener of kind tunnel: agents that offer an endpoint (compat.md §1.1).
+//!
+//! The upgrade is read where the connection was accepted and answered by the worker that then drives the tunnel.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use serde_json::json;
+use tokio::net::TcpStream;
+use tracing::info;
+
+use super::accept::Place;
+use crate::error::{Code, Error, Result};
+use crate::http1::head::HeadLimits;
+use crate::io::Buffer;
+use crate::message::RequestHead;
+use crate::proxy::exchange::malformed;
+use crate::proxy::http1::{Http1, Stop};
+use crate::proxy::respond::reason;
+use crate::proxy::shared::Proxy;
+use crate::route::valid_name;
+use crate::shutdown::Drain;
+use crate::snapshot::Tunnel;
+use crate::tunnel::hello::{self, Features, UPSTREAM_PATH, Welcome};
+use crate::tunnel::{Config, Ending, Framing, Role, Session, start};
+use crate::upstream::{AgentSession, next_id};
+
+/// What a gateway tells agents, and how it watches them.
+pub struct Greeting {
+    /// The node's name.
+    pub node: String,
+    /// The program's version.
+    pub version: String,
+    /// Where endpoints are reached, with `{endpoint}` for the name.
+    pub public_url: Option<String>,
+    /// Keep-alive.
+    pub tunnel: Tunnel,
+    /// Absolute, for the upgrade.
+    pub handshake: Duration,
+    /// Sizes of heads.
+    pub head: HeadLimits,
+}
+
+/// What all tunnel listeners of a gateway share.
+pub struct Tunnels {
+    /// What carries requests to the agents.
+    pub proxy: Arc<Proxy>,
+    /// What is in force.
+    pub greeting: ArcSwap<Greeting>,
+    /// Ends the sessions, after the requests on them have ended.
+    pub drain: Drain,
+}
+
+/// Who wants to offer what.
+struct Asked {
+    endpoint: String,
+    key: String,
+    features: Features,
+    agent: Option<Arc<str>>,
+}
+
+/// Reads the upgrade of an accepted connection and hands it to the worker with the fewest tunnels of that endpoint.
+pub async fn connection(tunnels: Arc<Tunnels>, worker: usize, stream: TcpStream, from: SocketAddr, place: Place) {
+    let greeting = tunnels.greeting.load_full();
+    let mut connection = Http1::new(Box::new(stream), Buffer::new());
+    let asked = match tokio::time::timeout(greeting.handshake, read(&mut connection, &greeting.head)).await {
+        Ok(Ok(Some(asked))) => asked,
+        Ok(Ok(None)) => return,
+        Ok(Err(error)) => return refuse(&mut connection, &error, from).await,
+        Err(_) => return,
+    };
+    let counts = tunnels.proxy.registry.tunnels_by_worker("", &asked.endpoint, tunnels.proxy.workers.len());
+    let fewest = (0..counts.len()).min_by_key(|i| (counts[*i], *i != worker)).unwrap_or(worker);
+    let (io, early) = connection.take_stream();
+    let Ok(Ok(stream)) = io.into_tcp().map(TcpStream::into_std) else { return };
+    let tunnels_there = tunnels.clone();
+    tunnels.drain.spawn_on(tunnels.proxy.runtime(fewest), async move {
+        // Registration fails only where the process has no memory or descriptor left: the connection ends.
+        if let Ok(stream) = TcpStream::from_std(stream) {
+            let _place = place;
+            serve(tunnels_there, fewest, stream, early, from, asked, &greeting).await;
+        }
+    });
+}
+
+async fn read(connection: &mut Http1, limits: &HeadLimits) -> Result<Option<Asked>> {
+    let mut head = RequestHead::new();
+    match poll_fn(|cx| connection.poll_request(cx, &mut head, limits)).await {
+        Ok(true) => {}
+        Ok(false) | Err(Stop::Io(_) | Stop::Closed) => return Ok(None),
+        Err(Stop::Malformed(error)) => return Err(malformed(error)),
+    }
+    let Some(name) = head.path().strip_prefix(UPSTREAM_PATH.as_bytes()) else {
+        return Err(Error::new(Code::NoRoute, "agents connect to /piko/v1/upstream/ENDPOINT; requests go to a proxy port"));
+    };
+    let endpoint = valid_name(name)
+        .ok_or_else(|| Error::new(Code::InvalidEndpoint, "an endpoint's name has 1 to 128 of A-Z a-z 0-9 . _ -"))?;
+    let key = hello::websocket_key(&head)?;
+    let agent = head.fields.find("x-tidegate-agent").and_then(valid_name).map(Arc::from);
+    Ok(Some(Asked { endpoint: endpoint.to_owned(), key, features: Features::of(&head.fields), agent }))
+}
+
+async fn refuse(connection: &mut Http1, error: &Error, from: SocketAddr) {
+    info!(address = %from, error = error.code.as_str(), detail = %error.detail, "agent refused");
+    let body = json!({"error": if error.detail.is_empty() { error.code.message() } else { &error.detail }}).to_string();
+    let status = error.code.status();
+    connection.send_raw(
+        format!(
+            "HTTP/1.1 {status} {}\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n\
+             Content-Length: {}\r\nx-tidegate-error: {}\r\nConnection: close\r\n\r\n{body}",
+            reason(status),
+            body.len(),
+            error.code.as_str()
+        )
+        .as_bytes(),
+    );
+    // One that does not read its refusal does not get it.
+    let _ = poll_fn(|cx| connection.poll_shutdown(cx)).await;
+}
+
+async fn serve(
+    tunnels: Arc<Tunnels>,
+    worker: usize,
+    stream: TcpStream,
+    early: Buffer,
+    from: SocketAddr,
+    asked: Asked,
+    greeting: &Greeting,
+) {
+    let url = greeting.public_url.as_ref().map(|url| url.replace("{endpoint}", &asked.endpoint));
+    let welcome = Welcome { node: &greeting.node, version: &greeting.version, url: url.as_deref() };
+    let mut io: crate::io::BoxedIo = Box::new(stream);
+    let mut out = Buffer::new();
+    out.extend(&hello::accept_tunnel(&asked.key, &welcome));
+    if poll_fn(|cx| out.poll_drain(cx, &mut *io)).await.is_err() {
+        return;
+    }
+    let config = Config {
+        role: Role::Server,
+        framing: Framing::WebSocketServer,
+        ping_interval: greeting.tunnel.ping_interval,
+        ping_timeout: greeting.tunnel.ping_timeout,
+    };
+    let (tunnel, driver) = start(io, early, config);
+    let proxy = &tunnels.proxy;
+    let session = Arc::new(AgentSession {
+        id: next_id(),
+        tenant: proxy.anonymous.tenant.clone(),
+        endpoint: asked.endpoint.into(),
+        agent: asked.agent,
+        address: from,
+        since: SystemTime::now(),
+        identity: proxy.anonymous.clone(),
+        features: asked.features,
+        tunnel,
+        worker,
+        in_flight: AtomicUsize::new(0),
+    });
+    proxy.metrics.sessions.fetch_add(1, Ordering::Relaxed);
+    info!(
+        tenant = &*session.tenant, endpoint = &*session.endpoint, session = session.id,
+        address = %from, transport = "websocket", "agent connected"
+    );
+    if let Some(older) = proxy.registry.add(session.clone()) {
+        older.tunnel.end(Ending::Reset);
+    }
+    drive(&tunnels, &session, driver).await;
+    proxy.registry.remove(&session);
+    proxy.forget(session.id);
+    let reason = session.tunnel.end_reason().map_or_else(String::new, |end| end.to_string());
+    info!(
+        tenant = &*session.tenant, endpoint = &*session.endpoint, session = session.id,
+        address = %from, reason, "agent disconnected"
+    );
+}
+
+/// Runs a session to its end, which is the agent's, or ours when the gateway leaves.
+async fn drive(tunnels: &Tunnels, session: &AgentSession, driver: impl Future<Output = ()>) {
+    let mut driver = pin!(driver);
+    let mut leaving = pin!(tunnels.proxy.drain.begun());
+    let mut ending = pin!(tunnels.drain.begun());
+    let mut gone_away = pin!(session.tunnel.gone_away());
+    let (mut said, mut withdrawn, mut ended) = (false, false, false);
+    loop {
+        tokio::select! {
+            () = &mut driver => return,
+            () = &mut gone_away, if !withdrawn => {
+                // The agent drains: nothing new goes there, and what is kept idle is given up, so that it can leave.
+                withdrawn = true;
+                tunnels.proxy.registry.remove(session);
+                tunnels.proxy.forget(session.id);
+            }
+            () = &mut leaving, if !said => {
+                said = true;
+                session.tunnel.go_away();
+            }
+            () = &mut ending, if !ended => {
+                ended = true;
+                end(&session.tunnel, session.features);
+            }
+        }
+    }
+}
+
+/// Ends a session so that its agent comes back: a Piko agent exits after an orderly close (compat.md §1.1).
+fn end(tunnel: &Session, features: Features) {
+    tunnel.end(if features == Features::default() { Ending::GoAway2 } else { Ending::Close });
+}

@@ -1,0 +1,246 @@
+//! One line for each finished request or stream, written by a thread of its own.
+//!
+//! The buffer in between is bounded: a disk that hangs costs lines, which are counted, never requests.
+
+use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::error::Error;
+use crate::message::{Known, RequestHead};
+use crate::snapshot::{AccessLog as Config, AccessLogFormat};
+
+/// Bytes that wait at most for the disk.
+const WAITING: usize = 4 << 20;
+
+/// The most bytes of a path or host that a line shows.
+const SHOWN: usize = 2048;
+
+/// Who made an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// A gateway.
+    Gateway,
+    /// An agent.
+    Agent,
+    /// The service.
+    Upstream,
+}
+
+/// What is known of a request or stream when it has ended.
+pub struct Record {
+    /// Its id, unique in this process.
+    pub id: u64,
+    /// Who asked.
+    pub client: SocketAddr,
+    /// The listener it came by.
+    pub listener: Arc<str>,
+    /// The endpoint it went to; empty where it reached none.
+    pub endpoint: Arc<str>,
+    /// What it asked, kept only where a log is written.
+    pub asked: Option<Asked>,
+    /// The upstream that answered, or the last that was tried.
+    pub upstream: String,
+    /// Upstreams that were tried.
+    pub attempts: u32,
+    /// The status sent; 0 for a raw stream.
+    pub status: u16,
+    /// Bytes of the request's body.
+    pub bytes_in: u64,
+    /// Bytes of the response's body.
+    pub bytes_out: u64,
+    /// When its head began.
+    pub began: Instant,
+    /// When the first byte of the answer was there.
+    pub first_byte: Option<Instant>,
+    /// Who answered.
+    pub answered: Answered,
+    /// What went wrong.
+    pub error: Option<Error>,
+}
+
+/// The words of a request.
+pub struct Asked {
+    method: String,
+    host: String,
+    path: String,
+}
+
+impl Asked {
+    /// What a request's head asks.
+    pub fn of(head: &RequestHead) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]).into_owned();
+        Asked {
+            method: text(head.method()),
+            host: text(head.fields.get(Known::Host).unwrap_or_default()),
+            path: text(head.target()),
+        }
+    }
+}
+
+impl Record {
+    /// A request that has just begun.
+    pub fn new(id: u64, client: SocketAddr, listener: Arc<str>, answered: Answered) -> Self {
+        Record {
+            id,
+            client,
+            listener,
+            endpoint: Arc::from(""),
+            asked: None,
+            upstream: String::new(),
+            attempts: 0,
+            status: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            began: Instant::now(),
+            first_byte: None,
+            answered,
+            error: None,
+        }
+    }
+}
+
+/// Where lines go.
+pub struct AccessLog {
+    shared: Arc<Shared>,
+    format: AccessLogFormat,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+    dropped: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<u8>,
+    closed: bool,
+}
+
+impl AccessLog {
+    /// Opens the log; none where the configuration wants none.
+    pub fn open(config: &Config) -> io::Result<Option<Self>> {
+        let Some(to) = &config.to else { return Ok(None) };
+        let sink: Box<dyn Write + Send> = match to.as_str() {
+            "stdout" => Box::new(io::stdout()),
+            path => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
+        };
+        let shared =
+            Arc::new(Shared { state: Mutex::default(), wake: Condvar::new(), dropped: AtomicU64::new(0) });
+        let writer = shared.clone();
+        std::thread::Builder::new().name("access-log".into()).spawn(move || write_lines(&writer, sink))?;
+        Ok(Some(AccessLog { shared, format: config.format }))
+    }
+
+    /// Lines that were dropped because the buffer was full.
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Adds the line of a finished request.
+    pub fn write(&self, record: &Record) {
+        let line = match self.format {
+            AccessLogFormat::Json => json_line(record),
+            AccessLogFormat::Text => text_line(record),
+        };
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.waiting.len() + line.len() > WAITING {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let was_empty = state.waiting.is_empty();
+        state.waiting.extend_from_slice(line.as_bytes());
+        drop(state);
+        if was_empty {
+            self.shared.wake.notify_one();
+        }
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.shared.wake.notify_one();
+    }
+}
+
+fn write_lines(shared: &Shared, mut sink: Box<dyn Write + Send>) {
+    let mut taken = Vec::new();
+    loop {
+        let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while state.waiting.is_empty() && !state.closed {
+            state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.waiting.is_empty() {
+            return;
+        }
+        std::mem::swap(&mut taken, &mut state.waiting);
+        drop(state);
+        if sink.write_all(&taken).and_then(|()| sink.flush()).is_err() {
+            let lines = taken.iter().filter(|byte| **byte == b'\n').count();
+            shared.dropped.fetch_add(lines as u64, Ordering::Relaxed);
+        }
+        taken.clear();
+    }
+}
+
+fn json_line(record: &Record) -> String {
+    let asked = record.asked.as_ref();
+    let value = json!({
+        "time": SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+        "id": format!("{:016x}", record.id),
+        "client": record.client.to_string(),
+        "listener": &*record.listener,
+        "method": asked.map(|a| &a.method),
+        "host": asked.map(|a| &a.host),
+        "path": asked.map(|a| &a.path),
+        "endpoint": &*record.endpoint,
+        "upstream": record.upstream,
+        "attempts": record.attempts,
+        "status": record.status,
+        "bytes_in": record.bytes_in,
+        "bytes_out": record.bytes_out,
+        "first_byte_ms": record.first_byte.map(|at| millis(at.duration_since(record.began))),
+        "duration_ms": millis(record.began.elapsed()),
+        "answered": match record.answered {
+            Answered::Gateway => "gateway",
+            Answered::Agent => "agent",
+            Answered::Upstream => "upstream",
+        },
+        "error": record.error.as_ref().map(|e| e.code.as_str()),
+        "detail": record.error.as_ref().map(|e| &*e.detail),
+    });
+    format!("{value}\n")
+}
+
+fn text_line(record: &Record) -> String {
+    let mut line = String::with_capacity(128);
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() % 86_400;
+    let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    // Writing to a String cannot fail.
+    let _ = write!(line, "{h:02}:{m:02}:{s:02}Z {} ", record.endpoint);
+    match &record.asked {
+        Some(asked) => {
+            let _ = write!(line, "{} {} {}", asked.method, asked.path.escape_debug(), record.status);
+        }
+        None => line.push_str("stream"),
+    }
+    let _ = write!(line, " {:.1}ms {}B in {}B out", millis(record.began.elapsed()), record.bytes_in, record.bytes_out);
+    if let Some(error) = &record.error {
+        let _ = write!(line, " ({}: {})", error.code.as_str(), error.detail.escape_debug());
+    }
+    line.push('\n');
+    line
+}
+
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

@@ -1,0 +1,464 @@
+//! One request and its response: the attempts, the two bodies at the same time, and what becomes of the connections.
+//!
+//! The request's head is read and routed by `serve`. What an error looks like to the downstream is `respond`.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+
+use tokio::time::Instant;
+
+use super::access::{Answered, Record};
+use super::http1::{Http1, Stop};
+use super::pump::{PumpError, Replay, poll_pump};
+use super::shared::{Proxy, Settings};
+use super::site::{Route, Site};
+use crate::error::{Code, Error};
+use crate::headers::{self, Forwarding, Hop, Return};
+use crate::http1::framing::{self, Framing};
+use crate::http1::head::HeadError;
+use crate::io::Buffer;
+use crate::message::{Known, RequestHead, ResponseHead, Version};
+use crate::snapshot::HostHeader;
+use crate::timer::Timer;
+use crate::upstream::any::Busy;
+use crate::upstream::{StreamInfo, StreamKind, Upstream};
+
+/// What a downstream connection does after an exchange.
+pub enum Next {
+    /// Waits for the next request.
+    KeepAlive,
+    /// Ends; what the downstream still sends is discarded for a moment, so that it can read the answer.
+    Close,
+    /// Ends broken: a part of the answer is missing.
+    Reset,
+    /// Has switched protocols: raw bytes from here on.
+    Upgraded(Http1, Busy),
+    /// Is over: its stream was taken for something else, which has ended.
+    Taken,
+}
+
+/// What one exchange works with.
+pub struct Exchange<'a> {
+    /// What all connections share.
+    pub proxy: &'a Proxy,
+    /// The deadlines and limits it began with.
+    pub settings: &'a Settings,
+    /// Where the request came in.
+    pub site: &'a Site,
+    /// The worker that runs it.
+    pub worker: usize,
+    /// Who asked.
+    pub client: SocketAddr,
+    /// The connection's timer.
+    pub timer: &'a mut Timer,
+    /// The head of the answer, reused from one exchange to the next.
+    pub response: &'a mut ResponseHead,
+    /// What is known of the exchange so far.
+    pub record: &'a mut Record,
+}
+
+/// Why an attempt came to nothing, with no byte of an answer sent to the downstream.
+struct Failure {
+    error: Error,
+    /// Another upstream may be asked.
+    repeatable: bool,
+    /// A kept connection had ended meanwhile: the same upstream may be asked, on a new one.
+    stale: bool,
+}
+
+/// What is fixed about a request while upstreams are tried.
+struct Plan {
+    framing: Framing,
+    version: Version,
+    is_head: bool,
+    idempotent: bool,
+    upgrade: bool,
+    expects: bool,
+    keep_alive: bool,
+}
+
+/// One try of one upstream.
+struct Attempt<'a> {
+    head: &'a RequestHead,
+    plan: &'a Plan,
+    route: &'a Route,
+    upstream: &'a Upstream,
+    tried: &'a [u64],
+    kept_allowed: bool,
+}
+
+impl Exchange<'_> {
+    /// Carries a routed request whose head has been read from `down`. An error is one that nothing was answered to yet.
+    pub async fn run(&mut self, down: &mut Http1, head: &mut RequestHead, route: &Route) -> Result<Next, Error> {
+        let framing = framing::request_framing(head).map_err(malformed)?;
+        let plan = Plan {
+            framing,
+            version: head.version,
+            is_head: head.method() == b"HEAD",
+            idempotent: is_idempotent(head.method()),
+            upgrade: headers::upgrade_of(head).is_some(),
+            expects: head.version != Version::Http10 && head.fields.get(Known::Expect).is_some(),
+            keep_alive: framing::keeps_alive_request(head) && !self.proxy.drain.is_begun(),
+        };
+        headers::to_upstream(head, &self.hop(route, framing));
+        self.proxy.earn_retry(self.worker, self.settings.retry_percent);
+
+        let (mut replay, mut tried, mut kept_allowed) = (Replay::default(), Vec::new(), !plan.upgrade);
+        let mut last = Error::undelivered(Code::NoUpstream, "");
+        while let Some(upstream) = route.upstreams.pick(self.worker, &tried) {
+            if self.record.attempts > 0 && !(replay.is_whole() && self.proxy.spend_retry(self.worker)) {
+                break;
+            }
+            self.record.attempts += 1;
+            if self.proxy.access.load().is_some() {
+                self.record.upstream = upstream.to_string();
+            }
+            let busy = upstream.busy();
+            let attempt = Attempt { head, plan: &plan, route, upstream: &upstream, tried: &tried, kept_allowed };
+            match self.attempt(down, &attempt, &mut replay).await {
+                Ok(up) => return Ok(self.answer(down, up, &plan, &upstream, busy).await),
+                Err(failure) if failure.stale => kept_allowed = false,
+                Err(failure) if failure.repeatable => {
+                    tried.push(upstream.id());
+                    last = failure.error;
+                }
+                Err(failure) => return Err(failure.error),
+            }
+            replay.rewind();
+        }
+        Err(last)
+    }
+
+    fn hop<'a>(&'a self, route: &'a Route, framing: Framing) -> Hop<'a> {
+        match self.site {
+            Site::Listener(_) => Hop {
+                forwarding: Forwarding::Rebuild { client: self.client.ip(), proto: "http" },
+                host: &HostHeader::Keep,
+                // Only for a request of HTTP/1.0 without a Host.
+                authority: &route.endpoint,
+                framing,
+            },
+            Site::Service(service) => Hop {
+                forwarding: Forwarding::Keep,
+                host: &service.host_header,
+                authority: &service.authority,
+                framing,
+            },
+        }
+    }
+
+    /// Sends the request to one upstream and waits for the head of its answer, which is in `self.response` then.
+    async fn attempt(&mut self, down: &mut Http1, attempt: &Attempt<'_>, replay: &mut Replay) -> Result<Up, Failure> {
+        let (upstream, plan) = (attempt.upstream, attempt.plan);
+        let (connection, kept) = self.connection(attempt).await?;
+        let mut up = Up { connection, request_done: false, request_broken: false };
+        up.connection.send_request(attempt.head, plan.framing);
+        self.response_head(down, &mut up, plan, replay).await.map_err(|error| {
+            // No byte of an answer has come. Without certainty that nothing was delivered, only what changes nothing
+            // may be asked again, and not of one that was merely slow.
+            let harmless = plan.idempotent && error.code == Code::UpstreamClosed;
+            let repeatable = (error.undelivered || harmless) && replay.is_whole();
+            Failure { stale: kept && repeatable && error.code == Code::UpstreamClosed, error, repeatable }
+        })?;
+
+        self.record.answered = Answered::Upstream;
+        if !upstream.features().retry {
+            return Ok(up);
+        }
+        let said = self.response.fields.find("x-tidegate-error");
+        let Some(code) = said.and_then(|said| Code::ALL.iter().find(|code| code.as_str().as_bytes() == said)) else {
+            return Ok(up);
+        };
+        // An agent that knows us says when nothing was delivered; then another may still answer.
+        let error = Error::undelivered(*code, "said by the agent");
+        let others = || attempt.route.upstreams.pick(self.worker, &[attempt.tried, &[upstream.id()]].concat()).is_some();
+        if *code == Code::UpstreamUnreachable && replay.is_whole() && others() {
+            return Err(Failure { error, repeatable: true, stale: false });
+        }
+        self.record.answered = Answered::Agent;
+        self.record.error = Some(error);
+        Ok(up)
+    }
+
+    /// A kept connection, else a new one. Says which.
+    async fn connection(&self, attempt: &Attempt<'_>) -> Result<(Http1, bool), Failure> {
+        let upstream = attempt.upstream;
+        if attempt.kept_allowed && (upstream.features().reuse || attempt.plan.idempotent) {
+            while let Some(mut kept) = self.proxy.pool(self.worker, |pool| pool.take(upstream.id())) {
+                if kept.is_quiet() {
+                    return Ok((kept, true));
+                }
+            }
+        }
+        let info = StreamInfo {
+            tenant: self.proxy.anonymous.tenant.clone(),
+            endpoint: attempt.route.endpoint.clone(),
+            kind: StreamKind::Http1,
+            client: self.client,
+            request_id: self.record.id,
+            hops: 0,
+        };
+        match upstream.open(&info).await {
+            Ok(io) => Ok((Http1::new(io, Buffer::new()), false)),
+            Err(error) => Err(Failure { repeatable: error.undelivered, error, stale: false }),
+        }
+    }
+
+    /// Pumps the request until the head of the final response is there.
+    async fn response_head(
+        &mut self,
+        down: &mut Http1,
+        up: &mut Up,
+        plan: &Plan,
+        replay: &mut Replay,
+    ) -> Result<(), Error> {
+        let timeouts = &self.settings.timeouts;
+        let mut progress = Progress::new(timeouts.idle);
+        let mut respond_by = None;
+        let (record, response, timer) = (&mut *self.record, &mut *self.response, &mut *self.timer);
+        poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(Err(error)) = up.poll_request(cx, down, replay, &mut record.bytes_in) {
+                    return Poll::Ready(Err(error));
+                }
+                if !up.request_done && !up.request_broken {
+                    respond_by = None;
+                } else if respond_by.is_none() {
+                    respond_by = Some(Instant::now() + timeouts.response);
+                }
+                match up.connection.poll_response(cx, response, &self.settings.head) {
+                    Poll::Ready(Ok(true)) if response.is_informational() && response.status != 101 => {
+                        if plan.version != Version::Http10 && (response.status != 100 || plan.expects) {
+                            let way = Return { version: plan.version, keep_alive: true, framing: Framing::None };
+                            headers::to_downstream(response, &way);
+                            down.send_interim(response);
+                        }
+                        // An interim answer says that the upstream is at work.
+                        respond_by = respond_by.map(|_| Instant::now() + timeouts.response);
+                        continue;
+                    }
+                    Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
+                    Poll::Ready(Ok(false)) => return Poll::Ready(Err(no_answer(&Stop::Closed))),
+                    Poll::Ready(Err(stop)) => return Poll::Ready(Err(no_answer(&stop))),
+                    Poll::Pending => break,
+                }
+            }
+            if down.poll_flush(cx).map_err(|_| ()) == Poll::Ready(Err(())) {
+                return Poll::Ready(Err(downstream_left()));
+            }
+            if up.request_done && down.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(downstream_left()));
+            }
+            let deadline = respond_by.unwrap_or_else(|| progress.deadline(down.moved + up.connection.moved));
+            match timer.poll_until(cx, deadline) {
+                Poll::Ready(()) if respond_by.is_some() => {
+                    Poll::Ready(Err(Error::new(Code::UpstreamTimeout, "no response within timeouts.response")))
+                }
+                Poll::Ready(()) => Poll::Ready(Err(Error::new(Code::DownstreamTimeout, "the request made no progress"))),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Sends the response whose head has come, while the rest of the request goes on.
+    async fn answer(&mut self, down: &mut Http1, mut up: Up, plan: &Plan, upstream: &Upstream, busy: Busy) -> Next {
+        self.record.first_byte = Some(Instant::now());
+        self.record.status = self.response.status;
+        let method: &[u8] = if plan.is_head { b"HEAD" } else { b"GET" };
+        let framing = match framing::response_framing(self.response, method) {
+            Ok(framing) => framing,
+            Err(error) => return self.refuse_response(down, up, error).await,
+        };
+        if self.response.status == 101 {
+            return self.switch(down, up, plan, busy).await;
+        }
+        let reusable = framing::keeps_alive_response(self.response) && framing != Framing::UntilClose;
+        up.connection.expect_body(framing, &self.settings.head);
+
+        let towards = framing.towards(plan.version);
+        let keep_alive = plan.keep_alive && towards != Framing::UntilClose && up.request_done;
+        let believed = self.record.error.as_ref().map(|error| error.code.as_str());
+        headers::to_downstream(self.response, &Return { version: plan.version, keep_alive, framing: towards });
+        if let Some(code) = believed {
+            self.response.fields.push(b"x-tidegate-error", code.as_bytes());
+        }
+        down.send_response(self.response, towards);
+
+        if let Err(error) = self.bodies(down, &mut up).await {
+            self.record.error = Some(error);
+            up.connection.reset();
+            return Next::Reset;
+        }
+        if up.request_done && reusable && upstream.is_open() && !self.proxy.drain.is_begun() {
+            let surplus = self.proxy.pool(self.worker, |pool| pool.put(upstream.id(), up.connection));
+            if let Some(mut surplus) = surplus {
+                // An idle connection is ended in order; that it cannot be ended at once is no concern of anybody.
+                let _ = poll_fn(|cx| Poll::Ready(surplus.poll_shutdown(cx))).await;
+            }
+        } else if up.request_done {
+            let _ = poll_fn(|cx| Poll::Ready(up.connection.poll_shutdown(cx))).await;
+        }
+        if keep_alive { Next::KeepAlive } else { Next::Close }
+    }
+
+    /// Moves both bodies until the response is whole.
+    async fn bodies(&mut self, down: &mut Http1, up: &mut Up) -> Result<(), Error> {
+        let mut progress = Progress::new(self.settings.timeouts.idle);
+        let (record, timer) = (&mut *self.record, &mut *self.timer);
+        let mut nothing = Replay::over();
+        poll_fn(|cx| {
+            // Where the downstream breaks its request now, the answer still goes out, and the connection ends after it.
+            if up.poll_request(cx, down, &mut nothing, &mut record.bytes_in).map_err(|_| ()) == Poll::Ready(Err(())) {
+                up.request_broken = true;
+            }
+            match poll_pump(cx, &mut up.connection, down, |_| {}, &mut record.bytes_out) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(PumpError::From(stop))) => return Poll::Ready(Err(cut_answer(&stop))),
+                Poll::Ready(Err(PumpError::To(_))) => return Poll::Ready(Err(downstream_left())),
+                Poll::Pending => {}
+            }
+            if up.request_done && down.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(downstream_left()));
+            }
+            match timer.poll_until(cx, progress.deadline(down.moved + up.connection.moved)) {
+                Poll::Ready(()) if down.is_flushed() => {
+                    Poll::Ready(Err(Error::new(Code::UpstreamTimeout, "no byte of the response within timeouts.idle")))
+                }
+                Poll::Ready(()) => {
+                    Poll::Ready(Err(Error::new(Code::DownstreamClosed, "it read no byte within timeouts.idle")))
+                }
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    async fn switch(&mut self, down: &mut Http1, up: Up, plan: &Plan, busy: Busy) -> Next {
+        if !plan.upgrade {
+            return self.refuse_response(down, up, HeadError::Malformed("101 to a request that asked for no upgrade")).await;
+        }
+        let way = Return { version: plan.version, keep_alive: true, framing: Framing::None };
+        headers::to_downstream(self.response, &way);
+        down.send_response(self.response, Framing::None);
+        match poll_fn(|cx| down.poll_flush(cx)).await {
+            Ok(()) => Next::Upgraded(up.connection, busy),
+            Err(_) => Next::Reset,
+        }
+    }
+
+    /// The upstream's answer cannot be sent on.
+    async fn refuse_response(&mut self, down: &mut Http1, mut up: Up, why: HeadError) -> Next {
+        up.connection.reset();
+        let error = Error::new(Code::UpstreamMalformed, why.detail());
+        self.record.status = error.code.status();
+        self.record.answered = self.site.answered();
+        down.send_raw(&super::respond::error(&error, self.record.id, Version::Http11, false, false));
+        self.record.error = Some(error);
+        // Whether it can still be told or not, the connection ends.
+        let _ = poll_fn(|cx| down.poll_flush(cx)).await;
+        Next::Close
+    }
+}
+
+/// The connection to an upstream during an exchange.
+struct Up {
+    connection: Http1,
+    /// The whole request has gone out.
+    request_done: bool,
+    /// The upstream takes no more of it; an answer may still come.
+    request_broken: bool,
+}
+
+impl Up {
+    /// Sends the request as far as it goes. An error is the downstream's.
+    fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut Http1,
+        replay: &mut Replay,
+        bytes: &mut u64,
+    ) -> Poll<Result<(), Error>> {
+        if self.request_done || self.request_broken {
+            return Poll::Ready(Ok(()));
+        }
+        let again = match replay.poll_resend(cx, &mut self.connection) {
+            Poll::Ready(Ok(())) => poll_pump(cx, down, &mut self.connection, |data| replay.keep(data), bytes),
+            Poll::Ready(Err(stop)) => Poll::Ready(Err(PumpError::To(stop))),
+            Poll::Pending => Poll::Pending,
+        };
+        match again {
+            Poll::Ready(Ok(())) => self.request_done = true,
+            // Its answer may have come before it stopped reading.
+            Poll::Ready(Err(PumpError::To(_))) => self.request_broken = true,
+            Poll::Ready(Err(PumpError::From(Stop::Malformed(error)))) => {
+                self.connection.reset();
+                return Poll::Ready(Err(malformed(error)));
+            }
+            Poll::Ready(Err(PumpError::From(_))) => {
+                self.connection.reset();
+                return Poll::Ready(Err(downstream_left()));
+            }
+            Poll::Pending => return Poll::Pending,
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Watches that bytes move.
+struct Progress {
+    idle: std::time::Duration,
+    seen: u64,
+    by: Instant,
+}
+
+impl Progress {
+    fn new(idle: std::time::Duration) -> Self {
+        Progress { idle, seen: 0, by: Instant::now() + idle }
+    }
+
+    /// When it is too late, given how many bytes have moved by now.
+    fn deadline(&mut self, moved: u64) -> Instant {
+        if moved != self.seen {
+            (self.seen, self.by) = (moved, Instant::now() + self.idle);
+        }
+        self.by
+    }
+}
+
+fn is_idempotent(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
+}
+
+/// The downstream broke the rules of HTTP.
+pub fn malformed(error: HeadError) -> Error {
+    let code = match error {
+        HeadError::TooLarge(_) => Code::HeadTooLarge,
+        HeadError::Malformed(_) => Code::MalformedRequest,
+    };
+    Error::new(code, error.detail())
+}
+
+fn downstream_left() -> Error {
+    Error::new(Code::DownstreamClosed, "")
+}
+
+/// The upstream ended before its answer began.
+fn no_answer(stop: &Stop) -> Error {
+    match stop {
+        Stop::Malformed(error) => Error::new(Code::UpstreamMalformed, error.detail()),
+        Stop::Io(error) if crate::tunnel::never_accepted(error) => {
+            Error::undelivered(Code::UpstreamUnreachable, "the stream was not accepted")
+        }
+        Stop::Io(_) | Stop::Closed => Error::new(Code::UpstreamClosed, "before it answered"),
+    }
+}
+
+/// The upstream ended in the middle of its answer.
+fn cut_answer(stop: &Stop) -> Error {
+    match stop {
+        Stop::Malformed(error) => Error::new(Code::UpstreamMalformed, error.detail()),
+        Stop::Io(_) | Stop::Closed => Error::new(Code::UpstreamClosed, "in the middle of its answer"),
+    }
+}

@@ -1,0 +1,281 @@
+//! The life of a downstream connection: head after head, each routed and carried by itself.
+//!
+//! What happens to one request is `exchange`; where it leads is `site`; raw bytes are `stream`'s.
+
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::access::{Asked, Record};
+use super::exchange::{Exchange, Next, malformed};
+use super::http1::{Http1, Stop};
+use super::respond;
+use super::shared::{Proxy, Settings};
+use super::site::{Route, Site};
+use super::stream;
+use crate::error::{Code, Error, Result, Side};
+use crate::http1::framing;
+use crate::identity::Identity;
+use crate::io::{BoxedIo, Buffer};
+use crate::message::{RequestHead, ResponseHead, Version};
+use crate::timer::Timer;
+
+/// How long the rest of a request is read after an answer that ends the connection: a reset would take the answer away
+/// from a downstream that is still writing.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A connection on which requests come in.
+pub struct Connection {
+    /// The byte stream.
+    pub io: BoxedIo,
+    /// Bytes that were read from it already.
+    pub read: Buffer,
+    /// Who connected.
+    pub client: SocketAddr,
+    /// Who that is.
+    pub identity: Arc<Identity>,
+    /// Where it came in.
+    pub site: Site,
+    /// A head that was read and not answered: the connection was moved to the worker that can.
+    pub head: Option<Box<RequestHead>>,
+    /// Held as long as the connection lives, whatever it is.
+    pub place: Option<Box<dyn std::any::Any + Send + Sync>>,
+}
+
+/// Serves a connection on the worker whose thread this is, until it ends.
+pub async fn serve(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
+    let begun = Box::pin(proxy.drain.begun());
+    let Connection { io, read, client, identity, site, head, place } = connection;
+    let down = Http1::new(io, read);
+    let (request, response) = (RequestHead::new(), ResponseHead::new());
+    let mut downstream =
+        Downstream { proxy, worker, client, identity, site, down, timer: Timer::new(), request, response, begun, place };
+    let moved = head.is_some();
+    if let Some(head) = head {
+        downstream.request = *head;
+    }
+    let last = downstream.requests(moved).await;
+    downstream.end(last).await;
+}
+
+struct Downstream {
+    proxy: Arc<Proxy>,
+    worker: usize,
+    client: SocketAddr,
+    identity: Arc<Identity>,
+    site: Site,
+    down: Http1,
+    timer: Timer,
+    request: RequestHead,
+    response: ResponseHead,
+    begun: Pin<Box<WaitForCancellationFutureOwned>>,
+    place: Option<Box<dyn std::any::Any + Send + Sync>>,
+}
+
+/// How a connection ends.
+enum Last {
+    /// In order, at once.
+    Close,
+    /// In order, when the other side has had time to read.
+    Linger,
+    /// Broken.
+    Reset,
+    /// Not here: another worker has a tunnel for it.
+    Move(usize),
+}
+
+impl Downstream {
+    async fn requests(&mut self, mut has_head: bool) -> Last {
+        let mut movable = !has_head;
+        loop {
+            let settings = self.proxy.settings.load_full();
+            if !std::mem::take(&mut has_head) {
+                match self.next_head(&settings).await {
+                    Ok(true) => {}
+                    Ok(false) => return Last::Close,
+                    Err(error) => {
+                        let mut record = self.record();
+                        self.answer_error(&mut record, error, Version::Http11, false, false).await;
+                        self.proxy.finish(self.worker, &record);
+                        return Last::Linger;
+                    }
+                }
+            }
+            let route = self.site.route(&self.request, &self.proxy, &self.identity);
+            if std::mem::take(&mut movable)
+                && let Ok(route) = &route
+                && let Some(better) = route.upstreams.better_worker(self.worker)
+            {
+                return Last::Move(better);
+            }
+            let mut record = self.record();
+            self.proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
+            let next = self.exchange(&settings, route, &mut record).await;
+            self.proxy.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
+            self.proxy.finish(self.worker, &record);
+            if let Some(last) = next {
+                return last;
+            }
+        }
+    }
+
+    /// Waits for the next request. `false`: there is none, and nothing is left to say.
+    async fn next_head(&mut self, settings: &Settings) -> Result<bool> {
+        let timeouts = &settings.timeouts;
+        let idle_by = Instant::now() + timeouts.keep_alive;
+        let mut head_by = None;
+        let Self { down, request, timer, begun, .. } = self;
+        let mut draining = false;
+        poll_fn(|cx| {
+            match down.poll_request(cx, request, &settings.head) {
+                Poll::Ready(Ok(arrived)) => return Poll::Ready(Ok(arrived)),
+                Poll::Ready(Err(Stop::Malformed(error))) => return Poll::Ready(Err(malformed(error))),
+                Poll::Ready(Err(Stop::Io(_) | Stop::Closed)) => return Poll::Ready(Ok(false)),
+                Poll::Pending => {}
+            }
+            // The answer before may still be on its way; a downstream that does not read it gets no more.
+            if let Poll::Ready(Err(_)) = down.poll_flush(cx) {
+                return Poll::Ready(Ok(false));
+            }
+            if !down.has_input() {
+                draining = draining || begun.as_mut().poll(cx).is_ready();
+                return match timer.poll_until(cx, idle_by) {
+                    Poll::Pending if !draining => Poll::Pending,
+                    _ => Poll::Ready(Ok(false)),
+                };
+            }
+            let head_by = *head_by.get_or_insert_with(|| Instant::now() + timeouts.head);
+            timer.poll_until(cx, head_by).map(|()| {
+                Err(Error::new(Code::DownstreamTimeout, format!("the head was not whole within {:?}", timeouts.head)))
+            })
+        })
+        .await
+    }
+
+    fn record(&self) -> Record {
+        Record::new(self.proxy.next_request(), self.client, self.site.name().clone(), self.site.answered())
+    }
+
+    /// Carries one request. None: the connection waits for the next.
+    async fn exchange(&mut self, settings: &Settings, route: Result<Route>, record: &mut Record) -> Option<Last> {
+        let logged = self.proxy.access.load().is_some();
+        record.asked = logged.then(|| Asked::of(&self.request));
+        let (version, is_head) = (self.request.version, self.request.method() == b"HEAD");
+        let wants_more = framing::keeps_alive_request(&self.request);
+        let outcome = match self.expect_body(settings).and(route) {
+            Err(error) => Err(error),
+            Ok(route) => {
+                record.endpoint = route.endpoint.clone();
+                let mut exchange = Exchange {
+                    proxy: &self.proxy,
+                    settings,
+                    site: &self.site,
+                    worker: self.worker,
+                    client: self.client,
+                    timer: &mut self.timer,
+                    response: &mut self.response,
+                    record,
+                };
+                match route.tcp {
+                    true => stream::over_websocket(&mut exchange, &mut self.down, &self.request, &route).await,
+                    false => exchange.run(&mut self.down, &mut self.request, &route).await,
+                }
+            }
+        };
+        match outcome {
+            Ok(Next::KeepAlive) => None,
+            Ok(Next::Close) => Some(Last::Linger),
+            Ok(Next::Reset) => Some(Last::Reset),
+            Ok(Next::Taken) => Some(Last::Close),
+            Ok(Next::Upgraded(up, busy)) => {
+                stream::relay_upgraded(&mut self.down, up, settings, &mut self.timer, record).await;
+                drop(busy);
+                Some(Last::Close)
+            }
+            Err(error) if error.code == Code::DownstreamClosed => {
+                record.status = error.code.status();
+                record.error = Some(error);
+                Some(Last::Reset)
+            }
+            Err(error) => {
+                let misunderstood = error.code.side() == Side::Downstream && error.code != Code::MissingEndpoint;
+                let keep = wants_more && !misunderstood && self.down.skip_arrived_body() && !self.proxy.drain.is_begun();
+                self.answer_error(record, error, version, keep, is_head).await;
+                (!keep).then_some(Last::Linger)
+            }
+        }
+    }
+
+    /// Says how the body of the request is framed, and refuses what is never carried.
+    fn expect_body(&mut self, settings: &Settings) -> Result<()> {
+        let framing = framing::request_framing(&self.request).map_err(malformed)?;
+        self.down.expect_body(framing, &settings.head);
+        if self.request.method() == b"CONNECT" {
+            return Err(Error::new(Code::MethodNotSupported, "CONNECT is not served here"));
+        }
+        Ok(())
+    }
+
+    async fn answer_error(&mut self, record: &mut Record, error: Error, version: Version, keep: bool, is_head: bool) {
+        record.status = error.code.status();
+        record.answered = self.site.answered();
+        record.first_byte = Some(Instant::now());
+        self.down.send_raw(&respond::error(&error, record.id, version, keep, is_head));
+        record.error = Some(error);
+        // A downstream that cannot be told has left, which the next read shows.
+        let _ = poll_fn(|cx| self.down.poll_flush(cx)).await;
+    }
+
+    async fn end(mut self, last: Last) {
+        match last {
+            Last::Close => {
+                let _ = poll_fn(|cx| self.down.poll_shutdown(cx)).await;
+            }
+            Last::Reset => self.down.reset(),
+            Last::Linger => {
+                let until = Instant::now() + LINGER;
+                poll_fn(|cx| {
+                    // Ended in order or not: either way only what is still being sent is left to drop.
+                    let _ = self.down.poll_shutdown(cx);
+                    let gone = self.down.poll_discard(cx);
+                    if gone.is_ready() { gone } else { self.timer.poll_until(cx, until) }
+                })
+                .await;
+            }
+            Last::Move(worker) => self.move_to(worker),
+        }
+    }
+
+    /// Takes the connection to another worker, or serves it from here where it cannot be moved.
+    fn move_to(self, worker: usize) {
+        let (io, read, _) = self.down.into_parts();
+        let rest = (self.client, self.identity, self.site, Some(Box::new(self.request)), self.place);
+        let proxy = self.proxy.clone();
+        let connection = move |io: BoxedIo| {
+            let (client, identity, site, head, place) = rest;
+            Connection { io, read, client, identity, site, head, place }
+        };
+        match io.into_tcp().map(TcpStream::into_std) {
+            Ok(Ok(tcp)) => self.proxy.drain.spawn_on(self.proxy.runtime(worker), async move {
+                // Registration fails only where the process has no memory or descriptor left: the connection ends.
+                if let Ok(tcp) = TcpStream::from_std(tcp) {
+                    serve(proxy, worker, connection(Box::new(tcp))).await;
+                }
+            }),
+            Ok(Err(_)) => {}
+            Err(io) => {
+                let here = self.worker;
+                let later = async move { Box::pin(serve(proxy, here, connection(io))).await };
+                self.proxy.drain.spawn_on(self.proxy.runtime(here), later);
+            }
+        }
+    }
+}

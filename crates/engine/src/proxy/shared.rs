@@ -1,0 +1,193 @@
+//! What all connections of a role share.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::runtime::Handle;
+
+use super::access::{AccessLog, Record};
+use super::http1::Http1;
+use crate::http1::head::HeadLimits;
+use crate::identity::Identity;
+use crate::metrics::{Metrics, Sample};
+use crate::registry::Registry;
+use crate::shutdown::Drain;
+use crate::snapshot::{Limits, Timeouts};
+use crate::upstream::Pool;
+use crate::worker::Worker;
+
+/// How often kept connections are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Retries that may be made before any request has earned one, and the most that are saved up.
+const RETRIES_SAVED: i64 = 20;
+
+/// What one retry costs; a request earns `limits.retry_percent` of it.
+const RETRY_COST: i64 = 100;
+
+/// The deadlines and limits in force. A request keeps those it began with.
+pub struct Settings {
+    /// Deadlines.
+    pub timeouts: Timeouts,
+    /// Sizes of heads.
+    pub head: HeadLimits,
+    /// Share of requests that may be tried again, in percent.
+    pub retry_percent: u32,
+}
+
+/// One for all listeners of a role, so that upstream connections are shared.
+pub struct Proxy {
+    /// The deadlines and limits in force.
+    pub settings: ArcSwap<Settings>,
+    /// Who offers what; empty in an agent.
+    pub registry: Registry,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// One line a request, or none.
+    pub access: ArcSwapOption<AccessLog>,
+    /// Ends everything.
+    pub drain: Drain,
+    /// The threads.
+    pub workers: Arc<[Worker]>,
+    /// Nobody in particular.
+    pub anonymous: Arc<Identity>,
+    locals: Box<[Local]>,
+    next_request: AtomicU64,
+}
+
+/// What one worker has for itself.
+struct Local {
+    pool: Mutex<Pool<Http1>>,
+    retries: AtomicI64,
+}
+
+impl Settings {
+    /// Settings as the snapshot has them.
+    pub fn new(timeouts: &Timeouts, limits: &Limits) -> Arc<Self> {
+        Arc::new(Settings {
+            timeouts: timeouts.clone(),
+            head: HeadLimits { bytes: limits.head_bytes, fields: limits.head_fields },
+            retry_percent: limits.retry_percent,
+        })
+    }
+}
+
+impl Proxy {
+    /// A proxy without a connection.
+    pub fn new(
+        settings: Arc<Settings>,
+        limits: &Limits,
+        registry: Registry,
+        access: Option<AccessLog>,
+        drain: Drain,
+        workers: Arc<[Worker]>,
+    ) -> Arc<Self> {
+        let keep = settings.timeouts.upstream_keep_alive;
+        let local = || Local {
+            pool: Mutex::new(Pool::new(limits.idle_upstreams, keep)),
+            retries: AtomicI64::new(RETRIES_SAVED * RETRY_COST),
+        };
+        Arc::new(Proxy {
+            settings: ArcSwap::new(settings),
+            registry,
+            metrics: Metrics::new(workers.len()),
+            access: ArcSwapOption::new(access.map(Arc::new)),
+            drain,
+            locals: workers.iter().map(|_| local()).collect(),
+            workers,
+            anonymous: Identity::anonymous(),
+            // Ids of two runs should not look alike in a log.
+            next_request: AtomicU64::new(getrandom::u64().unwrap_or_default()),
+        })
+    }
+
+    /// Looks through kept connections, on every worker, until the role ends.
+    pub fn keep_pools_clean(self: &Arc<Self>) {
+        for worker in self.workers.iter() {
+            let (proxy, index) = (self.clone(), worker.index);
+            worker.runtime.spawn(async move {
+                while !proxy.drain.is_cut() {
+                    tokio::time::sleep(SWEEP).await;
+                    let gone = proxy.pool(index, |pool| match proxy.drain.is_begun() {
+                        true => pool.clear(),
+                        false => pool.sweep(Http1::is_quiet),
+                    });
+                    close_kept(gone);
+                }
+            });
+        }
+    }
+
+    /// Does something with a worker's pool.
+    pub fn pool<T>(&self, worker: usize, with: impl FnOnce(&mut Pool<Http1>) -> T) -> T {
+        with(&mut self.locals[worker].pool.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Closes what is kept for an upstream, on every worker.
+    pub fn forget(&self, upstream: u64) {
+        for worker in self.workers.iter() {
+            close_kept(self.pool(worker.index, |pool| pool.remove(upstream)));
+        }
+    }
+
+    /// The id of the next request.
+    pub fn next_request(&self) -> u64 {
+        self.next_request.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A request has begun: it earns its share of a retry.
+    pub fn earn_retry(&self, worker: usize, percent: u32) {
+        let retries = &self.locals[worker].retries;
+        if retries.load(Ordering::Relaxed) < RETRIES_SAVED * RETRY_COST {
+            retries.fetch_add(i64::from(percent), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a retry from the budget, where there is one left.
+    pub fn spend_retry(&self, worker: usize) -> bool {
+        let retries = &self.locals[worker].retries;
+        let spent = retries.fetch_sub(RETRY_COST, Ordering::Relaxed) >= RETRY_COST;
+        if spent {
+            self.metrics.retries.fetch_add(1, Ordering::Relaxed);
+        } else {
+            retries.fetch_add(RETRY_COST, Ordering::Relaxed);
+        }
+        spent
+    }
+
+    /// Counts and logs a finished request or stream.
+    pub fn finish(&self, worker: usize, record: &Record) {
+        self.metrics.record(
+            worker,
+            &Sample {
+                listener: &record.listener,
+                endpoint: &record.endpoint,
+                status: record.status,
+                error: record.error.as_ref().map(|error| error.code),
+                duration: record.began.elapsed(),
+                bytes_in: record.bytes_in,
+                bytes_out: record.bytes_out,
+            },
+        );
+        if let Some(access) = &*self.access.load() {
+            access.write(record);
+        }
+    }
+
+    /// The runtime of a worker.
+    pub fn runtime(&self, worker: usize) -> &Handle {
+        &self.workers[worker].runtime
+    }
+}
+
+/// Ends kept connections in an orderly way: an idle stream that is simply dropped would look broken.
+fn close_kept(connections: Vec<Http1>) {
+    for mut connection in connections {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        // What cannot be closed at once is dropped, which ends it too.
+        let _ = connection.poll_shutdown(&mut cx);
+    }
+}
+

@@ -1,0 +1,136 @@
+//! Raw byte streams to an endpoint: from a TCP listener, from a WebSocket, and after a protocol upgrade.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+
+use tokio::time::Instant;
+
+use super::access::{Answered, Record};
+use super::exchange::{Exchange, Next};
+use super::http1::Http1;
+use super::relay::{Ended, Leg, Passed, relay};
+use super::shared::{Proxy, Settings};
+use super::site::Route;
+use crate::error::{Code, Error, Result};
+use crate::io::{BoxedIo, Buffer};
+use crate::message::RequestHead;
+use crate::timer::Timer;
+use crate::tunnel::hello;
+use crate::tunnel::websocket::Channel;
+use crate::upstream::any::Busy;
+use crate::upstream::{StreamInfo, StreamKind, UpstreamSet};
+
+/// Opens a raw stream to one of `upstreams`, the next where one provably did not take it.
+pub async fn open(
+    proxy: &Proxy,
+    worker: usize,
+    upstreams: &UpstreamSet,
+    client: SocketAddr,
+    record: &mut Record,
+) -> Result<(BoxedIo, Busy)> {
+    let mut tried = Vec::new();
+    let mut last = Error::undelivered(Code::NoUpstream, "");
+    while let Some(upstream) = upstreams.pick(worker, &tried) {
+        if record.attempts > 0 && !proxy.spend_retry(worker) {
+            break;
+        }
+        record.attempts += 1;
+        record.upstream = upstream.to_string();
+        let info = StreamInfo {
+            tenant: proxy.anonymous.tenant.clone(),
+            endpoint: record.endpoint.clone(),
+            kind: StreamKind::Tcp,
+            client,
+            request_id: record.id,
+            hops: 0,
+        };
+        let busy = upstream.busy();
+        match upstream.open(&info).await {
+            Ok(io) => return Ok((io, busy)),
+            Err(error) => last = error,
+        }
+        tried.push(upstream.id());
+    }
+    Err(last)
+}
+
+/// Answers a request for a byte stream over WebSocket (compat.md §1.3) and relays until it ends.
+pub async fn over_websocket(
+    exchange: &mut Exchange<'_>,
+    down: &mut Http1,
+    head: &RequestHead,
+    route: &Route,
+) -> Result<Next> {
+    let key = hello::websocket_key(head)?;
+    let half_close = hello::Features::of(&head.fields).half_close;
+    let record = &mut *exchange.record;
+    let (up, busy) = open(exchange.proxy, exchange.worker, &route.upstreams, exchange.client, record).await?;
+    down.send_raw(&hello::accept_channel(&key, half_close));
+    if poll_fn(|cx| down.poll_flush(cx)).await.is_err() {
+        return Ok(Next::Reset);
+    }
+    record.status = 101;
+    record.first_byte = Some(Instant::now());
+    let (io, read) = down.take_stream();
+    let mut near = Leg { io: Box::new(Channel::server(io, read, half_close)), read: Buffer::new() };
+    let mut far = Leg { io: up, read: Buffer::new() };
+    let idle = exchange.settings.timeouts.idle;
+    finish(relay(&mut near, &mut far, idle, exchange.timer).await, record);
+    drop(busy);
+    Ok(Next::Taken)
+}
+
+/// Relays a TCP connection to an endpoint.
+pub async fn relay_tcp(
+    proxy: &Proxy,
+    worker: usize,
+    upstreams: &UpstreamSet,
+    down: BoxedIo,
+    client: SocketAddr,
+    record: &mut Record,
+) {
+    let mut near = Leg { io: down, read: Buffer::new() };
+    match open(proxy, worker, upstreams, client, record).await {
+        Ok((io, _busy)) => {
+            let mut far = Leg { io, read: Buffer::new() };
+            let idle = proxy.settings.load().timeouts.idle;
+            finish(relay(&mut near, &mut far, idle, &mut Timer::new()).await, record);
+        }
+        Err(error) => {
+            near.io.reset();
+            record.error = Some(error);
+        }
+    }
+}
+
+/// Relays what follows a 101, beginning with the bytes that came right behind it.
+pub async fn relay_upgraded(
+    down: &mut Http1,
+    up: Http1,
+    settings: &Settings,
+    timer: &mut Timer,
+    record: &mut Record,
+) {
+    let (io, read) = down.take_stream();
+    let (up_io, up_read, _) = up.into_parts();
+    let (mut near, mut far) = (Leg { io, read }, Leg { io: up_io, read: up_read });
+    finish(relay(&mut near, &mut far, settings.timeouts.idle, timer).await, record);
+}
+
+/// Notes how a relay ended.
+fn finish((passed, ended): (Passed, Ended), record: &mut Record) {
+    record.bytes_in += passed.forth;
+    record.bytes_out += passed.back;
+    record.error = match ended {
+        Ended::Clean => None,
+        Ended::First(error) => Some(Error::new(Code::DownstreamClosed, error.to_string())),
+        Ended::Second(error) if crate::tunnel::never_accepted(&error) => {
+            Some(Error::undelivered(Code::UpstreamUnreachable, "the stream was not accepted"))
+        }
+        Ended::Second(error) => Some(Error::new(Code::UpstreamClosed, error.to_string())),
+        Ended::Idle => Some(Error::new(Code::UpstreamTimeout, "no byte moved within timeouts.idle")),
+    };
+    if record.error.is_none() {
+        record.answered = Answered::Upstream;
+    }
+}

@@ -1,0 +1,169 @@
+//! What two ends say before a tunnel or a byte stream over WebSocket begins.
+//!
+//! Text in, text out. The paths and the refusals are Piko's (compat.md §1.1 and §1.3); what is ours stands in headers
+//! that are never needed.
+
+use crate::error::{Code, Error, Result};
+use crate::message::{Fields, Known, RequestHead, ResponseHead, Version, tokens};
+
+use super::websocket::accept_key;
+
+/// Where agents connect; the endpoint's name follows.
+pub const UPSTREAM_PATH: &str = "/piko/v1/upstream/";
+
+/// Where byte streams to an endpoint are opened; its name follows.
+pub const TCP_PATH: &str = "/_piko/v1/tcp/";
+
+/// What both ends said they can do. Nothing of it is needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// The agent says by `x-tidegate-error` that a request was not delivered, and keeps its application from saying so.
+    pub retry: bool,
+    /// Kept streams may carry any request: the agent never closes an idle one by itself.
+    pub reuse: bool,
+    /// A byte stream over WebSocket tells its two ends apart.
+    pub half_close: bool,
+}
+
+impl Features {
+    /// Everything this build knows.
+    pub const OURS: &'static str = "retry, reuse, half-close";
+
+    /// What `fields` offer; unknown words are ignored, so that versions can differ.
+    pub fn of(fields: &Fields) -> Self {
+        let offered = fields.find("x-tidegate-features").unwrap_or_default();
+        let has = |word: &str| tokens(offered).any(|token| token.eq_ignore_ascii_case(word.as_bytes()));
+        Features { retry: has("retry"), reuse: has("reuse"), half_close: has("half-close") }
+    }
+}
+
+/// The key of a WebSocket upgrade; an error where the request is none (RFC 6455 §4.2.1).
+pub fn websocket_key(head: &RequestHead) -> Result<String> {
+    let refuse = |why: &'static str| Err(Error::new(Code::MalformedRequest, why));
+    let has = |known: Known, word: &str| {
+        head.fields.all(known).flat_map(tokens).any(|token| token.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    if head.method() != b"GET" || head.version != Version::Http11 {
+        return refuse("a WebSocket begins with GET over HTTP/1.1");
+    }
+    if !has(Known::Upgrade, "websocket") || !has(Known::Connection, "upgrade") {
+        return refuse("this path serves WebSocket only: send Upgrade: websocket");
+    }
+    if head.fields.find("sec-websocket-version") != Some(b"13") {
+        return refuse("only version 13 of WebSocket is served");
+    }
+    match head.fields.find("sec-websocket-key") {
+        Some(key) if key.len() == 24 && key.is_ascii() => Ok(String::from_utf8_lossy(key).into_owned()),
+        _ => refuse("a WebSocket needs a Sec-WebSocket-Key of 24 characters"),
+    }
+}
+
+/// The answer that begins a byte stream over WebSocket.
+pub fn accept_channel(key: &str, half_close: bool) -> Vec<u8> {
+    let features = if half_close { "x-tidegate-features: half-close\r\n" } else { "" };
+    switching(key, features)
+}
+
+/// What a gateway tells an agent that it accepts.
+pub struct Welcome<'a> {
+    /// The node's name.
+    pub node: &'a str,
+    /// The program's version.
+    pub version: &'a str,
+    /// Where the endpoint is reached, as far as the gateway knows.
+    pub url: Option<&'a str>,
+}
+
+/// The answer that begins a tunnel.
+pub fn accept_tunnel(key: &str, welcome: &Welcome<'_>) -> Vec<u8> {
+    let mut fields = format!(
+        "x-tidegate-features: {}\r\nx-tidegate-node: {}\r\nx-tidegate-version: {}\r\n",
+        Features::OURS,
+        welcome.node,
+        welcome.version
+    );
+    if let Some(url) = welcome.url {
+        fields += &format!("x-tidegate-url: {url}\r\n");
+    }
+    switching(key, &fields)
+}
+
+fn switching(key: &str, fields: &str) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {}\r\n{fields}\r\n",
+        accept_key(key)
+    )
+    .into_bytes()
+}
+
+/// What an agent or forward asks of a gateway.
+pub struct Ask<'a> {
+    /// The gateway's host and port, as in its URL.
+    pub authority: &'a str,
+    /// The whole path.
+    pub path: &'a str,
+    /// The WebSocket key.
+    pub key: &'a str,
+    /// The bearer token.
+    pub token: Option<&'a str>,
+    /// The tenant; empty for none.
+    pub tenant: &'a str,
+    /// The agent's id and the number of the tunnel.
+    pub agent: Option<&'a str>,
+    /// The program's version.
+    pub version: &'a str,
+}
+
+/// The request that opens a tunnel or a byte stream. Every value has been checked to hold no control character.
+pub fn request(ask: &Ask<'_>) -> Vec<u8> {
+    let mut text = format!(
+        "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: {}\r\nUser-Agent: tidegate/{}\r\nx-tidegate-features: {}\r\n",
+        ask.path,
+        ask.authority,
+        ask.key,
+        ask.version,
+        Features::OURS,
+    );
+    for (name, value) in
+        [("Authorization: Bearer", ask.token.unwrap_or_default()), ("x-piko-tenant-id:", ask.tenant), ("x-tidegate-agent:", ask.agent.unwrap_or_default())]
+    {
+        if !value.is_empty() {
+            text += &format!("{name} {value}\r\n");
+        }
+    }
+    text += "\r\n";
+    text.into_bytes()
+}
+
+/// What a gateway told us.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// What both ends can do.
+    pub features: Features,
+    /// The node's name; empty for a Piko server.
+    pub node: String,
+    /// Where the endpoint is reached; empty where the gateway did not say.
+    pub url: String,
+}
+
+/// Reads the answer's head. An error says why there is no WebSocket.
+pub fn told(head: &ResponseHead, key: &str) -> std::result::Result<Told, String> {
+    let text = |name: &str| {
+        let value = head.fields.find(name).unwrap_or_default();
+        String::from_utf8_lossy(&value[..value.len().min(1024)]).into_owned()
+    };
+    if head.status != 101 {
+        return Err(format!("answered {}", head.status));
+    }
+    if head.fields.find("sec-websocket-accept") != Some(accept_key(key).as_bytes()) {
+        return Err("its Sec-WebSocket-Accept does not fit: it is no WebSocket server".to_owned());
+    }
+    Ok(Told { features: Features::of(&head.fields), node: text("x-tidegate-node"), url: text("x-tidegate-url") })
+}
+
+/// True for a status after which asking again makes sense (compat.md §1.1).
+pub fn may_ask_again(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
+}

@@ -1,0 +1,101 @@
+//! Any upstream, whatever it is.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::info::StreamInfo;
+use super::session::AgentSession;
+use super::tcp::Address;
+use crate::error::Result;
+use crate::io::BoxedIo;
+use crate::tunnel::hello::Features;
+
+/// One upstream.
+#[derive(Clone)]
+pub enum Upstream {
+    /// A session that an agent opened.
+    Session(Arc<AgentSession>),
+    /// An address that we dial.
+    Address(Arc<Address>),
+}
+
+impl Upstream {
+    /// What tells it apart from every other upstream of this process.
+    pub fn id(&self) -> u64 {
+        match self {
+            Upstream::Session(session) => session.id,
+            Upstream::Address(address) => address.id,
+        }
+    }
+
+    /// Opens a stream. An error here is always undelivered.
+    pub async fn open(&self, info: &StreamInfo) -> Result<BoxedIo> {
+        match self {
+            Upstream::Session(session) => session.open(info),
+            Upstream::Address(address) => address.open().await,
+        }
+    }
+
+    /// Requests and streams that run on it now, of all workers.
+    pub fn in_flight(&self) -> &AtomicUsize {
+        match self {
+            Upstream::Session(session) => &session.in_flight,
+            Upstream::Address(address) => &address.in_flight,
+        }
+    }
+
+    /// False when a new stream is certain to fail.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Upstream::Session(session) => session.tunnel.is_open(),
+            Upstream::Address(_) => true,
+        }
+    }
+
+    /// The worker whose thread serves it, where that is one.
+    pub fn worker(&self) -> Option<usize> {
+        match self {
+            Upstream::Session(session) => Some(session.worker),
+            Upstream::Address(_) => None,
+        }
+    }
+
+    /// What it negotiated; an address negotiates nothing.
+    pub fn features(&self) -> Features {
+        match self {
+            Upstream::Session(session) => session.features,
+            Upstream::Address(_) => Features { retry: false, reuse: true, ..Features::default() },
+        }
+    }
+
+    /// Counts a request on it until the guard is dropped.
+    pub fn busy(&self) -> Busy {
+        self.in_flight().fetch_add(1, Ordering::Relaxed);
+        Busy(self.clone())
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Upstream::Session(session) => write!(f, "session {:x}", session.id),
+            Upstream::Address(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+/// A request that runs on an upstream.
+pub struct Busy(Upstream);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.in_flight().fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The next id of an upstream, unique in this process.
+pub fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}

@@ -1,0 +1,92 @@
+//! Which upstream of a set a request gets.
+//!
+//! Least active requests; between equals in turn. Requests that were tried elsewhere come back with the ids they must
+//! not meet again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+
+use super::any::Upstream;
+use super::session::AgentSession;
+
+/// One endpoint and the sessions that offer it.
+pub struct Endpoint {
+    /// Its owner; empty where there are no tenants.
+    pub tenant: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Whose turn it is among equals.
+    turn: AtomicUsize,
+    sessions: ArcSwap<Vec<Arc<AgentSession>>>,
+}
+
+impl Endpoint {
+    /// An endpoint that nobody offers yet.
+    pub fn new(tenant: Arc<str>, name: Arc<str>) -> Self {
+        Endpoint { tenant, name, turn: AtomicUsize::new(0), sessions: ArcSwap::default() }
+    }
+
+    /// The sessions that offer it now.
+    pub fn sessions(&self) -> arc_swap::Guard<Arc<Vec<Arc<AgentSession>>>> {
+        self.sessions.load()
+    }
+
+    /// Replaces the sessions. Callers take turns: the registry changes one endpoint at a time.
+    pub fn set_sessions(&self, sessions: Vec<Arc<AgentSession>>) {
+        self.sessions.store(Arc::new(sessions));
+    }
+}
+
+/// The upstreams that may serve one request.
+#[derive(Clone)]
+pub enum UpstreamSet {
+    /// Whoever offers an endpoint at the moment.
+    Endpoint(Arc<Endpoint>),
+    /// Exactly one.
+    One(Upstream),
+}
+
+impl UpstreamSet {
+    /// The one with the fewest requests that is not in `tried`. Among tunnels of one agent that are equally busy, the one
+    /// that `worker` drives itself: it spares a wake-up across threads and changes nothing for the agent.
+    pub fn pick(&self, worker: usize, tried: &[u64]) -> Option<Upstream> {
+        let endpoint = match self {
+            UpstreamSet::One(upstream) => return (!tried.contains(&upstream.id())).then(|| upstream.clone()),
+            UpstreamSet::Endpoint(endpoint) => endpoint,
+        };
+        let sessions = endpoint.sessions();
+        let turn = if sessions.len() > 1 { endpoint.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        let usable = |i: &usize| !tried.contains(&sessions[*i].id) && sessions[*i].tunnel.is_open();
+        let load = |i: usize| sessions[i].in_flight.load(Ordering::Relaxed);
+        let first = (0..sessions.len())
+            .map(|offset| (turn.wrapping_add(offset)) % sessions.len())
+            .filter(usable)
+            .min_by_key(|i| load(*i))?;
+        let sibling = || {
+            let agent = sessions[first].agent_process()?;
+            (0..sessions.len()).filter(usable).find(|i| {
+                sessions[*i].worker == worker
+                    && load(*i) <= load(first)
+                    && sessions[*i].agent_process().is_some_and(|other| other == agent)
+            })
+        };
+        let chosen = if sessions[first].worker == worker { first } else { sibling().unwrap_or(first) };
+        Some(Upstream::Session(sessions[chosen].clone()))
+    }
+
+    /// A worker that drives a tunnel of this set, where `worker` drives none.
+    pub fn better_worker(&self, worker: usize) -> Option<usize> {
+        let UpstreamSet::Endpoint(endpoint) = self else { return None };
+        let sessions = endpoint.sessions();
+        let mut elsewhere = None;
+        for session in sessions.iter().filter(|session| session.tunnel.is_open()) {
+            if session.worker == worker {
+                return None;
+            }
+            elsewhere = Some(session.worker);
+        }
+        elsewhere
+    }
+}

@@ -1,0 +1,57 @@
+//! The session of an agent, as an upstream: one tunnel, one endpoint.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::SystemTime;
+
+use crate::error::{Code, Error, Result};
+use crate::identity::Identity;
+use crate::io::BoxedIo;
+use crate::tunnel;
+use crate::tunnel::hello::Features;
+
+use super::info::StreamInfo;
+
+/// One session of one agent for one endpoint.
+pub struct AgentSession {
+    /// Unique in this process.
+    pub id: u64,
+    /// The owner of the endpoint; empty where there are no tenants.
+    pub tenant: Arc<str>,
+    /// The endpoint it offers.
+    pub endpoint: Arc<str>,
+    /// The agent's own random id and the number of this tunnel, where it told them: the same again means that it came
+    /// back and the older session is dead.
+    pub agent: Option<Arc<str>>,
+    /// Where the agent connected from.
+    pub address: SocketAddr,
+    /// Since when.
+    pub since: SystemTime,
+    /// Who the agent is.
+    pub identity: Arc<Identity>,
+    /// What was negotiated.
+    pub features: Features,
+    /// The tunnel that carries it.
+    pub tunnel: tunnel::Session,
+    /// The worker whose thread drives it.
+    pub worker: usize,
+    /// Requests and streams that run on it.
+    pub in_flight: AtomicUsize,
+}
+
+impl AgentSession {
+    /// The agent's process: its id without the number of the tunnel.
+    pub fn agent_process(&self) -> Option<&str> {
+        let agent = self.agent.as_deref()?;
+        Some(agent.split_once('.').map_or(agent, |(process, _)| process))
+    }
+
+    /// Opens a stream, at once.
+    pub fn open(&self, _: &StreamInfo) -> Result<BoxedIo> {
+        match self.tunnel.open() {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) => Err(Error::undelivered(Code::UpstreamUnreachable, error.to_string())),
+        }
+    }
+}
