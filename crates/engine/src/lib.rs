@@ -3,3 +3,7 @@
 pub mod error;
 pub mod io;
 pub mod snapshot;
+pub mod message;
+pub mod http1;
+pub mod route;
+pub mod headers;
