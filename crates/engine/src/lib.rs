@@ -1,13 +1,38 @@
 //! The data plane of tidegate. The list below is the floor plan: a module uses only what stands above it here.
 
 // ground
-pub mod backoff;
 pub mod error;
 pub mod event;
-pub mod identity;
-pub mod io;
+pub mod snapshot;
 pub mod metrics;
 pub mod shutdown;
-pub mod snapshot;
 pub mod timer;
+pub mod io;
+pub mod backoff;
+pub mod identity;
 pub mod worker;
+
+// decide
+pub mod message;
+pub mod http1;
+pub mod route;
+pub mod headers;
+
+// link
+pub mod tls;
+pub mod dial;
+pub mod tunnel;
+pub mod connect;
+
+// reach
+pub mod upstream;
+pub mod registry;
+
+// carry
+pub mod proxy;
+
+// accept
+pub mod listener;
+
+// roles
+pub mod roles;
