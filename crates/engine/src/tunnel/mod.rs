@@ -1,0 +1,82 @@
+//! One authenticated connection that carries many streams: yamux, as HashiCorp's library speaks it, plain or inside
+//! WebSocket messages.
+//!
+//! Bottom up: `frame` and `websocket` turn bytes into frames, [`mux`] holds every decision about streams and knows no
+//! socket, `session` drives it over one byte stream, and a [`Stream`] is a byte stream again. Who may open a tunnel, and
+//! what its streams are for, is decided above.
+
+mod chunks;
+mod driver;
+mod end;
+pub mod frame;
+pub mod memory;
+pub mod mux;
+mod session;
+mod stream;
+pub mod websocket;
+
+use std::time::Duration;
+
+pub use end::{End, Ending, OpenError, StreamReset, never_accepted};
+pub use session::{Session, start};
+pub use stream::Stream;
+
+/// Which of the two ends of a session we are: it decides whose stream ids are odd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Opens odd ids: an agent.
+    Client,
+    /// Opens even ids: a gateway.
+    Server,
+}
+
+/// What the frames travel in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Nothing: the byte stream is theirs alone.
+    Raw,
+    /// Binary WebSocket messages of the side that sent the upgrade; masked.
+    WebSocketClient,
+    /// Binary WebSocket messages of the side that answered the upgrade.
+    WebSocketServer,
+}
+
+/// How a session behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which end we are.
+    pub role: Role,
+    /// What the frames travel in.
+    pub framing: Framing,
+    /// Silence after which we ask whether the peer is there.
+    pub ping_interval: Duration,
+    /// Silence after the question, or time in which the peer takes no byte, that ends the session.
+    pub ping_timeout: Duration,
+}
+
+/// What a session has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Round trip as the last ping measured it.
+    pub rtt: Option<Duration>,
+    /// Bytes of frames received.
+    pub bytes_in: u64,
+    /// Bytes of frames sent.
+    pub bytes_out: u64,
+    /// Streams we opened.
+    pub opened: u64,
+    /// Streams the peer opened and we did not refuse.
+    pub accepted: u64,
+    /// Streams the peer opened and we refused: we are leaving, or too many waited to be taken.
+    pub refused: u64,
+    /// Streams the peer reset.
+    pub resets_in: u64,
+    /// Streams we reset.
+    pub resets_out: u64,
+    /// Streams reset because the session held too many unread bytes.
+    pub overruns: u64,
+    /// Bytes that came for streams already closed.
+    pub discarded: u64,
+    /// Bytes received and not yet read.
+    pub unread: u64,
+}

@@ -1,0 +1,188 @@
+//! The handle of a session, and what its driver and its streams share.
+
+use std::future::{Future, poll_fn};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use tokio::sync::Notify;
+
+use super::driver::Driver;
+use super::mux::Mux;
+use super::{Config, End, Ending, OpenError, Stats, Stream, frame};
+use crate::io::{BoxedIo, Buffer};
+
+/// Starts a session on `io`. `early` holds the bytes that were read behind the upgrade. The caller spawns the driver,
+/// which ends when the session has; dropping it resets the session. Dropping all handles does not end the session.
+pub fn start(io: BoxedIo, early: Buffer, config: Config) -> (Session, impl Future<Output = ()> + Send + 'static) {
+    let (shared, mut driver) = Driver::new(io, early, config);
+    (Session { shared }, async move { poll_fn(|cx| driver.poll(cx)).await })
+}
+
+/// One authenticated connection with the streams on it. Cheap to clone.
+#[derive(Clone)]
+pub struct Session {
+    shared: Arc<Shared>,
+}
+
+/// One lock for everything: it is held for the time of a copy, and wakers are called when it is free again.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// A stream has come, or the session has ended.
+    arrived: Notify,
+    /// The peer is leaving, or the session has ended.
+    changed: Notify,
+}
+
+pub(super) struct State {
+    pub(super) mux: Mux,
+    /// Wakes the driver while it sleeps.
+    pub(super) driver: Option<Waker>,
+    /// The driver waits for the byte stream to take bytes; more of them are no reason to wake it.
+    pub(super) blocked: bool,
+    /// How the session is to be ended.
+    pub(super) ending: Option<Ending>,
+}
+
+impl Shared {
+    pub(super) fn new(mux: Mux) -> Arc<Self> {
+        let state = State { mux, driver: None, blocked: false, ending: None };
+        Arc::new(Shared { state: Mutex::new(state), arrived: Notify::new(), changed: Notify::new() })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `f` on the streams and wakes whoever can go on after it, the driver included.
+    pub(super) fn with<T>(&self, f: impl FnOnce(&mut Mux) -> T) -> T {
+        let mut state = self.lock();
+        let value = f(&mut state.mux);
+        let mut wakes = Vec::new();
+        state.mux.take_wakes(&mut wakes);
+        let ended = state.mux.ended().is_some();
+        if ended || (!state.blocked && state.mux.has_work()) {
+            wakes.extend(state.driver.take());
+        }
+        drop(state);
+        wakes.into_iter().for_each(Waker::wake);
+        value
+    }
+
+    /// Ends the session for its streams and its handles.
+    pub(super) fn end(&self, reason: End, code: Option<u32>) {
+        self.with(|mux| mux.end(reason, code));
+        self.notify_ended();
+    }
+
+    pub(super) fn notify_ended(&self) {
+        self.arrived.notify_waiters();
+        self.changed.notify_waiters();
+    }
+
+    /// Tells those who wait for a stream that `count` have come.
+    pub(super) fn notify_arrived(&self, count: usize) {
+        (0..count).for_each(|_| self.arrived.notify_one());
+    }
+
+    pub(super) fn notify_leaving(&self) {
+        self.changed.notify_waiters();
+    }
+}
+
+impl Session {
+    /// Opens a stream, at once. Whether the peer takes it shows when it is read or written.
+    pub fn open(&self) -> Result<Stream, OpenError> {
+        let id = self.shared.with(|mux| mux.open())?;
+        Ok(Stream::new(self.shared.clone(), id))
+    }
+
+    /// Waits for a stream of the peer; `None` when the session has ended. Cancel-safe.
+    pub async fn accept(&self) -> Option<Stream> {
+        loop {
+            let arrived = self.shared.arrived.notified();
+            {
+                let mut state = self.shared.lock();
+                if let Some(id) = state.mux.accept() {
+                    drop(state);
+                    return Some(Stream::new(self.shared.clone(), id));
+                }
+                if state.mux.ended().is_some() {
+                    return None;
+                }
+            }
+            arrived.await;
+        }
+    }
+
+    /// Whether it is worth calling [`Session::open`]: not ended, and neither side is leaving.
+    pub fn is_open(&self) -> bool {
+        self.shared.lock().mux.is_open()
+    }
+
+    /// Drains: the peer is told to open no more streams, and is refused where it does. Running streams go on.
+    pub fn go_away(&self) {
+        self.shared.with(|mux| mux.go_away());
+    }
+
+    /// Ends the session and all its streams.
+    pub fn end(&self, how: Ending) {
+        self.shared.lock().ending.get_or_insert(how);
+        let closed = End::Closed { by_peer: false, code: None, reason: String::new() };
+        match how {
+            Ending::Close => self.shared.end(closed, None),
+            Ending::GoAway2 => self.shared.end(closed, Some(frame::GO_AWAY_INTERNAL)),
+            Ending::Reset => self.shared.end(End::Reset, None),
+        }
+    }
+
+    /// Waits for the end of the session and says why. Any number may wait.
+    pub async fn ended(&self) -> End {
+        loop {
+            let changed = self.shared.changed.notified();
+            if let Some(end) = self.end_reason() {
+                return end;
+            }
+            changed.await;
+        }
+    }
+
+    /// Why the session has ended, if it has.
+    pub fn end_reason(&self) -> Option<End> {
+        self.shared.lock().mux.ended().cloned()
+    }
+
+    /// Waits until the peer is leaving or the session has ended.
+    pub async fn gone_away(&self) {
+        loop {
+            let changed = self.shared.changed.notified();
+            {
+                let state = self.shared.lock();
+                if state.mux.peer_is_leaving() || state.mux.ended().is_some() {
+                    return;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Streams open now.
+    pub fn streams(&self) -> usize {
+        self.shared.lock().mux.streams()
+    }
+
+    /// What the session has done so far.
+    pub fn stats(&self) -> Stats {
+        self.shared.lock().mux.stats()
+    }
+
+    /// Memory held for streams and messages, roughly, in bytes.
+    pub fn memory(&self) -> usize {
+        self.shared.lock().mux.memory()
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Session({} streams)", self.streams())
+    }
+}

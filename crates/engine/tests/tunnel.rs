@@ -1,0 +1,67 @@
+//! What a tunnel session promises, over every carrier: a pipe in memory, WebSocket messages in a pipe, and TCP.
+
+#[path = "tunnel/floods.rs"]
+mod floods;
+#[path = "tunnel/suite.rs"]
+mod suite;
+
+use tidegate_engine::io::BoxedIo;
+use tidegate_engine::tunnel::{Session, memory};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What a session runs over.
+#[derive(Clone, Copy)]
+enum Carrier {
+    Memory,
+    MemoryWebSocket,
+    Tcp,
+    TcpWebSocket,
+}
+
+/// A session's two ends: the agent's and the gateway's.
+async fn pair(carrier: Carrier) -> (Session, Session) {
+    match carrier {
+        Carrier::Memory => memory::pair(),
+        Carrier::MemoryWebSocket => {
+            let (agent, gateway) = tokio::io::duplex(64 * 1024);
+            memory::over(Box::new(agent), Box::new(gateway), true)
+        }
+        Carrier::Tcp | Carrier::TcpWebSocket => {
+            let (agent, gateway) = tcp_pair().await;
+            memory::over(agent, gateway, matches!(carrier, Carrier::TcpWebSocket))
+        }
+    }
+}
+
+async fn tcp_pair() -> (BoxedIo, BoxedIo) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let address = listener.local_addr().expect("address");
+    let (agent, gateway) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (agent, gateway) = (agent.expect("connect"), gateway.expect("accept").0);
+    agent.set_nodelay(true).expect("nodelay");
+    gateway.set_nodelay(true).expect("nodelay");
+    (Box::new(agent), Box::new(gateway))
+}
+
+macro_rules! over_every_carrier {
+    ($($behaviour:ident),+ $(,)?) => {
+        mod memory_raw { $(#[tokio::test] async fn $behaviour() { crate::suite::$behaviour(crate::Carrier::Memory).await })+ }
+        mod memory_websocket { $(#[tokio::test] async fn $behaviour() { crate::suite::$behaviour(crate::Carrier::MemoryWebSocket).await })+ }
+        mod tcp_raw { $(#[tokio::test] async fn $behaviour() { crate::suite::$behaviour(crate::Carrier::Tcp).await })+ }
+        mod tcp_websocket { $(#[tokio::test] async fn $behaviour() { crate::suite::$behaviour(crate::Carrier::TcpWebSocket).await })+ }
+    };
+}
+
+over_every_carrier!(
+    a_stream_carries_bytes_both_ways,
+    the_side_that_accepts_may_speak_first,
+    a_direction_ends_alone,
+    a_dropped_stream_is_a_reset_on_the_other_side,
+    a_stream_refused_is_known_to_be_undelivered,
+    five_hundred_streams_at_once,
+    a_stuck_stream_holds_up_nobody,
+    bulk_arrives_whole_both_ways,
+    going_away_lets_streams_finish,
+    the_end_of_a_session_reaches_everybody,
+    a_kept_stream_leaves_nothing_behind,
+);
