@@ -40,6 +40,9 @@ class Role:
     def metrics(self) -> bytes:
         """All metrics in Prometheus' text format."""
 
+    def set_level(self, level: str) -> None:
+        """Keeps events up to this level: error, warn, info (at the start), debug or trace."""
+
     def drain(self, grace: float) -> None:
         """Begins to leave, within `grace` seconds. The event `stopped` says when it has ended."""
 

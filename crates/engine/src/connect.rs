@@ -76,7 +76,8 @@ impl Gateway {
         version: &str,
         timeouts: &Timeouts,
     ) -> Result<(BoxedIo, Buffer, Told), Refused> {
-        let io = self.dial(timeouts).await.map_err(|error| Refused { reason: error.detail.into_owned(), status: None })?;
+        let io =
+            self.dial(timeouts).await.map_err(|error| Refused { reason: error.detail.into_owned(), status: None })?;
         let upgrade = self.upgrade(io, path, agent, version);
         match tokio::time::timeout(timeouts.handshake, upgrade).await {
             Ok(outcome) => outcome,
@@ -197,7 +198,13 @@ fn parse(url: &str) -> Result<(bool, String, u16, String), String> {
     };
     let port = match port.strip_prefix(':') {
         Some(port) => port.parse().map_err(|_| bad("its port is no number from 1 to 65535"))?,
-        None => if tls { 443 } else { 80 },
+        None => {
+            if tls {
+                443
+            } else {
+                80
+            }
+        }
     };
     if host.is_empty() {
         return Err(bad("no host"));

@@ -39,9 +39,9 @@ impl Registry {
     pub fn add(&self, session: Arc<AgentSession>) -> Option<Arc<AgentSession>> {
         let mut endpoints = self.endpoints.write().unwrap_or_else(PoisonError::into_inner);
         let key = (session.tenant.clone(), session.endpoint.clone());
-        let endpoint = endpoints.entry(key).or_insert_with(|| {
-            Arc::new(Endpoint::new(session.tenant.clone(), session.endpoint.clone()))
-        });
+        let endpoint = endpoints
+            .entry(key)
+            .or_insert_with(|| Arc::new(Endpoint::new(session.tenant.clone(), session.endpoint.clone())));
         let mut sessions = Vec::clone(&endpoint.sessions());
         let older = sessions.iter().position(|old| session.agent.is_some() && old.agent == session.agent);
         let older = older.map(|i| sessions.remove(i));
@@ -80,8 +80,7 @@ impl Registry {
 
     /// Every endpoint, by tenant and name.
     pub fn all(&self) -> Vec<Arc<Endpoint>> {
-        let mut all: Vec<_> =
-            self.endpoints.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let mut all: Vec<_> = self.endpoints.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         all.sort_by(|a, b| (&a.tenant, &a.name).cmp(&(&b.tenant, &b.name)));
         all
     }

@@ -28,6 +28,7 @@ pub async fn connection(
         site: Site::Listener(listener),
         head: None,
         place: Some(Box::new(place)),
+        patient: false,
     };
     serve(proxy, worker, connection).await;
 }

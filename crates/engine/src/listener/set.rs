@@ -81,7 +81,7 @@ impl Listeners {
 
         self.room.resize(connections);
         let named = endpoints_of_tcp_listeners(wanted);
-        running.retain(|one| match wanted.iter().find(|wanted| one.is_same(wanted)) {
+        running.retain_mut(|one| match wanted.iter().find(|wanted| one.is_same(wanted)) {
             Some(wanted) => {
                 one.update(wanted, &named);
                 true

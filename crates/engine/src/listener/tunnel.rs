@@ -96,7 +96,10 @@ async fn read(connection: &mut Http1, limits: &HeadLimits) -> Result<Option<Aske
         Err(Stop::Malformed(error)) => return Err(malformed(error)),
     }
     let Some(name) = head.path().strip_prefix(UPSTREAM_PATH.as_bytes()) else {
-        return Err(Error::new(Code::NoRoute, "agents connect to /piko/v1/upstream/ENDPOINT; requests go to a proxy port"));
+        return Err(Error::new(
+            Code::NoRoute,
+            "agents connect to /piko/v1/upstream/ENDPOINT; requests go to a proxy port",
+        ));
     };
     let endpoint = valid_name(name)
         .ok_or_else(|| Error::new(Code::InvalidEndpoint, "an endpoint's name has 1 to 128 of A-Z a-z 0-9 . _ -"))?;

@@ -133,8 +133,7 @@ impl AccessLog {
             "stdout" => Box::new(io::stdout()),
             path => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
         };
-        let shared =
-            Arc::new(Shared { state: Mutex::default(), wake: Condvar::new(), dropped: AtomicU64::new(0) });
+        let shared = Arc::new(Shared { state: Mutex::default(), wake: Condvar::new(), dropped: AtomicU64::new(0) });
         let writer = shared.clone();
         std::thread::Builder::new().name("access-log".into()).spawn(move || write_lines(&writer, sink))?;
         Ok(Some(AccessLog { shared, format: config.format }))

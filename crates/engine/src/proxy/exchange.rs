@@ -139,12 +139,9 @@ impl Exchange<'_> {
                 authority: &route.endpoint,
                 framing,
             },
-            Site::Service(service) => Hop {
-                forwarding: Forwarding::Keep,
-                host: &service.host_header,
-                authority: &service.authority,
-                framing,
-            },
+            Site::Service(service) => {
+                Hop { forwarding: Forwarding::Keep, host: &service.host_header, authority: &service.authority, framing }
+            }
         }
     }
 
@@ -172,7 +169,8 @@ impl Exchange<'_> {
         };
         // An agent that knows us says when nothing was delivered; then another may still answer.
         let error = Error::undelivered(*code, "said by the agent");
-        let others = || attempt.route.upstreams.pick(self.worker, &[attempt.tried, &[upstream.id()]].concat()).is_some();
+        let others =
+            || attempt.route.upstreams.pick(self.worker, &[attempt.tried, &[upstream.id()]].concat()).is_some();
         if *code == Code::UpstreamUnreachable && replay.is_whole() && others() {
             return Err(Failure { error, repeatable: true, stale: false });
         }
@@ -255,7 +253,9 @@ impl Exchange<'_> {
                 Poll::Ready(()) if respond_by.is_some() => {
                     Poll::Ready(Err(Error::new(Code::UpstreamTimeout, "no response within timeouts.response")))
                 }
-                Poll::Ready(()) => Poll::Ready(Err(Error::new(Code::DownstreamTimeout, "the request made no progress"))),
+                Poll::Ready(()) => {
+                    Poll::Ready(Err(Error::new(Code::DownstreamTimeout, "the request made no progress")))
+                }
                 Poll::Pending => Poll::Pending,
             }
         })
@@ -274,7 +274,7 @@ impl Exchange<'_> {
         if self.response.status == 101 {
             return self.switch(down, up, plan, busy).await;
         }
-        let reusable = framing::keeps_alive_response(self.response) && framing != Framing::UntilClose;
+        let reusable = framing::keeps_alive_response(self.response, framing) && framing != Framing::UntilClose;
         up.connection.expect_body(framing, &self.settings.head);
 
         let towards = framing.towards(plan.version);
@@ -337,7 +337,9 @@ impl Exchange<'_> {
 
     async fn switch(&mut self, down: &mut Http1, up: Up, plan: &Plan, busy: Busy) -> Next {
         if !plan.upgrade {
-            return self.refuse_response(down, up, HeadError::Malformed("101 to a request that asked for no upgrade")).await;
+            return self
+                .refuse_response(down, up, HeadError::Malformed("101 to a request that asked for no upgrade"))
+                .await;
         }
         let way = Return { version: plan.version, keep_alive: true, framing: Framing::None };
         headers::to_downstream(self.response, &way);

@@ -19,7 +19,11 @@ pub fn error(error: &Error, request_id: u64, version: Version, keep_alive: bool,
         (true, Version::Http10) => "Connection: keep-alive\r\n",
         (true, _) => "",
     };
-    let allow = if error.code == Code::MethodNotSupported { "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n" } else { "" };
+    let allow = if error.code == Code::MethodNotSupported {
+        "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+    } else {
+        ""
+    };
     format!(
         "HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n\
          Content-Length: {length}\r\nx-tidegate-error: {code}\r\nx-tidegate-request-id: {request_id:016x}\r\n\

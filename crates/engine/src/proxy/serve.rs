@@ -48,16 +48,30 @@ pub struct Connection {
     pub head: Option<Box<RequestHead>>,
     /// Held as long as the connection lives, whatever it is.
     pub place: Option<Box<dyn std::any::Any + Send + Sync>>,
+    /// Only the other side ends it while it is idle (design.md "Tunnels": only the gateway closes an idle kept stream).
+    pub patient: bool,
 }
 
 /// Serves a connection on the worker whose thread this is, until it ends.
 pub async fn serve(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
     let begun = Box::pin(proxy.drain.begun());
-    let Connection { io, read, client, identity, site, head, place } = connection;
+    let Connection { io, read, client, identity, site, head, place, patient } = connection;
     let down = Http1::new(io, read);
     let (request, response) = (RequestHead::new(), ResponseHead::new());
-    let mut downstream =
-        Downstream { proxy, worker, client, identity, site, down, timer: Timer::new(), request, response, begun, place };
+    let mut downstream = Downstream {
+        proxy,
+        worker,
+        client,
+        identity,
+        site,
+        down,
+        timer: Timer::new(),
+        request,
+        response,
+        begun,
+        place,
+        patient,
+    };
     let moved = head.is_some();
     if let Some(head) = head {
         downstream.request = *head;
@@ -78,6 +92,7 @@ struct Downstream {
     response: ResponseHead,
     begun: Pin<Box<WaitForCancellationFutureOwned>>,
     place: Option<Box<dyn std::any::Any + Send + Sync>>,
+    patient: bool,
 }
 
 /// How a connection ends.
@@ -132,7 +147,7 @@ impl Downstream {
         let timeouts = &settings.timeouts;
         let idle_by = Instant::now() + timeouts.keep_alive;
         let mut head_by = None;
-        let Self { down, request, timer, begun, .. } = self;
+        let Self { down, request, timer, begun, patient, .. } = self;
         let mut draining = false;
         poll_fn(|cx| {
             match down.poll_request(cx, request, &settings.head) {
@@ -144,6 +159,9 @@ impl Downstream {
             // The answer before may still be on its way; a downstream that does not read it gets no more.
             if let Poll::Ready(Err(_)) = down.poll_flush(cx) {
                 return Poll::Ready(Ok(false));
+            }
+            if !down.has_input() && *patient {
+                return Poll::Pending;
             }
             if !down.has_input() {
                 draining = draining || begun.as_mut().poll(cx).is_ready();
@@ -207,7 +225,8 @@ impl Downstream {
             }
             Err(error) => {
                 let misunderstood = error.code.side() == Side::Downstream && error.code != Code::MissingEndpoint;
-                let keep = wants_more && !misunderstood && self.down.skip_arrived_body() && !self.proxy.drain.is_begun();
+                let keep =
+                    wants_more && !misunderstood && self.down.skip_arrived_body() && !self.proxy.drain.is_begun();
                 self.answer_error(record, error, version, keep, is_head).await;
                 (!keep).then_some(Last::Linger)
             }
@@ -257,11 +276,11 @@ impl Downstream {
     /// Takes the connection to another worker, or serves it from here where it cannot be moved.
     fn move_to(self, worker: usize) {
         let (io, read, _) = self.down.into_parts();
-        let rest = (self.client, self.identity, self.site, Some(Box::new(self.request)), self.place);
+        let rest = (self.client, self.identity, self.site, Some(Box::new(self.request)), self.place, self.patient);
         let proxy = self.proxy.clone();
         let connection = move |io: BoxedIo| {
-            let (client, identity, site, head, place) = rest;
-            Connection { io, read, client, identity, site, head, place }
+            let (client, identity, site, head, place, patient) = rest;
+            Connection { io, read, client, identity, site, head, place, patient }
         };
         match io.into_tcp().map(TcpStream::into_std) {
             Ok(Ok(tcp)) => self.proxy.drain.spawn_on(self.proxy.runtime(worker), async move {

@@ -190,4 +190,3 @@ fn close_kept(connections: Vec<Http1>) {
         let _ = connection.poll_shutdown(&mut cx);
     }
 }
-

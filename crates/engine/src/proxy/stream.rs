@@ -16,7 +16,7 @@ use crate::io::{BoxedIo, Buffer};
 use crate::message::RequestHead;
 use crate::timer::Timer;
 use crate::tunnel::hello;
-use crate::tunnel::websocket::Channel;
+use crate::tunnel::websocket::{Channel, Side};
 use crate::upstream::any::Busy;
 use crate::upstream::{StreamInfo, StreamKind, UpstreamSet};
 
@@ -72,7 +72,7 @@ pub async fn over_websocket(
     record.status = 101;
     record.first_byte = Some(Instant::now());
     let (io, read) = down.take_stream();
-    let mut near = Leg { io: Box::new(Channel::server(io, read, half_close)), read: Buffer::new() };
+    let mut near = Leg { io: Box::new(Channel::new(io, read, Side::Server, half_close)), read: Buffer::new() };
     let mut far = Leg { io: up, read: Buffer::new() };
     let idle = exchange.settings.timeouts.idle;
     finish(relay(&mut near, &mut far, idle, exchange.timer).await, record);
@@ -80,37 +80,33 @@ pub async fn over_websocket(
     Ok(Next::Taken)
 }
 
-/// Relays a TCP connection to an endpoint.
+/// Relays a TCP connection to one of `upstreams`; resets it where none can be reached.
 pub async fn relay_tcp(
     proxy: &Proxy,
     worker: usize,
     upstreams: &UpstreamSet,
-    down: BoxedIo,
+    mut down: BoxedIo,
     client: SocketAddr,
     record: &mut Record,
 ) {
-    let mut near = Leg { io: down, read: Buffer::new() };
     match open(proxy, worker, upstreams, client, record).await {
-        Ok((io, _busy)) => {
-            let mut far = Leg { io, read: Buffer::new() };
-            let idle = proxy.settings.load().timeouts.idle;
-            finish(relay(&mut near, &mut far, idle, &mut Timer::new()).await, record);
-        }
+        Ok((up, _busy)) => relay_open(proxy, down, up, record).await,
         Err(error) => {
-            near.io.reset();
+            down.reset();
             record.error = Some(error);
         }
     }
 }
 
+/// Relays between two streams that are open.
+pub async fn relay_open(proxy: &Proxy, down: BoxedIo, up: BoxedIo, record: &mut Record) {
+    let (mut near, mut far) = (Leg { io: down, read: Buffer::new() }, Leg { io: up, read: Buffer::new() });
+    let idle = proxy.settings.load().timeouts.idle;
+    finish(relay(&mut near, &mut far, idle, &mut Timer::new()).await, record);
+}
+
 /// Relays what follows a 101, beginning with the bytes that came right behind it.
-pub async fn relay_upgraded(
-    down: &mut Http1,
-    up: Http1,
-    settings: &Settings,
-    timer: &mut Timer,
-    record: &mut Record,
-) {
+pub async fn relay_upgraded(down: &mut Http1, up: Http1, settings: &Settings, timer: &mut Timer, record: &mut Record) {
     let (io, read) = down.take_stream();
     let (up_io, up_read, _) = up.into_parts();
     let (mut near, mut far) = (Leg { io, read }, Leg { io: up_io, read: up_read });

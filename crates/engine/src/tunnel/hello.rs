@@ -126,9 +126,11 @@ pub fn request(ask: &Ask<'_>) -> Vec<u8> {
         ask.version,
         Features::OURS,
     );
-    for (name, value) in
-        [("Authorization: Bearer", ask.token.unwrap_or_default()), ("x-piko-tenant-id:", ask.tenant), ("x-tidegate-agent:", ask.agent.unwrap_or_default())]
-    {
+    for (name, value) in [
+        ("Authorization: Bearer", ask.token.unwrap_or_default()),
+        ("x-piko-tenant-id:", ask.tenant),
+        ("x-tidegate-agent:", ask.agent.unwrap_or_default()),
+    ] {
         if !value.is_empty() {
             text += &format!("{name} {value}\r\n");
         }

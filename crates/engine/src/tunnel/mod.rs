@@ -9,6 +9,7 @@ mod chunks;
 mod driver;
 mod end;
 pub mod frame;
+pub mod hello;
 pub mod memory;
 pub mod mux;
 mod session;

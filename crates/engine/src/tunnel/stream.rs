@@ -98,6 +98,10 @@ impl Io for Stream {
     fn reset(&mut self) {
         self.hard = true;
     }
+
+    fn into_tcp(self: Box<Self>) -> Result<tokio::net::TcpStream, crate::io::BoxedIo> {
+        Err(self)
+    }
 }
 
 impl Drop for Stream {

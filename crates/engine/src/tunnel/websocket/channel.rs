@@ -169,4 +169,8 @@ impl Io for Channel {
     fn reset(&mut self) {
         self.io.reset();
     }
+
+    fn into_tcp(self: Box<Self>) -> Result<tokio::net::TcpStream, BoxedIo> {
+        Err(self)
+    }
 }

@@ -1,0 +1,79 @@
+//! A running role as a Python object.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use tidegate_engine::event::Events;
+use tidegate_engine::roles::{self, handle};
+
+use crate::errors::{EngineError, raised};
+
+/// A running gateway, agent or forward.
+#[pyclass(frozen, module = "tidegate._engine")]
+pub(crate) struct Role {
+    role: Box<dyn roles::Role>,
+    events: Arc<Events>,
+}
+
+#[pymethods]
+impl Role {
+    /// Readable while events wait.
+    #[getter]
+    fn event_fd(&self) -> i32 {
+        self.events.fd()
+    }
+
+    /// Takes the events that wait, each a JSON object.
+    fn events(&self) -> Vec<Cow<'static, [u8]>> {
+        self.events.take().into_iter().map(Cow::Owned).collect()
+    }
+
+    /// Replaces the whole configuration, or raises and changes nothing.
+    fn apply(&self, py: Python<'_>, snapshot: &[u8]) -> PyResult<()> {
+        py.detach(|| handle::read(snapshot).and_then(|snapshot| self.role.apply(snapshot))).map_err(raised)
+    }
+
+    /// The state of everything, one JSON object.
+    fn status(&self, py: Python<'_>) -> Cow<'static, [u8]> {
+        Cow::Owned(py.detach(|| self.role.status().to_string().into_bytes()))
+    }
+
+    /// All metrics in Prometheus' text format.
+    fn metrics(&self, py: Python<'_>) -> Cow<'static, [u8]> {
+        Cow::Owned(py.detach(|| self.role.metrics().into_bytes()))
+    }
+
+    /// Keeps events up to this level: error, warn, info, debug, trace.
+    fn set_level(&self, level: &str) -> PyResult<()> {
+        let rank = ["error", "warn", "info", "debug", "trace"].iter().position(|word| *word == level);
+        let rank = rank.ok_or_else(|| EngineError::new_err(format!("\"{level}\" is no level")))?;
+        self.events.set_level(rank as u8 + 1);
+        Ok(())
+    }
+
+    /// Begins to leave.
+    fn drain(&self, grace: f64) -> PyResult<()> {
+        let grace = Duration::try_from_secs_f64(grace).map_err(|error| EngineError::new_err(error.to_string()))?;
+        let _subscribed = tidegate_engine::event::subscribe(&self.events);
+        self.role.drain(grace);
+        Ok(())
+    }
+
+    /// Ends everything now.
+    fn stop(&self) {
+        self.role.stop();
+    }
+}
+
+/// Starts what the snapshot describes.
+#[pyfunction]
+pub(crate) fn start(py: Python<'_>, snapshot: &[u8]) -> PyResult<Role> {
+    py.detach(|| {
+        let events = Events::new().map_err(roles::StartError::from)?;
+        let role = roles::start(handle::read(snapshot)?, &events)?;
+        Ok(Role { role, events })
+    })
+    .map_err(raised)
+}

@@ -1,0 +1,14 @@
+//! Carries requests and streams from downstreams to upstreams.
+
+pub mod access;
+pub mod http1;
+pub mod pump;
+pub mod relay;
+pub mod respond;
+// What all connections share, and where a request leads.
+pub mod shared;
+pub mod site;
+// One request, one stream, one connection.
+pub mod exchange;
+pub mod stream;
+pub mod serve;

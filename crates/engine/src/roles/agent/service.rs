@@ -1,0 +1,120 @@
+//! One endpoint that an agent offers: the local service behind it and what is done with a stream for it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+use tracing::warn;
+
+use super::state::{TunnelState, Word};
+use crate::io::Buffer;
+use crate::proxy::access::{Answered, Record};
+use crate::proxy::serve::{Connection, serve};
+use crate::proxy::shared::Proxy;
+use crate::proxy::site::{Service, Site};
+use crate::proxy::stream;
+use crate::snapshot::{self, OfferKind};
+use crate::tls::client::Connector;
+use crate::tunnel::Stream;
+use crate::upstream::{Address, Upstream, UpstreamSet, next_id};
+
+/// A gateway does not say where its downstream's TCP connection came from; the head of a request may.
+const UNKNOWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// An endpoint on offer.
+pub struct Offered {
+    /// Its name.
+    pub name: Arc<str>,
+    kind: OfferKind,
+    address: Arc<Address>,
+    service: Arc<Service>,
+    /// Its tunnels.
+    pub tunnels: Vec<TunnelState>,
+}
+
+impl Offered {
+    /// Everything a configuration offers. An error names the endpoint and what is wrong with it.
+    pub fn all(snapshot: &snapshot::Agent) -> Result<Vec<Arc<Offered>>, String> {
+        snapshot.endpoints.iter().map(|offer| Offered::new(offer, snapshot).map(Arc::new)).collect()
+    }
+
+    fn new(offer: &snapshot::Offer, snapshot: &snapshot::Agent) -> Result<Self, String> {
+        let tls = match &offer.to.tls {
+            Some(tls) => Some(Connector::new(tls).map_err(|why| format!("endpoint \"{}\": {why}", offer.name))?),
+            None => None,
+        };
+        let usual = if tls.is_some() { 443 } else { 80 };
+        let address = Arc::new(Address {
+            id: next_id(),
+            host: offer.to.host.clone(),
+            port: offer.to.port,
+            tls,
+            connect_timeout: snapshot.timeouts.connect,
+            handshake_timeout: snapshot.timeouts.handshake,
+            in_flight: AtomicUsize::new(0),
+        });
+        let whole = address.to_string();
+        let authority = whole.strip_suffix(&format!(":{usual}")).unwrap_or(&whole).to_owned();
+        let name: Arc<str> = offer.name.as_str().into();
+        let service = Arc::new(Service {
+            endpoint: name.clone(),
+            upstream: Upstream::Address(address.clone()),
+            host_header: offer.host_header.clone(),
+            authority,
+        });
+        let tunnels = (0..snapshot.connections).map(|_| TunnelState::default()).collect();
+        Ok(Offered { name, kind: offer.kind, address, service, tunnels })
+    }
+
+    /// True for a service of raw bytes.
+    pub fn is_tcp(&self) -> bool {
+        self.kind == OfferKind::Tcp
+    }
+
+    /// Tunnels that are up.
+    pub fn connected(&self) -> usize {
+        self.tunnels.iter().filter(|tunnel| tunnel.word() == Word::Connected).count()
+    }
+
+    /// The endpoint, its service and its tunnels.
+    pub fn describe(&self) -> Value {
+        let tunnels: Vec<Value> = self.tunnels.iter().enumerate().map(|(slot, one)| one.describe(slot)).collect();
+        let kind = if self.is_tcp() { "tcp" } else { "http" };
+        json!({"name": &*self.name, "kind": kind, "to": self.address.to_string(), "tunnels": tunnels})
+    }
+
+    /// Serves one stream that a gateway opened. `patient`: only the gateway ends it while it is idle.
+    pub async fn serve(&self, proxy: Arc<Proxy>, worker: usize, stream: Stream, patient: bool) {
+        if !self.is_tcp() {
+            let connection = Connection {
+                io: Box::new(stream),
+                read: Buffer::new(),
+                client: UNKNOWN,
+                identity: proxy.anonymous.clone(),
+                site: Site::Service(self.service.clone()),
+                head: None,
+                place: None,
+                patient,
+            };
+            return serve(proxy, worker, connection).await;
+        }
+        let mut record = Record::new(proxy.next_request(), UNKNOWN, self.name.clone(), Answered::Agent);
+        record.endpoint = self.name.clone();
+        let upstreams = UpstreamSet::One(self.service.upstream.clone());
+        proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
+        stream::relay_tcp(&proxy, worker, &upstreams, Box::new(stream), UNKNOWN, &mut record).await;
+        proxy.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
+        proxy.finish(worker, &record);
+    }
+}
+
+/// Says once, at the start, that nothing answers at the local address: it may still come.
+pub async fn warn_if_unreachable(offer: Arc<Offered>) {
+    if let Err(error) = offer.address.open().await {
+        warn!(
+            endpoint = &*offer.name, address = %offer.address, reason = &*error.detail,
+            "service unreachable"
+        );
+    }
+}

@@ -1,0 +1,65 @@
+//! What is known of one tunnel, for whoever asks.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+/// The state of one tunnel of an endpoint.
+#[derive(Default)]
+pub struct TunnelState(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    word: Word,
+    gateway: String,
+    since: Option<SystemTime>,
+    reason: String,
+    url: String,
+}
+
+/// Where a tunnel is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Word {
+    /// It is being dialled.
+    #[default]
+    Connecting,
+    /// It is up.
+    Connected,
+    /// It failed and is tried again later.
+    Waiting,
+    /// Every gateway refused it for good.
+    Refused,
+}
+
+impl TunnelState {
+    /// It has come to `word`, at `gateway`.
+    pub fn set(&self, word: Word, gateway: &str, reason: &str, url: &str) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = Some(SystemTime::now());
+        *state = State { word, gateway: gateway.into(), since, reason: reason.into(), url: url.into() };
+    }
+
+    /// Where it is.
+    pub fn word(&self) -> Word {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).word
+    }
+
+    /// All of it.
+    pub fn describe(&self, slot: usize) -> Value {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        json!({
+            "slot": slot,
+            "gateway": state.gateway,
+            "state": match state.word {
+                Word::Connecting => "connecting",
+                Word::Connected => "connected",
+                Word::Waiting => "waiting",
+                Word::Refused => "refused",
+            },
+            "since": state.since.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|at| at.as_secs_f64()),
+            "reason": state.reason,
+            "url": state.url,
+        })
+    }
+}

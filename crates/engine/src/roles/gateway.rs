@@ -1,0 +1,172 @@
+//! A gateway: downstreams on one side, agents on the other.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use serde_json::{Value, json};
+use tracing::info;
+
+use super::handle::{Role, StartError};
+use crate::event::Events;
+use crate::http1::head::HeadLimits;
+use crate::listener::Listeners;
+use crate::listener::tunnel::{Greeting, Tunnels};
+use crate::metrics::Page;
+use crate::proxy::access::AccessLog;
+use crate::proxy::shared::{Proxy, Settings};
+use crate::registry::Registry;
+use crate::shutdown::Drain;
+use crate::snapshot::{self, Snapshot};
+use crate::upstream::Endpoint;
+use crate::worker::Workers;
+
+/// How long sessions may take to end after their last request.
+const SESSIONS_END: Duration = Duration::from_secs(1);
+
+/// A running gateway.
+pub struct Gateway {
+    // Listeners first: fields are dropped in this order.
+    listeners: Arc<Listeners>,
+    tunnels: Arc<Tunnels>,
+    proxy: Arc<Proxy>,
+    version: String,
+    since: Instant,
+    workers: Workers,
+}
+
+impl Gateway {
+    /// Starts a gateway.
+    pub fn start(snapshot: snapshot::Gateway, events: &Arc<Events>) -> Result<Self, StartError> {
+        // What can be wrong is found before anything is started.
+        let access = AccessLog::open(&snapshot.access_log)?;
+        let settings = Settings::new(&snapshot.timeouts, &snapshot.limits);
+
+        let workers = Workers::start("gateway", snapshot.workers, events)?;
+        let registry = Registry::new();
+
+        // One proxy for all listeners, so that upstream connections are shared.
+        let proxy = Proxy::new(settings, &snapshot.limits, registry, access, Drain::new(), workers.list().clone());
+        proxy.keep_pools_clean();
+
+        // Tunnels end after the requests on them, so they are drained apart.
+        let tunnels = Arc::new(Tunnels {
+            proxy: proxy.clone(),
+            greeting: ArcSwap::from_pointee(greeting(&snapshot)),
+            drain: Drain::new(),
+        });
+
+        // Bound last: nothing is accepted before it can be answered.
+        let listeners = Arc::new(Listeners::new(proxy.clone(), tunnels.clone(), snapshot.limits.connections));
+        listeners.apply(&snapshot.listeners, snapshot.limits.connections, snapshot.takeover)?;
+
+        Ok(Gateway { listeners, tunnels, proxy, version: snapshot.version, since: Instant::now(), workers })
+    }
+}
+
+impl Role for Gateway {
+    fn apply(&self, snapshot: Snapshot) -> Result<(), StartError> {
+        let Snapshot::Gateway(snapshot) = snapshot else {
+            return Err(StartError::Snapshot("a running gateway cannot become something else".to_owned()));
+        };
+        let access = AccessLog::open(&snapshot.access_log)?;
+        self.listeners.apply(&snapshot.listeners, snapshot.limits.connections, snapshot.takeover)?;
+        self.proxy.settings.store(Settings::new(&snapshot.timeouts, &snapshot.limits));
+        self.proxy.access.store(access.map(Arc::new));
+        self.tunnels.greeting.store(Arc::new(greeting(&snapshot)));
+        Ok(())
+    }
+
+    fn status(&self) -> Value {
+        let (requests, errors) = self.proxy.metrics.totals();
+        let endpoints: Vec<Value> = self.proxy.registry.all().iter().map(|endpoint| describe(endpoint)).collect();
+        json!({
+            "role": "gateway",
+            "version": self.version,
+            "uptime": self.since.elapsed().as_secs_f64(),
+            "state": if self.proxy.drain.is_begun() { "draining" } else { "running" },
+            "workers": self.workers.list().len(),
+            "listeners": self.listeners.status(),
+            "endpoints": endpoints,
+            "connections": self.listeners.connections(),
+            "totals": {"requests": requests, "errors": errors},
+        })
+    }
+
+    fn metrics(&self) -> String {
+        let mut page = Page::default();
+        self.proxy.metrics.render(&mut page);
+        page.family("tidegate_sessions", "gauge", "Sessions of agents, by endpoint.");
+        for endpoint in self.proxy.registry.all() {
+            let labels = [("tenant", &*endpoint.tenant), ("endpoint", &*endpoint.name)];
+            page.value(&labels, endpoint.sessions().len() as f64);
+        }
+        if let Some(access) = &*self.proxy.access.load() {
+            page.family("tidegate_access_log_dropped_total", "counter", "Lines of the access log that were dropped.");
+            page.value(&[], access.dropped() as f64);
+        }
+        page.finish()
+    }
+
+    fn drain(&self, grace: Duration) {
+        let (requests, streams, sessions) = running(&self.proxy);
+        info!(requests, streams, sessions, "draining");
+        let (listeners, proxy, tunnels) = (self.listeners.clone(), self.proxy.clone(), self.tunnels.clone());
+        self.workers.list()[0].runtime.spawn(async move {
+            listeners.stop();
+            // Downstreams finish first; agents are told at once, and let go when nothing runs on them any more.
+            let clean = proxy.drain.finish(grace).await;
+            tunnels.drain.finish(SESSIONS_END).await;
+            info!(clean, "stopped");
+        });
+    }
+
+    fn stop(&self) {
+        self.listeners.stop();
+        self.proxy.drain.cut();
+        self.tunnels.drain.cut();
+    }
+}
+
+fn greeting(snapshot: &snapshot::Gateway) -> Greeting {
+    Greeting {
+        node: snapshot.node.clone(),
+        version: snapshot.version.clone(),
+        public_url: snapshot.public_url.clone(),
+        tunnel: snapshot.tunnel.clone(),
+        handshake: snapshot.timeouts.handshake,
+        head: HeadLimits { bytes: snapshot.limits.head_bytes, fields: snapshot.limits.head_fields },
+    }
+}
+
+/// Requests, streams inside tunnels and sessions that run.
+fn running(proxy: &Proxy) -> (u64, usize, usize) {
+    let requests = proxy.metrics.in_flight.load(std::sync::atomic::Ordering::Relaxed);
+    let endpoints = proxy.registry.all();
+    let streams = endpoints.iter().flat_map(|e| e.sessions().iter().map(|s| s.tunnel.streams()).collect::<Vec<_>>());
+    (requests, streams.sum(), endpoints.iter().map(|e| e.sessions().len()).sum())
+}
+
+fn describe(endpoint: &Endpoint) -> Value {
+    let sessions: Vec<Value> = endpoint
+        .sessions()
+        .iter()
+        .map(|session| {
+            let stats = session.tunnel.stats();
+            json!({
+                "session": session.id,
+                "agent": session.agent.as_deref(),
+                "address": session.address.to_string(),
+                "transport": "websocket",
+                "worker": session.worker,
+                "since": session.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+                "requests_in_flight": session.in_flight.load(std::sync::atomic::Ordering::Relaxed),
+                "streams": session.tunnel.streams(),
+                "rtt_ms": stats.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+                "bytes_in": stats.bytes_in,
+                "bytes_out": stats.bytes_out,
+            })
+        })
+        .collect();
+    json!({"tenant": &*endpoint.tenant, "name": &*endpoint.name, "listeners": sessions})
+}

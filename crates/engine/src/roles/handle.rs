@@ -1,0 +1,80 @@
+//! A running role, whatever it is: what the frontier to Python needs of it, and nothing else.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::agent::Agent;
+use super::forward::Forward;
+use super::gateway::Gateway;
+use crate::event::{self, Events};
+use crate::listener::ListenError;
+use crate::snapshot::Snapshot;
+
+/// A running gateway, agent or forward. Dropping it ends everything.
+pub trait Role: Send + Sync {
+    /// Replaces the whole configuration, or changes nothing.
+    fn apply(&self, snapshot: Snapshot) -> Result<(), StartError>;
+    /// The state of everything.
+    fn status(&self) -> Value;
+    /// All metrics in Prometheus' text format.
+    fn metrics(&self) -> String;
+    /// Begins to leave; the event `stopped` says when that has ended.
+    fn drain(&self, grace: Duration);
+    /// Ends everything where it stands.
+    fn stop(&self);
+}
+
+/// Why a snapshot is not in force.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address could not be bound.
+    Listen(ListenError),
+    /// Something in the snapshot cannot be.
+    Snapshot(String),
+    /// The system refused a thread, a descriptor or a file.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Listen(error) => write!(f, "{error}"),
+            StartError::Snapshot(why) => f.write_str(why),
+            StartError::System(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<ListenError> for StartError {
+    fn from(error: ListenError) -> Self {
+        StartError::Listen(error)
+    }
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        StartError::System(error)
+    }
+}
+
+/// Reads a snapshot.
+pub fn read(snapshot: &[u8]) -> Result<Snapshot, StartError> {
+    serde_json::from_slice(snapshot)
+        .map_err(|error| StartError::Snapshot(format!("the snapshot does not fit: {error}")))
+}
+
+/// Starts what the snapshot describes. Listeners are bound when this returns.
+pub fn start(snapshot: Snapshot, events: &Arc<Events>) -> Result<Box<dyn Role>, StartError> {
+    let _subscribed = event::subscribe(events);
+    Ok(match snapshot {
+        Snapshot::Gateway(snapshot) => Box::new(Gateway::start(snapshot, events)?),
+        Snapshot::Agent(snapshot) => Box::new(Agent::start(snapshot, events)?),
+        Snapshot::Forward(snapshot) => Box::new(Forward::start(snapshot, events)?),
+    })
+}
