@@ -39,9 +39,9 @@ class ListenError(EngineError):
     """An address could not be bound."""
 
 
-class NoUpstream(EngineError):
+class NoUpstream(EngineError):  # noqa: N818
     """Nobody offers this endpoint."""
 
 
-class TunnelClosed(EngineError):
+class TunnelClosed(EngineError):  # noqa: N818
     """The tunnel has ended; reconnecting is up to the caller."""

@@ -8,9 +8,19 @@ from typing import Any
 
 import click
 
-from tidegate.cli.options import Command, KnobOption, config_option, given, knob_options, start
+from tidegate.cli.options import (
+    PLAIN_TLS,
+    Command,
+    KnobOption,
+    config_option,
+    given,
+    knob_options,
+    short_tls_options,
+    spell_out_tls,
+    start,
+)  # fmt: skip
 from tidegate.config.knobs import Knob, knobs
-from tidegate.config.model import Agent, ClientTls, Offer
+from tidegate.config.model import Agent, Offer
 from tidegate.config.sources import AGENT_FILE, Source, find_file, options
 from tidegate.config.values import endpoint_name, service
 from tidegate.errors import ConfigError
@@ -20,7 +30,7 @@ __all__ = ["agent"]
 SERVICE = "Local service"
 EITHER = "Short for whichever of the two speaks TLS"
 
-_PLAIN_TLS = {known.flag: known for known in knobs(ClientTls)}
+_PLAIN_TLS = {known.flag: known for known in PLAIN_TLS}
 _NOTES = """
     ADDR is 3000 (on localhost), HOST:3000{schemes}. Without ENDPOINT a name is picked that nobody can guess.
     The gateway's address is --connect, by default http://localhost:8001. A file is read where --config,
@@ -65,10 +75,10 @@ def _one(kind: str, target: tuple[str, ...], config: str | None) -> int:
         raise ConfigError(str(error)) from None
     flags = given(click.get_current_context())
     offer: dict[str, Any] = {"name": name, "to": str(local)}
-    shorthands = _chosen({known.flag: known for known in _PLAIN_TLS.values()}, flags)
-    for plain, value in _chosen({plain: each for plain, each in _SERVICE_TLS.items()}, flags).items():
+    shorthands = _chosen(_PLAIN_TLS, flags)
+    for plain, value in _chosen(_SERVICE_TLS, flags).items():
         offer[_PLAIN_TLS[plain].path[-1]] = value
-    offer.update({"host_header": value for value in _chosen({"": _HOST_HEADER}, flags).values()})
+    offer.update(_chosen({"host_header": _HOST_HEADER}, flags))
 
     source = Source(Agent, find_file(Agent, config, os.environ), flags, dict(os.environ), {"endpoints": [offer]})
     if shorthands:
@@ -94,7 +104,9 @@ def _sort_out(
     for plain, value in shorthands.items():
         name = plain.removeprefix("--")
         if gateway_tls and service_tls:
-            raise ConfigError(f"{plain}: for the gateway or the local service? write --connect-{name} or --service-{name}")
+            raise ConfigError(
+                f"{plain}: for the gateway or the local service? write --connect-{name} or --service-{name}"
+            )
         if not gateway_tls and not service_tls:
             raise ConfigError(f"{plain}: neither the gateway nor the local service speaks TLS (write https://)")
         if gateway_tls:
@@ -117,9 +129,7 @@ def _tcp(target: tuple[str, ...], config: str | None, **_: object) -> int:
 
 def _start(config: str | None, **_: object) -> int:
     flags = given(click.get_current_context())
-    for plain in _PLAIN_TLS:
-        if plain in flags:
-            flags.setdefault(f"--connect-{plain.removeprefix('--')}", flags.pop(plain))
+    spell_out_tls(flags)
     source = Source(Agent, find_file(Agent, config, os.environ), flags, dict(os.environ))
     loaded = source.read()
     if not loaded.endpoints and source.file is None:
@@ -179,7 +189,7 @@ agent.add_command(
         params=[
             config_option("The configuration; by default ~/.config/tidegate/agent.yaml."),
             *knob_options(options(Agent)),
-            *knob_options(_PLAIN_TLS.values(), lambda _: "Short for the same --connect-... option"),
+            *short_tls_options(),
         ],
         short_help="Offer the endpoints of a configuration file.",
         help="""

@@ -5,15 +5,20 @@ from typing import Any
 
 import click
 
-from tidegate.cli.options import Command, config_option, given, knob_options, start
-from tidegate.config.knobs import knobs
-from tidegate.config.model import ClientTls, Forward
+from tidegate.cli.options import (
+    Command,
+    config_option,
+    given,
+    knob_options,
+    short_tls_options,
+    spell_out_tls,
+    start,
+)  # fmt: skip
+from tidegate.config.model import Forward
 from tidegate.config.sources import Source, find_file, options
 from tidegate.errors import ConfigError
 
 __all__ = ["forward"]
-
-_PLAIN_TLS = list(knobs(ClientTls))
 
 
 def _forward(words: tuple[str, ...], config: str | None, **_: object) -> int:
@@ -44,9 +49,7 @@ def _forward(words: tuple[str, ...], config: str | None, **_: object) -> int:
             raise click.UsageError("expected [tcp] ADDR ENDPOINT, or start", context)
         fixed = {"forwards": [{"bind": given_words[0], "endpoint": given_words[1]}]}
     flags = given(context)
-    for plain in _PLAIN_TLS:
-        if plain.flag in flags:
-            flags.setdefault(f"--connect-{plain.flag.removeprefix('--')}", flags.pop(plain.flag))
+    spell_out_tls(flags)
     source = Source(Forward, find_file(Forward, config, os.environ), flags, dict(os.environ), fixed)
     if not fixed and source.file is None:
         raise ConfigError("no configuration: write --config FILE, or `tidegate forward ADDR ENDPOINT`")
@@ -61,6 +64,6 @@ forward = Command(
         click.Argument(["words"], nargs=-1, metavar="[tcp|udp] ADDR ENDPOINT | start"),
         config_option("A configuration, such as forward.yaml."),
         *knob_options(options(Forward)),
-        *knob_options(_PLAIN_TLS, lambda _: "Short for the same --connect-... option"),
+        *short_tls_options(),
     ],
 )

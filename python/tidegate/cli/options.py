@@ -4,20 +4,28 @@ Command-line options from the knobs of a model, and the one way in which every r
 What an option means stands in `config.model`; here it only becomes a line of `--help`.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
 
-from tidegate.config.knobs import Knob
+from tidegate.config.knobs import Knob, knobs
 from tidegate.config.model import Agent, ClientTls, Forward, Gateway
 from tidegate.config.snapshot import agent_snapshot, describe, forward_snapshot, gateway_snapshot, new_agent_id
 
-__all__ = ["Command", "KnobOption", "config_option", "given", "knob_options", "section_of", "start"]
+__all__ = [
+    "PLAIN_TLS", "Command", "KnobOption", "config_option", "given", "knob_options", "section_of", "short_tls_options",
+    "spell_out_tls", "start",
+]  # fmt: skip
 
 MAIN = "Options"
 GATEWAY_TLS = "TLS to the gateway (its URL begins with https://)"
 TUNING = "Tuning"
+
+
+PLAIN_TLS = tuple(knobs(ClientTls))
+"""`--ca`, `--cert`, `--key`, `--server-name`, `--insecure-skip-verify`."""
 
 
 class KnobOption(click.Option):
@@ -44,7 +52,7 @@ class Command(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {MAIN: []}
         for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if record is not None:
                 sections.setdefault(getattr(parameter, "section", MAIN), []).append(record)
         # What people use every day stands first, the rest last.
@@ -79,6 +87,19 @@ def given(ctx: click.Context) -> dict[str, Any]:
             if value is not None and value is not False and value != ():
                 found[parameter.known.flag] = list(value) if isinstance(value, tuple) else value
     return found
+
+
+def short_tls_options() -> list[click.Parameter]:
+    """`--ca` and its like where only the connection to the gateway can be meant."""
+    return knob_options(PLAIN_TLS, lambda _: "Short for the same --connect-... option")
+
+
+def spell_out_tls(flags: dict[str, Any]) -> None:
+    """Turns `--ca` and its like, or their environment names, into the `--connect-` options they stand for."""
+    for known in PLAIN_TLS:
+        value = flags.pop(known.flag, None) or os.environ.get(known.env)
+        if value:
+            flags.setdefault(f"--connect-{known.flag.removeprefix('--')}", value)
 
 
 def start(config: Gateway | Agent | Forward, source: str) -> int:

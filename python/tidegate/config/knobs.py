@@ -9,14 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
 from tidegate.config import values
 
 __all__ = [
-    "AccessTarget", "Bind", "Duration", "Endpoint", "FileName", "Knob", "Label", "Model", "PortOrBind", "Positive", "Size", "Texts",
-    "child_model", "default_text", "knob", "knobs", "type_label",
+    "AccessTarget", "Addresses", "Bind", "Duration", "Endpoint", "FileName", "Knob", "Label",
+    "Model", "PortOrBind", "Positive", "Size", "Texts", "Urls", "child_model", "default_text",
+    "knob", "knobs", "plain_type", "type_label",
 ]  # fmt: skip
 
 
@@ -46,7 +57,7 @@ class Label:
 
 def knob(default: Any, help: str, *, flag: str | None = None, advanced: bool = True) -> Any:
     """One knob: `...` as default means required; `flag` where the derived one is too long; else it is `advanced`."""
-    extra = {"flag": flag, "advanced": advanced and flag is None}
+    extra: JsonDict = {"flag": flag, "advanced": advanced and flag is None}
     return Field(default=default, description=help, json_schema_extra=extra, validate_default=False)
 
 
@@ -92,6 +103,11 @@ AccessTarget = Annotated[
     Label("stdout|FILE|off"),
 ]  # fmt: skip
 Texts = Annotated[tuple[str, ...], BeforeValidator(_split), Label("NAME")]
+Addresses = Annotated[tuple[str, ...], BeforeValidator(_split), Label("ADDR")]
+Urls = Annotated[
+    tuple[Annotated[str, AfterValidator(values.connect_url)], ...],
+    BeforeValidator(_split), Field(min_length=1), Label("URL"),
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -123,7 +139,7 @@ def knobs(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[Knob]:
     for name, field in model.model_fields.items():
         here = (*path, name)
         child = child_model(field)
-        if child is not None and get_origin(_plain(field)) not in (dict, tuple):
+        if child is not None and get_origin(plain_type(field)) not in (dict, tuple):
             yield from knobs(child, here)
         elif child is None and isinstance(field.json_schema_extra, dict):
             flag = field.json_schema_extra["flag"]
@@ -135,13 +151,13 @@ def knobs(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[Knob]:
                 help=field.description or "",
                 default=default_text(field),
                 label=type_label(field),
-                is_flag=_plain(field) is bool,
-                multiple=get_origin(_plain(field)) is tuple,
+                is_flag=plain_type(field) is bool,
+                multiple=get_origin(plain_type(field)) is tuple,
                 advanced=bool(field.json_schema_extra["advanced"]),
             )
 
 
-def _plain(field: FieldInfo) -> Any:
+def plain_type(field: FieldInfo) -> Any:
     """The type without `None` and without annotations."""
     kind = field.annotation
     members = [member for member in get_args(kind) if member is not type(None)]
@@ -152,7 +168,7 @@ def _plain(field: FieldInfo) -> Any:
 
 def child_model(field: FieldInfo) -> type[BaseModel] | None:
     """The model that this field holds, alone, in a list or by name."""
-    kind = _plain(field)
+    kind = plain_type(field)
     for candidate in (kind, *get_args(kind)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
@@ -169,7 +185,7 @@ def type_label(field: FieldInfo) -> str:
         for mark in getattr(candidate, "__metadata__", ()):
             if isinstance(mark, Label):
                 return mark.text
-    plain = _plain(field)
+    plain = plain_type(field)
     if get_origin(plain) is Literal:
         return "[" + "|".join(str(choice) for choice in get_args(plain)) + "]"
     return {bool: "true|false", int: "NUMBER", SecretStr: "TOKEN"}.get(plain, "TEXT")

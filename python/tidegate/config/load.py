@@ -75,7 +75,9 @@ def expand(text: str, env: Mapping[str, str] = os.environ) -> str:
             return "${"
         value = env.get(match[1]) or match[2]
         if value is None:
-            raise ValueError(f"${{{match[1]}}} is not set in the environment (a default is written ${{{match[1]}:value}})")
+            raise ValueError(
+                f"${{{match[1]}}} is not set in the environment (a default is written ${{{match[1]}:value}})"
+            )
         return value
 
     return _VARIABLE.sub(replaced, text)

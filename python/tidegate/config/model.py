@@ -9,13 +9,45 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from tidegate.config.knobs import (
-    AccessTarget, Bind, Duration, Endpoint, FileName, Knob, Label, Model, PortOrBind, Positive, Size, Texts, knob,
+    AccessTarget,
+    Addresses,
+    Bind,
+    Duration,
+    Endpoint,
+    FileName,
+    Knob,
+    Label,
+    Model,
+    PortOrBind,
+    Positive,
+    Size,
+    Texts,
+    Urls,
+    knob,
 )  # fmt: skip
-from tidegate.config.values import bind_parts, connect_url, header_text, service
+from tidegate.config.values import bind_parts, header_text, service
 
 __all__ = [
-    "AccessLog", "Admin", "Agent", "AgentConnect", "ClientTls", "Cluster", "Connect", "DynamicEndpoints", "EndpointTo",
-    "Forward", "ForwardPort", "Gateway", "Limits", "Listener", "Log", "Offer", "Role", "SHORTCUTS", "Timeouts", "Tunnel",
+    "SHORTCUTS",
+    "AccessLog",
+    "Admin",
+    "Agent",
+    "AgentConnect",
+    "ClientTls",
+    "Cluster",
+    "Connect",
+    "DynamicEndpoints",
+    "EndpointTo",
+    "Forward",
+    "ForwardPort",
+    "Gateway",
+    "Limits",
+    "Listener",
+    "Log",
+    "Offer",
+    "Role",
+    "Timeouts",
+    "Tunnel",
 ]  # fmt: skip
 
 _LATER = "is not built yet in this version, so it is refused rather than ignored"
@@ -87,12 +119,18 @@ class Admin(Model):
     hosts: Texts = knob((), "Host names under which /status may be asked, besides localhost and IP addresses.")
 
 
-class RoleAdmin(Admin):
+class RoleAdmin(Model):
     """The admin listener of an agent or forward; off unless asked for."""
 
+    later: ClassVar[dict[str, str]] = Admin.later
+
     bind: Annotated[str | None, Label("ADDR")] = knob(
-        None, "Address of an admin listener with /health, /ready, /metrics and /status; none by default.", flag="--admin"
+        None,
+        "Address of an admin listener with /health, /ready, /metrics and /status; none by default.",
+        flag="--admin",
     )
+
+    hosts: Texts = knob((), "Host names under which /status may be asked, besides localhost and IP addresses.")
 
     @field_validator("bind")
     @classmethod
@@ -150,9 +188,9 @@ class Listener(Model):
         None, "Kind http: the endpoints a request may name by itself; by default all that no TCP listener leads to."
     )
     to: EndpointTo | None = knob(None, "Kind tcp: the endpoint that it leads to.")
-    transports: Annotated[
-        tuple[Literal["websocket"], ...], BeforeValidator(_transport), Label("[websocket]")
-    ] = knob(("websocket",), "Kind tunnel: what tunnels are made of.")
+    transports: Annotated[tuple[Literal["websocket"], ...], BeforeValidator(_transport), Label("[websocket]")] = knob(
+        ("websocket",), "Kind tunnel: what tunnels are made of."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -182,7 +220,7 @@ class Cluster(Model):
 
     later: ClassVar[dict[str, str]] = {"advertise": _LATER, "tls": _LATER}
 
-    join: Texts = knob((), "Addresses of other nodes; refused until clusters are built.", flag="--join")
+    join: Addresses = knob((), "Addresses of other nodes; refused until clusters are built.", flag="--join")
     gossip: Annotated[str | None, Label("ADDR")] = knob(
         None, "Address for gossip (UDP); checked, and not opened until clusters are built.", flag="--gossip"
     )
@@ -228,7 +266,9 @@ def _node_name(value: str) -> str:
 class Gateway(Model):
     """A gateway: tidegate.yaml."""
 
-    later: ClassVar[dict[str, str]] = dict.fromkeys(("routes", "upstreams", "routing", "auth", "tls", "tenants"), _LATER)
+    later: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("routes", "upstreams", "routing", "auth", "tls", "tenants"), _LATER
+    )
 
     listeners: dict[Endpoint, Listener] = Field(default_factory=default_listeners, min_length=1)
     admin: Admin = Admin()
@@ -266,8 +306,18 @@ def _shortcut(flag: str, kind: str, default: str, help: str) -> Knob:
 
 
 SHORTCUTS = (
-    _shortcut("--proxy", "http", "127.0.0.1:8000", "Address for HTTP downstreams: the listener `proxy`, or the only one of kind http."),
-    _shortcut("--agents", "tunnel", "127.0.0.1:8001", "Address for agents: the listener `agents`, or the only one of kind tunnel."),
+    _shortcut(
+        "--proxy",
+        "http",
+        "127.0.0.1:8000",
+        "Address for HTTP downstreams: the listener `proxy`, or the only one of kind http.",
+    ),
+    _shortcut(
+        "--agents",
+        "tunnel",
+        "127.0.0.1:8001",
+        "Address for agents: the listener `agents`, or the only one of kind tunnel.",
+    ),
 )
 """Options that set the bind address of a gateway's listener; the last part of their path is its kind."""
 
@@ -301,18 +351,12 @@ def _tenant(value: str) -> str:
     return value
 
 
-def _urls(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-_Url = Annotated[str, AfterValidator(connect_url)]
-Urls = Annotated[tuple[_Url, ...], BeforeValidator(_urls), Field(min_length=1), Label("URL")]
-
-
 class Connect(ClientTls):
     """How the gateways are reached."""
 
-    urls: Urls = knob(("http://localhost:8000",), "The gateway's proxy address; several are tried in turn.", flag="--connect")
+    urls: Urls = knob(
+        ("http://localhost:8000",), "The gateway's proxy address; several are tried in turn.", flag="--connect"
+    )
     token: Annotated[SecretStr | None, AfterValidator(lambda v: v and _token(v))] = knob(
         None, "Token to show to the gateway; process lists show it, --token-file does not.", flag="--token"
     )
@@ -332,7 +376,9 @@ class Connect(ClientTls):
 class AgentConnect(Connect):
     """How an agent reaches its gateways."""
 
-    urls: Urls = knob(("http://localhost:8001",), "The gateway's address for agents; several share tunnels.", flag="--connect")
+    urls: Urls = knob(
+        ("http://localhost:8001",), "The gateway's address for agents; several share tunnels.", flag="--connect"
+    )
     connections: Annotated[int, Field(ge=1, le=64)] = knob(2, "Tunnels kept for each endpoint.", flag="--connections")
 
 
@@ -355,7 +401,9 @@ class Offer(ClientTls):
         ..., "The local service: 3000, HOST:3000, http://HOST:3000, https://HOST:3000 or tcp://HOST:5432."
     )
     host_header: Annotated[str, AfterValidator(_host_header), Label("keep|rewrite|NAME")] = knob(
-        "keep", "What the local service sees as Host: the visitor's, its own address, or this name.", flag="--host-header"
+        "keep",
+        "What the local service sees as Host: the visitor's, its own address, or this name.",
+        flag="--host-header",
     )
 
 
@@ -377,7 +425,9 @@ class Agent(Model):
         names = [offer.name for offer in self.endpoints]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"endpoint {name!r} is offered twice (one entry an endpoint; `connections` adds tunnels)")
+                raise ValueError(
+                    f"endpoint {name!r} is offered twice (one entry an endpoint; `connections` adds tunnels)"
+                )
         return self
 
 

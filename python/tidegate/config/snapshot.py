@@ -16,7 +16,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tidegate import __version__
-from tidegate.config.model import AccessLog, Agent, ClientTls, Connect, Forward, Gateway, Limits, Listener, Timeouts, Tunnel
+from tidegate.config.model import (
+    AccessLog,
+    Agent,
+    ClientTls,
+    Connect,
+    Forward,
+    Gateway,
+    Limits,
+    Listener,
+    Timeouts,
+    Tunnel,
+)
 from tidegate.config.values import bind_parts, header_text, service
 from tidegate.errors import ConfigError
 
@@ -295,7 +306,8 @@ def _excluded(host: str, port: int | None, no_proxy: str) -> bool:
         name, _, wanted_port = entry.partition(":") if entry.count(":") == 1 else (entry, "", "")
         if wanted_port and wanted_port != str(port):
             continue
-        if entry == "*" or (name and (host == name.lstrip(".") or host.endswith("." + name.lstrip("*").lstrip(".")))):
+        suffix = name.lstrip("*").lstrip(".")
+        if entry == "*" or (suffix and (host == suffix or host.endswith("." + suffix))):
             return True
         try:
             if address is not None and address in ip_network(name.strip("[]"), strict=False):

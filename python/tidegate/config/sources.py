@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from tidegate.config.knobs import Knob, knobs
+from tidegate.config.knobs import Knob, Model, knobs
 from tidegate.config.load import Tree, parse, read_text, validate
-from tidegate.config.model import SHORTCUTS, Agent, Gateway, Model, default_listeners
+from tidegate.config.model import SHORTCUTS, Agent, Gateway, default_listeners
 from tidegate.errors import ConfigError
 
 __all__ = ["AGENT_FILE", "Source", "find_file", "options"]
 
 M = TypeVar("M", bound=Model)
+
+_RIVALS = {"token": "token_file", "token_file": "token"}
 
 AGENT_FILE = Path("~/.config/tidegate/agent.yaml")
 
@@ -66,11 +68,13 @@ class Source(Generic[M]):
             tree = parse(read_text(self.file), str(self.file))
             tree.base = str(self.file.absolute().parent)
         for known, value, where in self._overrides():
-            value = _absolute(known, value)
+            absolute = _absolute(known, value)
             if known in SHORTCUTS:
-                _set_listener(tree, known, value, where)
-            else:
-                tree.set(known.path, value, where)
+                _set_listener(tree, known, absolute, where)
+                continue
+            tree.set(known.path, absolute, where)
+            if known.path[-1] in _RIVALS:
+                _replace_rival(tree, known)
         for section, content in self.fixed.items():
             tree.set((section,), content, "command line")
         return tree
@@ -86,9 +90,8 @@ class Source(Generic[M]):
             if self.flags.get(known.flag) is not None:
                 yield known, self.flags[known.flag], known.flag
             elif self.env.get(known.env):
-                # A token in the environment is no mistake beside `--token-file`: the option wins.
-                rival = {"TIDEGATE_TOKEN": "--token-file", "TIDEGATE_TOKEN_FILE": "--token"}.get(known.env)
-                if rival is None or self.flags.get(rival) is None:
+                rival = _RIVALS.get(known.path[-1])
+                if rival is None or self.flags.get(f"--{rival.replace('_', '-')}") is None:
                     yield known, self.env[known.env], known.env
 
 
@@ -97,6 +100,13 @@ def _absolute(known: Knob, value: Any) -> Any:
     if "FILE" not in known.label or value in ("stdout", "off", ""):
         return value
     return os.path.abspath(os.path.expanduser(str(value)))
+
+
+def _replace_rival(tree: Tree, known: Knob) -> None:
+    """A token of a stronger source takes the place of a weaker one's; two of the same source stay a mistake."""
+    rival = (*known.path[:-1], _RIVALS[known.path[-1]])
+    if not tree.where.get(rival, "").startswith(("--", "TIDEGATE_")):
+        tree.data[known.path[0]].pop(rival[-1], None)
 
 
 def _set_listener(tree: Tree, known: Knob, address: Any, where: str) -> None:
@@ -110,9 +120,13 @@ def _set_listener(tree: Tree, known: Knob, address: Any, where: str) -> None:
     if not isinstance(listeners, dict):
         return  # told as a mistake when it is checked
     if name not in listeners:
-        fitting = [each for each, value in listeners.items() if isinstance(value, dict) and value.get("kind", "http") == kind]
+        fitting = [
+            each for each, value in listeners.items() if isinstance(value, dict) and value.get("kind", "http") == kind
+        ]
         if len(fitting) > 1:
-            raise ConfigError(f"{where}: which listener is meant? {', '.join(fitting)} are of kind {kind}; name one `{name}`")
+            raise ConfigError(
+                f"{where}: which listener is meant? {', '.join(fitting)} are of kind {kind}; name one `{name}`"
+            )
         if fitting:
             name = fitting[0]
         else:

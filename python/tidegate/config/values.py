@@ -8,7 +8,17 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-__all__ = ["Service", "bind_parts", "connect_url", "duration", "endpoint_name", "header_text", "port_number", "service", "size"]
+__all__ = [
+    "Service",
+    "bind_parts",
+    "connect_url",
+    "duration",
+    "endpoint_name",
+    "header_text",
+    "port_number",
+    "service",
+    "size",
+]
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+")
