@@ -5,6 +5,7 @@ The only importer of `_engine`. Everything that moves bytes is behind it.
 """
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import json
@@ -116,13 +117,19 @@ def _holder(address: str) -> str | None:
     if not inodes:
         return None
     for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
-        try:
-            held = {str(link.readlink()) for link in (process / "fd").iterdir()}
-        except OSError:  # not ours to look into, or gone meanwhile
-            continue
-        if held & inodes:
+        if _held(process) & inodes:
             return f"PID {process.name} ({_program(process)})"
     return None
+
+
+def _held(process: Path) -> set[str]:
+    """What the descriptors of a process lead to; nothing where it is not ours to look into."""
+    held: set[str] = set()
+    with contextlib.suppress(OSError):
+        for descriptor in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                held.add(str(descriptor.readlink()))
+    return held
 
 
 def _listening_inodes(host: str, port: int) -> set[str]:

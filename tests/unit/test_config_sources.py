@@ -59,7 +59,11 @@ def test_proxy_and_agents_set_the_listeners_without_a_file() -> None:
 def test_proxy_sets_the_only_http_listener_of_a_file(tmp_path: Path) -> None:
     file = written(tmp_path, "listeners: {web: {bind: ':80'}, db: {bind: ':1', kind: tcp, to: {endpoint: pg}}}")
     config = Source(Gateway, file, {"--proxy": ":8080", "--agents": ":8001"}, {}).read()
-    assert {name: each.bind for name, each in config.listeners.items()} == {"web": ":8080", "db": ":1", "agents": ":8001"}
+    assert {name: each.bind for name, each in config.listeners.items()} == {
+        "web": ":8080",
+        "db": ":1",
+        "agents": ":8001",
+    }
 
 
 def test_proxy_is_refused_where_several_listeners_could_be_meant(tmp_path: Path) -> None:

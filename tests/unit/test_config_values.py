@@ -26,9 +26,10 @@ def test_the_parts_of_a_duration_add_up(hours: int, minutes: int, seconds: int, 
 @given(st.one_of(st.text(), st.floats(), st.booleans(), st.none()))
 def test_any_duration_is_a_finite_number_or_a_mistake(value: object) -> None:
     try:
-        assert 0 <= duration(value) < float("inf")
-    except ValueError as error:
-        assert "duration" in str(error)
+        seconds = duration(value)
+    except ValueError:
+        return
+    assert 0 <= seconds < float("inf")
 
 
 @pytest.mark.parametrize(("text", "count"), [("64KiB", 65536), (10, 10), ("1 MB", 1_000_000), ("2gib", 2 * 1024**3)])
@@ -55,8 +56,8 @@ def test_endpoint_names_are_exactly_the_permitted_characters(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "parts"),
-    [(":80", ("", 80)), ("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:443", ("::1", 443)), ("localhost:8000", ("localhost", 8000))],
-)  # fmt: skip
+    [(":80", ("", 80)), ("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:443", ("::1", 443)), ("a.b:1", ("a.b", 1))],
+)
 def test_an_address_to_bind_is_host_and_port(text: str, parts: tuple[str, int]) -> None:
     assert bind_parts(text) == parts
 
@@ -99,7 +100,9 @@ def test_a_gateway_is_named_by_a_url(url: str) -> None:
     assert connect_url(url) == url
 
 
-@pytest.mark.parametrize("url", ["gate:8001", "ftp://x", "http://", "http://x:y", "http://x?a=b", "http://x/\n", "http://x y"])
+@pytest.mark.parametrize(
+    "url", ["gate:8001", "ftp://x", "http://", "http://x:y", "http://x?a=b", "http://x/\n", "http://x y"]
+)
 def test_what_is_no_gateway_is_a_mistake(url: str) -> None:
     with pytest.raises(ValueError, match="is no URL"):
         connect_url(url)

@@ -44,7 +44,7 @@ def _forward(words: tuple[str, ...], config: str | None, **_: object) -> int:
     if words[:1] == ("udp",):
         raise ConfigError("`tidegate forward udp` is not built yet in this version")
     if words != ("start",):
-        given_words = words[1:] if words[:1] == ("tcp",) and len(words) != 2 else words
+        given_words = words[1:] if words[:1] == ("tcp",) else words
         if len(given_words) != 2:
             raise click.UsageError("expected [tcp] ADDR ENDPOINT, or start", context)
         fixed = {"forwards": [{"bind": given_words[0], "endpoint": given_words[1]}]}

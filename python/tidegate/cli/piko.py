@@ -29,6 +29,7 @@ from tidegate.importers.piko import (
 __all__ = ["piko"]
 
 _SWITCHES = {"--config.expand-env", "--connect.tls.insecure-skip-verify", "--server.enabled"}
+_SWITCHED_OFF = "tidegate.switched_off"
 
 
 class _PikoCommand(Command):
@@ -38,10 +39,14 @@ class _PikoCommand(Command):
         taken = []
         for word in args:
             name, equals, value = word.partition("=")
-            if equals and name in _SWITCHES:
-                taken += [name] if value.lower() in ("true", "1", "t") else []
-            else:
+            if not equals or name not in _SWITCHES:
                 taken.append(word)
+            elif value.lower() in ("true", "1", "t"):
+                taken.append(name)
+            elif value.lower() in ("false", "0", "f"):
+                ctx.meta.setdefault(_SWITCHED_OFF, {})[name] = False
+            else:
+                raise click.UsageError(f"{name}: {value!r} is neither true nor false", ctx)
         return super().parse_args(ctx, taken)
 
 
@@ -61,11 +66,12 @@ def piko() -> None:
 
 
 def _tree(model: type[PikoAgent | PikoForward], path: str | None, expand: bool) -> tuple[Tree, str]:
-    flags = given(click.get_current_context())
+    context = click.get_current_context()
+    flags = given(context) | context.meta.get(_SWITCHED_OFF, {})
     text = read_text(Path(path)) if path else ""
     if expand:
         text = expand_env(text, os.environ)
-    source = ", ".join([*([path] if path else []), *sorted(flags)]) or "defaults"
+    source = ", ".join([*([path] if path else []), *sorted(flags)]) or "command line"
     return read(text, path or "command line", model, flags), source
 
 
@@ -106,6 +112,8 @@ def _forward(
 ) -> int:
     tree, source = _tree(PikoForward, config_path, config_expand_env)
     pair = words[1:] if words[:1] == ("tcp",) and len(words) == 3 else words
+    if pair[:1] == ("tcp",):
+        raise click.UsageError("expected [tcp] ADDR ENDPOINT, or start", click.get_current_context())
     if len(pair) == 2:
         tree.set(("ports",), [{"addr": pair[0], "endpoint_id": pair[1]}], "command line")
     elif words != ("start",):
