@@ -1,0 +1,1 @@
+"""What a user types: one file a command. Nothing here knows how things are done."""

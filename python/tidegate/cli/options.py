@@ -1,0 +1,126 @@
+"""
+Command-line options from the knobs of a model, and the one way in which every role is started.
+
+What an option means stands in `config.model`; here it only becomes a line of `--help`.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+
+from tidegate.config.knobs import Knob, knobs
+from tidegate.config.model import Agent, ClientTls, Forward, Gateway
+from tidegate.config.snapshot import agent_snapshot, describe, forward_snapshot, gateway_snapshot, new_agent_id
+
+__all__ = [
+    "PLAIN_TLS", "Command", "KnobOption", "config_option", "given", "knob_options", "section_of", "short_tls_options",
+    "spell_out_tls", "start",
+]  # fmt: skip
+
+MAIN = "Options"
+GATEWAY_TLS = "TLS to the gateway (its URL begins with https://)"
+TUNING = "Tuning"
+
+
+PLAIN_TLS = tuple(knobs(ClientTls))
+"""`--ca`, `--cert`, `--key`, `--server-name`, `--insecure-skip-verify`."""
+
+
+class KnobOption(click.Option):
+    """An option that is a knob of the model."""
+
+    def __init__(self, known: Knob, section: str, names: Iterable[str] = ()) -> None:
+        default = f"default {known.default}" if known.default and not known.is_flag else ""
+        extra = "; ".join(part for part in (known.env, default) if part)
+        super().__init__(
+            [known.flag, *names, known.flag.removeprefix("--").replace("-", "_").replace(".", "_")],
+            help=f"{known.help} [{extra}]" if extra else known.help,
+            metavar=None if known.is_flag else known.label + (" ..." if known.multiple else ""),
+            is_flag=known.is_flag,
+            multiple=known.multiple,
+            default=None,
+        )
+        self.known = known
+        self.section = section
+
+
+class Command(click.Command):
+    """A command whose options are listed by section."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {MAIN: []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                sections.setdefault(getattr(parameter, "section", MAIN), []).append(record)
+        # What people use every day stands first, the rest last.
+        for name in sorted(sections, key=lambda each: (each == TUNING, each != MAIN)):
+            with formatter.section(name):
+                formatter.write_dl(sections[name])
+
+
+def section_of(known: Knob) -> str:
+    """The heading under which an option is listed."""
+    if known.path[0] == "connect" and known.path[-1] in ClientTls.model_fields:
+        return GATEWAY_TLS
+    return TUNING if known.advanced else MAIN
+
+
+def knob_options(known: Iterable[Knob], section: Callable[[Knob], str] = section_of) -> list[click.Parameter]:
+    """One option for each knob."""
+    return [KnobOption(each, section(each)) for each in known]
+
+
+def config_option(what: str) -> click.Option:
+    """`--config FILE`."""
+    return click.Option(["--config", "config"], metavar="FILE", help=f"{what} [TIDEGATE_CONFIG]")
+
+
+def given(ctx: click.Context) -> dict[str, Any]:
+    """The options that were written, by flag."""
+    found: dict[str, Any] = {}
+    for parameter in ctx.command.get_params(ctx):
+        if isinstance(parameter, KnobOption) and parameter.name is not None:
+            value = ctx.params.get(parameter.name)
+            if value is not None and value is not False and value != ():
+                found[parameter.known.flag] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def short_tls_options() -> list[click.Parameter]:
+    """`--ca` and its like where only the connection to the gateway can be meant."""
+    return knob_options(PLAIN_TLS, lambda _: "Short for the same --connect-... option")
+
+
+def spell_out_tls(flags: dict[str, Any]) -> None:
+    """Turns `--ca` and its like, or their environment names, into the `--connect-` options they stand for."""
+    for known in PLAIN_TLS:
+        value = flags.pop(known.flag, None) or os.environ.get(known.env)
+        if value:
+            flags.setdefault(f"--connect-{known.flag.removeprefix('--')}", value)
+
+
+def start(config: Gateway | Agent | Forward, source: str) -> int:
+    """Runs what the configuration describes, and returns the exit code."""
+    if isinstance(config, Gateway):
+        role, snapshot = "gateway", gateway_snapshot(config)
+    elif isinstance(config, Agent):
+        role, snapshot = "agent", agent_snapshot(config, new_agent_id())
+    else:
+        role, snapshot = "forward", forward_snapshot(config)
+
+    from tidegate.cli.run import run  # noqa: PLC0415  heavy, and not needed to find a mistake
+    from tidegate.control.state import Admin, LogOptions  # noqa: PLC0415
+
+    bind = config.admin.bind
+    return run(
+        role,
+        snapshot,
+        admin=Admin(bind=bind, hosts=config.admin.hosts) if bind else None,
+        log=LogOptions(format=config.log.format, level=config.log.level),
+        grace_period=config.grace_period,
+        source=source,
+        describe=describe(config),
+    )

@@ -1,0 +1,217 @@
+"""
+One line in the model is one knob: its default, its help, its flag and environment name.
+
+This is the machinery: `knob` writes such a line, `knobs` finds them all again for the command line and the reference.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic.config import JsonDict
+from pydantic.fields import FieldInfo
+
+from tidegate.config import values
+
+__all__ = [
+    "AccessTarget", "Addresses", "Bind", "Duration", "Endpoint", "FileName", "Knob", "Label",
+    "Model", "PortOrBind", "Positive", "Size", "Texts", "Urls", "child_model", "default_text",
+    "knob", "knobs", "plain_type", "type_label",
+]  # fmt: skip
+
+
+class Model(BaseModel):
+    """Anything a person writes: complete, unchangeable, and without keys that nobody knows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    later: ClassVar[dict[str, str]] = {}
+    """Keys of the design that are refused until they are built, and what to say about each."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unwritten(cls, value: Any) -> Any:
+        """A known key without a value is one that was not written; an unknown one stays a mistake."""
+        if not isinstance(value, dict):
+            return value
+        return {key: item for key, item in value.items() if item is not None or key not in cls.model_fields}
+
+
+@dataclass(frozen=True)
+class Label:
+    """What stands for the value in `--help` and in the reference."""
+
+    text: str
+
+
+def knob(default: Any, help: str, *, flag: str | None = None, advanced: bool = True) -> Any:
+    """One knob: `...` as default means required; `flag` where the derived one is too long; else it is `advanced`."""
+    extra: JsonDict = {"flag": flag, "advanced": advanced and flag is None}
+    return Field(default=default, description=help, json_schema_extra=extra, validate_default=False)
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise ValueError("must be more than 0")
+    return value
+
+
+def _bind(value: object) -> str:
+    values.bind_parts(value)
+    return str(value)
+
+
+def _port_or_bind(value: object) -> str:
+    return _bind(f"localhost:{value}" if str(value).isdigit() else value)
+
+
+def _beside(value: str, info: ValidationInfo) -> str:
+    if not value:
+        raise ValueError("a file name cannot be empty")
+    base = (info.context or {}).get("base", "")
+    return str(Path(base) / Path(value).expanduser())
+
+
+def _text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Duration = Annotated[float, BeforeValidator(values.duration), Label("DURATION")]
+Positive = Annotated[float, BeforeValidator(values.duration), AfterValidator(_positive), Label("DURATION")]
+Size = Annotated[int, BeforeValidator(values.size), Label("SIZE")]
+Bind = Annotated[str, BeforeValidator(_bind), Label("ADDR")]
+PortOrBind = Annotated[str, BeforeValidator(_port_or_bind), Label("ADDR")]
+Endpoint = Annotated[str, BeforeValidator(_text), AfterValidator(values.endpoint_name), Label("NAME")]
+FileName = Annotated[str, AfterValidator(_beside), Label("FILE")]
+AccessTarget = Annotated[
+    str, AfterValidator(lambda value, info: value if value in ("stdout", "off") else _beside(value, info)),
+    Label("stdout|FILE|off"),
+]  # fmt: skip
+Texts = Annotated[tuple[str, ...], BeforeValidator(_split), Label("NAME")]
+Addresses = Annotated[tuple[str, ...], BeforeValidator(_split), Label("ADDR")]
+Urls = Annotated[
+    tuple[Annotated[str, AfterValidator(values.connect_url)], ...],
+    BeforeValidator(_split), Field(min_length=1), Label("URL"),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One knob as the command line and the reference see it."""
+
+    path: tuple[str, ...]
+    """Where it stands in the file."""
+    flag: str
+    """`--timeouts-connect`."""
+    env: str
+    """`TIDEGATE_TIMEOUTS_CONNECT`."""
+    help: str
+    """One sentence, with the unit."""
+    default: str
+    """The default as a person reads it; empty for none."""
+    label: str
+    """What stands for the value."""
+    is_flag: bool
+    """A switch that takes no value."""
+    multiple: bool
+    """May be given more than once."""
+    advanced: bool
+    """Listed after the options that people use every day."""
+
+
+def knobs(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[Knob]:
+    """Every knob below a model that has one value, in the order of the file."""
+    for name, field in model.model_fields.items():
+        here = (*path, name)
+        child = child_model(field)
+        if child is not None and get_origin(plain_type(field)) not in (dict, tuple):
+            yield from knobs(child, here)
+        elif child is None and isinstance(field.json_schema_extra, dict):
+            flag = field.json_schema_extra["flag"]
+            flag = str(flag) if flag else "--" + "-".join(here).replace("_", "-")
+            yield Knob(
+                path=here,
+                flag=flag,
+                env="TIDEGATE_" + flag.removeprefix("--").replace("-", "_").upper(),
+                help=field.description or "",
+                default=default_text(field),
+                label=type_label(field),
+                is_flag=plain_type(field) is bool,
+                multiple=get_origin(plain_type(field)) is tuple,
+                advanced=bool(field.json_schema_extra["advanced"]),
+            )
+
+
+def plain_type(field: FieldInfo) -> Any:
+    """The type without `None` and without annotations."""
+    kind = field.annotation
+    members = [member for member in get_args(kind) if member is not type(None)]
+    if type(None) in get_args(kind) and len(members) == 1:
+        kind = members[0]
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def child_model(field: FieldInfo) -> type[BaseModel] | None:
+    """The model that this field holds, alone, in a list or by name."""
+    kind = plain_type(field)
+    for candidate in (kind, *get_args(kind)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def type_label(field: FieldInfo) -> str:
+    """What stands for the value: `DURATION`, `[text|json]`, `true|false`."""
+    for mark in field.metadata:
+        if isinstance(mark, Label):
+            return mark.text
+    kind = field.annotation
+    for candidate in get_args(kind):
+        for mark in getattr(candidate, "__metadata__", ()):
+            if isinstance(mark, Label):
+                return mark.text
+    plain = plain_type(field)
+    if get_origin(plain) is Literal:
+        return "[" + "|".join(str(choice) for choice in get_args(plain)) + "]"
+    return {bool: "true|false", int: "NUMBER", SecretStr: "TOKEN"}.get(plain, "TEXT")
+
+
+def default_text(field: FieldInfo) -> str:
+    """The default as it would be written; empty where there is none."""
+    default = field.default
+    if field.is_required() or default is None or default == () or field.default_factory is not None:
+        return ""
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, tuple):
+        return ", ".join(str(part) for part in default)
+    label = type_label(field)
+    if label == "DURATION":
+        return duration_text(float(default))
+    if label == "SIZE" and default % 1024 == 0:
+        return f"{default // 1024}KiB"
+    return str(default)
+
+
+def duration_text(seconds: float) -> str:
+    """The shortest way to write a duration."""
+    if seconds >= 3600 and seconds % 3600 == 0:
+        return f"{seconds / 3600:g}h"
+    if seconds > 60 and seconds % 60 == 0:
+        return f"{seconds / 60:g}m"
+    return f"{seconds:g}s"

@@ -1,0 +1,231 @@
+"""
+Reads a YAML file into a tree that remembers its lines, and a tree into a model, telling every mistake at once.
+
+What a key means is `model`; which source wins is `sources`.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from tidegate.config.knobs import child_model
+from tidegate.errors import ConfigError
+
+__all__ = ["Tree", "dump", "parse", "read_text", "validate"]
+
+M = TypeVar("M", bound=BaseModel)
+Path_ = tuple[str | int, ...]
+Expand = Callable[[str], str]
+
+_VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}")
+_INT = re.compile(r"[-+]?[0-9]+")
+_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_DEEPEST = 40
+
+
+@dataclass
+class Tree:
+    """What was written, and where."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    """Plain values, as in the file."""
+    where: dict[Path_, str] = field(default_factory=dict)
+    """`tidegate.yaml:7`, `--admin` or `TIDEGATE_ADMIN` for each path."""
+    name: str = "configuration"
+    """What to call the whole where no place is known."""
+    base: str = ""
+    """The folder that file names start from."""
+
+    def set(self, path: tuple[str, ...], value: object, where: str) -> None:
+        """Sets one value, as an option does."""
+        node = self.data
+        for part in path[:-1]:
+            child = node.get(part)
+            if not isinstance(child, dict):
+                child = node[part] = {}
+            node = child
+        node[path[-1]] = value
+        for known in [known for known in self.where if known[: len(path)] == path]:
+            del self.where[known]
+        self.where[path] = where
+
+
+def read_text(path: Path) -> str:
+    """The text of a configuration file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read it: {(error.strerror or str(error)).lower()}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
+
+
+def expand(text: str, env: Mapping[str, str] = os.environ) -> str:
+    """Replaces `${VAR}` and `${VAR:default}`; `$${` stands for itself."""
+
+    def replaced(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return "${"
+        value = env.get(match[1]) or match[2]
+        if value is None:
+            raise ValueError(
+                f"${{{match[1]}}} is not set in the environment (a default is written ${{{match[1]}:value}})"
+            )
+        return value
+
+    return _VARIABLE.sub(replaced, text)
+
+
+def parse(text: str, name: str, expanded: Expand | None = expand) -> Tree:
+    """A tree from YAML. `expanded` is applied to values, never to keys or structure."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "is no YAML"
+        if mark and "${" in text.splitlines()[min(mark.line, len(text.splitlines()) - 1)]:
+            problem += " (between braces or brackets, ${...} needs quotes)"
+        raise ConfigError(f"{name}:{mark.line + 1}: {problem}" if mark else f"{name}: {problem}") from None
+    tree = Tree(name=name)
+    if root is None:
+        return tree
+    reader = _Reader(tree, expanded)
+    data = reader.value(root, ())
+    if not isinstance(data, dict):
+        reader.mistakes.append(f"{name}: expected keys and values, such as `log: {{level: info}}`")
+    if reader.mistakes:
+        raise ConfigError(reader.mistakes)
+    tree.data = data
+    return tree
+
+
+class _Reader:
+    """Walks the nodes of a file. Words stay text, except true, false, null and numbers written without quotes."""
+
+    def __init__(self, tree: Tree, expanded: Expand | None) -> None:
+        self.tree = tree
+        self.expanded = expanded
+        self.mistakes: list[str] = []
+
+    def value(self, node: yaml.Node, path: Path_) -> Any:
+        line = node.start_mark.line + 1
+        self.tree.where.setdefault(path, f"{self.tree.name}:{line}")
+        if len(path) > _DEEPEST:
+            self.mistakes.append(f"{self.tree.name}:{line}: nested too deeply")
+            return None
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(child, (*path, index)) for index, child in enumerate(node.value)]
+        return self._scalar(node, path, line)
+
+    def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            place = f"{self.tree.name}:{key_node.start_mark.line + 1}"
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.mistakes.append(f"{place}: a key must be a word")
+                continue
+            key = str(key_node.value)
+            if key in found:
+                self.mistakes.append(f"{place}: {_dotted((*path, key))} is written twice")
+                continue
+            self.tree.where[(*path, key)] = place
+            found[key] = self.value(value_node, (*path, key))
+        return found
+
+    def _scalar(self, node: yaml.Node, path: Path_, line: int) -> Any:
+        text = str(node.value)
+        if self.expanded is not None:
+            try:
+                text = self.expanded(text)
+            except ValueError as error:
+                self.mistakes.append(f"{self.tree.name}:{line}: {_dotted(path)}: {error}")
+                return None
+        if getattr(node, "style", None) is not None:  # quoted, or a block of text
+            return text
+        if text in ("", "~", "null"):
+            return None
+        if text in ("true", "false"):
+            return text == "true"
+        if _INT.fullmatch(text):
+            return int(text) if len(text) < 19 else text
+        return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def validate(model: type[M], tree: Tree) -> M:
+    """The model, or a `ConfigError` with every mistake, each with its place."""
+    try:
+        return model.model_validate(tree.data, context={"base": tree.base})
+    except ValidationError as error:
+        raise ConfigError([_mistake(model, tree, dict(item)) for item in error.errors(include_url=False)]) from None
+
+
+def _mistake(model: type[BaseModel], tree: Tree, item: dict[str, Any]) -> str:
+    path: Path_ = tuple(item["loc"])
+    kind = item["type"]
+    if kind == "extra_forbidden":
+        message = _unknown(_model_at(model, path[:-1]), str(path[-1]))
+        path_told = path[:-1]
+    else:
+        path_told = path
+        message = "is missing" if kind == "missing" else _words(item)
+    place = next((tree.where[path[:n]] for n in range(len(path), -1, -1) if path[:n] in tree.where), tree.name)
+    if not place.startswith(("--", "TIDEGATE_")) and path_told:
+        return f"{place}: {_dotted(path_told)}: {message}"
+    return f"{place}: {message}"
+
+
+def _words(item: dict[str, Any]) -> str:
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"])
+    message = str(item["msg"])
+    return message[:1].lower() + message[1:]
+
+
+def _unknown(model: type[BaseModel] | None, key: str) -> str:
+    later: dict[str, str] = getattr(model, "later", {})
+    if key in later:
+        return f"`{key}` {later[key]}"
+    known = list(model.model_fields) if model else []
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
+    return f"unknown key `{key}` ({hint})"
+
+
+def _model_at(model: type[BaseModel], path: Path_) -> type[BaseModel] | None:
+    """The model whose keys stand at this path; names and list positions are passed over."""
+    current: type[BaseModel] | None = model
+    for part in path:
+        known = current.model_fields.get(str(part)) if current is not None else None
+        if known is not None:
+            current = child_model(known)
+    return current
+
+
+def _dotted(path: Path_) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def dump(config: BaseModel) -> str:
+    """The YAML of what was set. It holds tokens in the clear: it is for the one who wrote them."""
+    data = _plain(config.model_dump(exclude_unset=True))
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120) if data else "{}\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.get_secret_value() if isinstance(value, SecretStr) else value

@@ -1,0 +1,454 @@
+"""
+Everything that can be configured. One line per knob: its default, what it does, its flag and environment name.
+
+No default stands anywhere else. Reading files is `load`, precedence `sources`, what the engine gets `snapshot`.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
+
+from tidegate.config.knobs import (
+    AccessTarget,
+    Addresses,
+    Bind,
+    Duration,
+    Endpoint,
+    FileName,
+    Knob,
+    Label,
+    Model,
+    PortOrBind,
+    Positive,
+    Size,
+    Texts,
+    Urls,
+    knob,
+)  # fmt: skip
+from tidegate.config.values import bind_parts, header_text, service
+
+__all__ = [
+    "SHORTCUTS",
+    "AccessLog",
+    "Admin",
+    "Agent",
+    "AgentConnect",
+    "ClientTls",
+    "Cluster",
+    "Connect",
+    "DynamicEndpoints",
+    "EndpointTo",
+    "Forward",
+    "ForwardPort",
+    "Gateway",
+    "Limits",
+    "Listener",
+    "Log",
+    "Offer",
+    "Role",
+    "Timeouts",
+    "Tunnel",
+]  # fmt: skip
+
+_LATER = "is not built yet in this version, so it is refused rather than ignored"
+
+
+class Timeouts(Model):
+    """How long to wait for progress. None of them bounds a whole message."""
+
+    connect: Positive = knob(5.0, "Longest time to connect to an address or a gateway.")
+    handshake: Positive = knob(10.0, "Longest time for a TLS or WebSocket handshake.")
+    head: Positive = knob(10.0, "Longest time from the first byte of a request's head to its last.")
+    response: Positive = knob(60.0, "Longest time from the end of a request to the head of its response; then 504.")
+    idle: Positive = knob(600.0, "A message or a stream ends when no byte moved in either direction for so long.")
+    keep_alive: Positive = knob(75.0, "A downstream connection is closed after so long without a request.")
+    upstream_keep_alive: Positive = knob(60.0, "An idle connection to an upstream is kept for so long.")
+
+
+class AgentTimeouts(Timeouts):
+    """The same, with a shorter life for idle connections to local services."""
+
+    upstream_keep_alive: Positive = knob(
+        4.0, "An idle connection to the local service is kept for so long; below the 5s after which many close theirs."
+    )
+
+
+class Limits(Model):
+    """Sizes and numbers that bound memory."""
+
+    head_bytes: Size = knob(65536, "Largest head of a message, in bytes; a larger one gets 431.")
+    head_fields: Annotated[int, Field(ge=1)] = knob(200, "Most fields in the head of a message; more get 431.")
+    connections: Annotated[int, Field(ge=1)] = knob(10000, "Most connections at once, all listeners together.")
+    idle_upstreams: Annotated[int, Field(ge=0)] = knob(64, "Most idle connections kept for an upstream, each worker.")
+    retry_percent: Annotated[int, Field(ge=0, le=100)] = knob(
+        20, "Share of the requests of the last seconds that may be tried again, in percent."
+    )
+
+
+class Tunnel(Model):
+    """How tunnels are watched."""
+
+    ping_interval: Positive = knob(20.0, "A tunnel is asked for a sign of life after so long without one.")
+    ping_timeout: Positive = knob(10.0, "A tunnel ends when that sign does not come within so long.")
+
+
+class AccessLog(Model):
+    """One line for each request or connection."""
+
+    to: AccessTarget = knob("stdout", "Where the access log goes.", flag="--access-log")
+    format: Literal["auto", "text", "json"] = knob("auto", "Its form; auto is text on a terminal, else JSON.")
+
+
+class Log(Model):
+    """Events, on stderr."""
+
+    format: Literal["auto", "text", "json"] = knob(
+        "auto", "Form of the events on stderr; auto is text on a terminal, else JSON.", flag="--log-format"
+    )
+    level: Literal["debug", "info", "warn", "error"] = knob(
+        "info", "The least important events that are shown.", flag="--log-level"
+    )
+
+
+class Admin(Model):
+    """The admin listener of a gateway: /health, /ready, /metrics, /status."""
+
+    later: ClassVar[dict[str, str]] = {"auth": _LATER, "tls": _LATER}
+
+    bind: Bind = knob("127.0.0.1:8003", "Address of the admin listener.", flag="--admin")
+    hosts: Texts = knob((), "Host names under which /status may be asked, besides localhost and IP addresses.")
+
+
+class RoleAdmin(Model):
+    """The admin listener of an agent or forward; off unless asked for."""
+
+    later: ClassVar[dict[str, str]] = Admin.later
+
+    bind: Annotated[str | None, Label("ADDR")] = knob(
+        None,
+        "Address of an admin listener with /health, /ready, /metrics and /status; none by default.",
+        flag="--admin",
+    )
+
+    hosts: Texts = knob((), "Host names under which /status may be asked, besides localhost and IP addresses.")
+
+    @field_validator("bind")
+    @classmethod
+    def _form(cls, value: str | None) -> str | None:
+        if value is not None:
+            bind_parts(value)
+        return value
+
+
+class EndpointTo(Model):
+    """An endpoint that a listener leads to."""
+
+    endpoint: Endpoint = knob(..., "Name of the endpoint.")
+    tenant: Annotated[str, Label("NAME")] = knob("", "Its owner; empty where there are no tenants.")
+
+
+class DynamicEndpoints(Model):
+    """Which endpoints a request may name by itself; `allow` is none for all that nothing else names."""
+
+    allow: tuple[Endpoint, ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            return {} if value else {"allow": ()}
+        if isinstance(value, dict) and set(value) == {"allow"} and isinstance(value["allow"], (list, tuple)):
+            return value
+        raise ValueError("write true, false or {allow: [NAMES]}")
+
+
+def _kind(value: object) -> object:
+    if value in ("udp", "connect"):
+        raise ValueError(f"kind {value} {_LATER}")
+    return value
+
+
+def _transport(value: object) -> object:
+    transports = [value] if isinstance(value, str) else value
+    if isinstance(transports, (list, tuple)) and "quic" in transports:
+        raise ValueError(f"the transport quic {_LATER}")
+    return transports
+
+
+class Listener(Model):
+    """A local address that downstreams or agents connect to."""
+
+    later: ClassVar[dict[str, str]] = dict.fromkeys(("tls", "auth", "client_cas", "tenants", "allow"), _LATER)
+
+    bind: Bind = knob(..., "Address to accept connections on; `:80` is port 80 of all interfaces, port 0 is picked.")
+    kind: Annotated[Literal["http", "tcp", "tunnel"], BeforeValidator(_kind)] = knob(
+        "http", "What connects to it: HTTP downstreams, TCP downstreams of one endpoint, or agents."
+    )
+    dynamic_endpoints: Annotated[DynamicEndpoints | None, Label("true|false|{allow: [NAMES]}")] = knob(
+        None, "Kind http: the endpoints a request may name by itself; by default all that no TCP listener leads to."
+    )
+    to: EndpointTo | None = knob(None, "Kind tcp: the endpoint that it leads to.")
+    transports: Annotated[tuple[Literal["websocket"], ...], BeforeValidator(_transport), Label("[websocket]")] = knob(
+        ("websocket",), "Kind tunnel: what tunnels are made of."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_not_everything(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "dynamic_endpoints" in value and value["dynamic_endpoints"] is None:
+            raise ValueError("`dynamic_endpoints` has no value (write true, false or {allow: [NAMES]})")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind == "tcp" and self.to is None:
+            raise ValueError("a listener of kind tcp needs `to: {endpoint: NAME}`")
+        for key, kind in (("to", "tcp"), ("dynamic_endpoints", "http"), ("transports", "tunnel")):
+            if key in self.model_fields_set and getattr(self, key) is not None and self.kind != kind:
+                raise ValueError(f"`{key}` belongs to listeners of kind {kind}, this one is of kind {self.kind}")
+        return self
+
+
+class ClusterKey(Model):
+    """One key of a cluster."""
+
+    file: FileName = knob(..., "File with the key.")
+
+
+class Cluster(Model):
+    """Nodes that know of each other's endpoints. Until clusters are built only the form is checked."""
+
+    later: ClassVar[dict[str, str]] = {"advertise": _LATER, "tls": _LATER}
+
+    join: Addresses = knob((), "Addresses of other nodes; refused until clusters are built.", flag="--join")
+    gossip: Annotated[str | None, Label("ADDR")] = knob(
+        None, "Address for gossip (UDP); checked, and not opened until clusters are built.", flag="--gossip"
+    )
+    keys: tuple[ClusterKey, ...] = knob((), "Keys that the nodes share.")
+
+    @field_validator("join")
+    @classmethod
+    def _no_join(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value:
+            raise ValueError("clusters are not built yet in this version; leave it out to run a single gateway")
+        return value
+
+    @field_validator("gossip")
+    @classmethod
+    def _gossip_form(cls, value: str | None) -> str | None:
+        if value is not None:
+            bind_parts(value)
+        return value
+
+
+def default_listeners() -> dict[str, Listener]:
+    """What a gateway without configuration opens: loopback only."""
+    return {
+        "proxy": Listener(bind="127.0.0.1:8000"),
+        "agents": Listener(bind="127.0.0.1:8001", kind="tunnel"),
+    }
+
+
+def _public_url(value: str) -> str:
+    if not value.startswith(("http://", "https://")) or not header_text(value) or " " in value:
+        raise ValueError(f"{value!r} is no URL (write https://{{endpoint}}.gate.example.com)")
+    if "{" in value.replace("{endpoint}", "") or "}" in value.replace("{endpoint}", ""):
+        raise ValueError(f"{value!r}: the only placeholder is {{endpoint}}")
+    return value
+
+
+def _node_name(value: str) -> str:
+    if not value or not header_text(value) or len(value) > 128:
+        raise ValueError("a node's name is 1 to 128 visible ASCII characters")
+    return value
+
+
+class Gateway(Model):
+    """A gateway: tidegate.yaml."""
+
+    later: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("routes", "upstreams", "routing", "auth", "tls", "tenants"), _LATER
+    )
+
+    listeners: dict[Endpoint, Listener] = Field(default_factory=default_listeners, min_length=1)
+    admin: Admin = Admin()
+    public_url: Annotated[str | None, AfterValidator(lambda v: v and _public_url(v)), Label("URL")] = knob(
+        None, "What agents print as their application's address; {endpoint} stands for the name.", advanced=False
+    )
+    node: Annotated[str | None, AfterValidator(lambda v: v and _node_name(v)), Label("NAME")] = knob(
+        None, "This gateway's name; by default the host's.", flag="--node-name"
+    )
+    workers: Annotated[int | None, Field(ge=1, le=1024), Label("NUMBER")] = knob(
+        None, "Threads that move bytes; by default one for each CPU.", flag="--workers"
+    )
+    takeover: bool = knob(False, "Do not check that the ports are free: another gateway hands over.", flag="--takeover")
+    grace_period: Duration = knob(60.0, "Longest time to finish what runs when stopping.", flag="--grace-period")
+    access_log: AccessLog = AccessLog()
+    log: Log = Log()
+    cluster: Cluster = Cluster()
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+    tunnel: Tunnel = Tunnel()
+
+    @model_validator(mode="after")
+    def _binds_differ(self) -> Self:
+        seen: dict[str, str] = {self.admin.bind: "admin"}
+        for name, listener in self.listeners.items():
+            other = seen.setdefault(listener.bind, name)
+            if other != name and bind_parts(listener.bind)[1] != 0:
+                raise ValueError(f"listener {name!r} and {other!r} both bind {listener.bind}")
+        return self
+
+
+def _shortcut(flag: str, kind: str, default: str, help: str) -> Knob:
+    env = "TIDEGATE_" + flag[2:].upper()
+    return Knob(("listeners", flag[2:], kind), flag, env, help, default, "ADDR", False, False, False)
+
+
+SHORTCUTS = (
+    _shortcut(
+        "--proxy",
+        "http",
+        "127.0.0.1:8000",
+        "Address for HTTP downstreams: the listener `proxy`, or the only one of kind http.",
+    ),
+    _shortcut(
+        "--agents",
+        "tunnel",
+        "127.0.0.1:8001",
+        "Address for agents: the listener `agents`, or the only one of kind tunnel.",
+    ),
+)
+"""Options that set the bind address of a gateway's listener; the last part of their path is its kind."""
+
+
+class ClientTls(Model):
+    """How a server's certificate is checked, and what is shown to it."""
+
+    ca: FileName | None = knob(None, "PEM file of the only certificate authorities to trust; by default the system's.")
+    cert: FileName | None = knob(None, "PEM file of our certificate chain.")
+    key: FileName | None = knob(None, "PEM file of its private key.")
+    server_name: Annotated[str | None, Label("NAME")] = knob(None, "Name to expect in the certificate instead.")
+    insecure_skip_verify: bool = knob(False, "Accept any certificate: anybody on the way can read along.")
+
+    @model_validator(mode="after")
+    def _cert_with_key(self) -> Self:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("`cert` and `key` belong together")
+        return self
+
+
+def _token(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value().strip().removeprefix("Bearer ").strip()
+    if not text or not header_text(text) or " " in text:
+        raise ValueError("a token is visible ASCII without spaces")
+    return SecretStr(text)
+
+
+def _tenant(value: str) -> str:
+    if not header_text(value) or len(value) > 128:
+        raise ValueError("a tenant is at most 128 visible ASCII characters")
+    return value
+
+
+class Connect(ClientTls):
+    """How the gateways are reached."""
+
+    urls: Urls = knob(
+        ("http://localhost:8000",), "The gateway's proxy address; several are tried in turn.", flag="--connect"
+    )
+    token: Annotated[SecretStr | None, AfterValidator(lambda v: v and _token(v))] = knob(
+        None, "Token to show to the gateway; process lists show it, --token-file does not.", flag="--token"
+    )
+    token_file: FileName | None = knob(None, "File with that token.", flag="--token-file")
+    tenant: Annotated[str, AfterValidator(_tenant), Label("NAME")] = knob("", "Tenant to act for.", flag="--tenant")
+    proxy: Annotated[str | None, Label("URL")] = knob(
+        None, "HTTP proxy to the gateway (CONNECT); by default HTTPS_PROXY and NO_PROXY count.", flag="--proxy-url"
+    )
+
+    @model_validator(mode="after")
+    def _one_token(self) -> Self:
+        if self.token is not None and self.token_file is not None:
+            raise ValueError("`token` and `token_file` exclude each other")
+        return self
+
+
+class AgentConnect(Connect):
+    """How an agent reaches its gateways."""
+
+    urls: Urls = knob(
+        ("http://localhost:8001",), "The gateway's address for agents; several share tunnels.", flag="--connect"
+    )
+    connections: Annotated[int, Field(ge=1, le=64)] = knob(2, "Tunnels kept for each endpoint.", flag="--connections")
+
+
+def _host_header(value: str) -> str:
+    if not value or not header_text(value) or " " in value:
+        raise ValueError(f"{value!r} is no Host (write keep, rewrite or a name)")
+    return value
+
+
+def _service(value: object) -> str:
+    service(value)
+    return str(value)
+
+
+class Offer(ClientTls):
+    """An endpoint that an agent offers, and the local service behind it."""
+
+    name: Endpoint = knob(..., "Name of the endpoint.")
+    to: Annotated[str, BeforeValidator(_service), Label("ADDR")] = knob(
+        ..., "The local service: 3000, HOST:3000, http://HOST:3000, https://HOST:3000 or tcp://HOST:5432."
+    )
+    host_header: Annotated[str, AfterValidator(_host_header), Label("keep|rewrite|NAME")] = knob(
+        "keep",
+        "What the local service sees as Host: the visitor's, its own address, or this name.",
+        flag="--host-header",
+    )
+
+
+class Agent(Model):
+    """An agent: agent.yaml."""
+
+    connect: AgentConnect = AgentConnect()
+    endpoints: tuple[Offer, ...] = Field(default=())
+    admin: RoleAdmin = RoleAdmin()
+    grace_period: Duration = knob(60.0, "Longest time to finish what runs when stopping.", flag="--grace-period")
+    access_log: AccessLog = AccessLog()
+    log: Log = Log()
+    timeouts: AgentTimeouts = AgentTimeouts()
+    limits: Limits = Limits()
+    tunnel: Tunnel = Tunnel()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [offer.name for offer in self.endpoints]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"endpoint {name!r} is offered twice (one entry an endpoint; `connections` adds tunnels)"
+                )
+        return self
+
+
+class ForwardPort(Model):
+    """A local port that leads to an endpoint."""
+
+    bind: PortOrBind = knob(..., "Local address to accept connections on; a port alone is on localhost.")
+    endpoint: Endpoint = knob(..., "The endpoint that it leads to.")
+
+
+class Forward(Model):
+    """A forward: forward.yaml."""
+
+    connect: Connect = Connect()
+    forwards: tuple[ForwardPort, ...] = Field(default=())
+    admin: RoleAdmin = RoleAdmin()
+    grace_period: Duration = knob(60.0, "Longest time to finish what runs when stopping.", flag="--grace-period")
+    access_log: AccessLog = AccessLog()
+    log: Log = Log()
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+
+
+Role = Gateway | Agent | Forward

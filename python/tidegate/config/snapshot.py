@@ -1,0 +1,317 @@
+"""
+Turns a configuration into what the engine takes: complete, every name resolved, every file read.
+
+The other side is `crates/engine/src/snapshot.rs`. Everything that can be wrong is told at once.
+"""
+
+import json
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tidegate import __version__
+from tidegate.config.model import (
+    AccessLog,
+    Agent,
+    ClientTls,
+    Connect,
+    Forward,
+    Gateway,
+    Limits,
+    Listener,
+    Timeouts,
+    Tunnel,
+)
+from tidegate.config.values import bind_parts, header_text, service
+from tidegate.errors import ConfigError
+
+__all__ = ["agent_snapshot", "describe", "forward_snapshot", "gateway_snapshot", "new_agent_id", "resolve_bind"]
+
+
+class _Checked:
+    """Collects mistakes, so that all of them are told."""
+
+    def __init__(self) -> None:
+        self.mistakes: list[str] = []
+
+    def call(self, key: str, function: Callable[..., Any], *given: Any) -> Any:
+        try:
+            return function(*given)
+        except ValueError as error:
+            self.mistakes.append(f"{key}: {error}")
+            return None
+
+    def done(self, snapshot: dict[str, Any]) -> bytes:
+        if self.mistakes:
+            raise ConfigError(self.mistakes)
+        return json.dumps(snapshot).encode()
+
+
+def gateway_snapshot(config: Gateway) -> bytes:
+    """A gateway, whole."""
+    checked = _Checked()
+    listeners = [
+        {
+            "name": name,
+            "bind": checked.call(f"listeners.{name}.bind", resolve_bind, listener.bind),
+            **_listener_kind(listener),
+        }
+        for name, listener in config.listeners.items()
+    ]
+    return checked.done(
+        {
+            "role": "gateway",
+            "version": __version__,
+            "node": config.node or socket.gethostname() or "gateway",
+            "workers": config.workers or len(os.sched_getaffinity(0)),
+            "takeover": config.takeover,
+            "listeners": listeners,
+            "public_url": config.public_url,
+            **_common(config),
+            "tunnel": _tunnel(config.tunnel),
+        }
+    )
+
+
+def agent_snapshot(config: Agent, agent_id: str) -> bytes:
+    """An agent, whole. Its id stays the same for the life of the process."""
+    checked = _Checked()
+    if not config.endpoints:
+        checked.mistakes.append("endpoints: nothing to offer (add `endpoints: [{name: web, to: 3000}]`)")
+    offers = []
+    for position, offer in enumerate(config.endpoints):
+        where = f"endpoints[{position}]"
+        to = service(offer.to)
+        tls = _client_tls(offer, where, checked)
+        if not to.tls and _says_tls(offer):
+            checked.mistakes.append(f"{where}: has TLS settings, but `to` is {to} (write https://)")
+        offers.append(
+            {
+                "name": offer.name,
+                "kind": to.kind,
+                "to": {"host": to.host, "port": to.port, "tls": tls if to.tls else None},
+                "host_header": offer.host_header
+                if offer.host_header in ("keep", "rewrite")
+                else {"set": offer.host_header},
+            }
+        )
+    return checked.done(
+        {
+            "role": "agent",
+            "version": __version__,
+            "id": agent_id,
+            "connect": _connect(config.connect, checked, os.environ),
+            "connections": config.connect.connections,
+            "endpoints": offers,
+            **_common(config),
+            "tunnel": _tunnel(config.tunnel),
+        }
+    )
+
+
+def forward_snapshot(config: Forward) -> bytes:
+    """A forward, whole."""
+    checked = _Checked()
+    if not config.forwards:
+        checked.mistakes.append("forwards: nothing to forward (add `forwards: [{bind: 5432, endpoint: postgres}]`)")
+    ports = [
+        {"bind": checked.call(f"forwards[{position}].bind", resolve_bind, port.bind), "endpoint": port.endpoint}
+        for position, port in enumerate(config.forwards)
+    ]
+    return checked.done(
+        {
+            "role": "forward",
+            "version": __version__,
+            "connect": _connect(config.connect, checked, os.environ),
+            "forwards": ports,
+            **_common(config),
+        }
+    )
+
+
+def new_agent_id() -> str:
+    """A random id, by which a gateway knows an agent that comes back."""
+    return secrets.token_hex(16)
+
+
+def describe(config: Gateway | Agent | Forward) -> dict[str, Any]:
+    """What the start line and the status page show of a configuration; no secrets."""
+    shown: dict[str, Any] = {"admin": config.admin.bind, "access_log": config.access_log.to}
+    if isinstance(config, Gateway):
+        shown["listeners"] = [
+            {"name": name, "kind": each.kind, "bind": each.bind, **({"endpoint": each.to.endpoint} if each.to else {})}
+            for name, each in config.listeners.items()
+        ]
+        shown["public_url"] = config.public_url
+        return shown
+    shown["connect"] = list(config.connect.urls)
+    if isinstance(config, Agent):
+        shown["connections"] = config.connect.connections
+        shown["endpoints"] = [{"name": each.name, "to": str(service(each.to))} for each in config.endpoints]
+    else:
+        shown["forwards"] = [{"bind": each.bind, "endpoint": each.endpoint} for each in config.forwards]
+    return shown
+
+
+def resolve_bind(address: str) -> list[str]:
+    """Socket addresses of what somebody wrote: `:80` is all interfaces, `localhost` both loopbacks."""
+    host, port = bind_parts(address)
+    if not host:
+        return [f"[::]:{port}"] if _has_ipv6("::") else [f"0.0.0.0:{port}"]
+    if host == "localhost":
+        # A port that the system picks cannot be the same on both.
+        both = port != 0 and _has_ipv6("::1")
+        return [f"127.0.0.1:{port}", *([f"[::1]:{port}"] if both else [])]
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        raise ValueError(f"{address!r}: no address is known for {host!r}") from None
+    hosts = dict.fromkeys(str(entry[4][0]) for entry in found)
+    return [f"[{each}]:{port}" if ":" in each else f"{each}:{port}" for each in hosts]
+
+
+def _has_ipv6(host: str) -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        return False
+    return True
+
+
+def _listener_kind(listener: Listener) -> dict[str, Any]:
+    if listener.kind == "tcp" and listener.to is not None:
+        return {"kind": "tcp", "to": {"tenant": listener.to.tenant, "endpoint": listener.to.endpoint}}
+    if listener.kind == "tunnel":
+        return {"kind": "tunnel"}
+    dynamic = listener.dynamic_endpoints
+    allowed = "unnamed" if dynamic is None or dynamic.allow is None else {"allow": list(dynamic.allow)}
+    return {"kind": "http", "dynamic_endpoints": allowed}
+
+
+def _common(config: Gateway | Agent | Forward) -> dict[str, Any]:
+    return {
+        "timeouts": Timeouts.model_dump(config.timeouts),
+        "limits": Limits.model_dump(config.limits),
+        "access_log": _access_log(config.access_log),
+    }
+
+
+def _tunnel(tunnel: Tunnel) -> dict[str, Any]:
+    return tunnel.model_dump()
+
+
+def _access_log(log: AccessLog) -> dict[str, Any]:
+    form = log.format
+    if form == "auto":
+        form = "text" if log.to == "stdout" and sys.stdout is not None and sys.stdout.isatty() else "json"
+    return {"to": None if log.to == "off" else log.to, "format": form}
+
+
+def _connect(connect: Connect, checked: _Checked, env: Mapping[str, str]) -> dict[str, Any]:
+    token = connect.token.get_secret_value() if connect.token else None
+    if connect.token_file:
+        token = checked.call("connect.token_file", _token, connect.token_file)
+    if _says_tls(connect) and not any(url.startswith(("https", "wss")) for url in connect.urls):
+        checked.mistakes.append("connect: has TLS settings, but no URL begins with https://")
+    return {
+        "urls": list(connect.urls),
+        "token": token,
+        "tenant": connect.tenant,
+        "proxies": [checked.call("connect.proxy", _proxy, connect.proxy, url, env) for url in connect.urls],
+        "tls": _client_tls(connect, "connect", checked),
+    }
+
+
+def _says_tls(tls: ClientTls) -> bool:
+    return any((tls.ca, tls.cert, tls.key, tls.server_name, tls.insecure_skip_verify))
+
+
+def _client_tls(tls: ClientTls, where: str, checked: _Checked) -> dict[str, Any]:
+    return {
+        "ca": checked.call(f"{where}.ca", _pem, tls.ca, "CERTIFICATE"),
+        "cert": checked.call(f"{where}.cert", _pem, tls.cert, "CERTIFICATE"),
+        "key": checked.call(f"{where}.key", _pem, tls.key, "PRIVATE KEY"),
+        "server_name": tls.server_name,
+        "insecure_skip_verify": tls.insecure_skip_verify,
+    }
+
+
+def _read(name: str) -> str:
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"cannot read {name}: {(error.strerror or str(error)).lower()}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{name} is not text") from None
+
+
+def _pem(name: str | None, what: str) -> str | None:
+    if name is None:
+        return None
+    text = _read(name)
+    if f"{what}-----" not in text:
+        raise ValueError(f"{name} holds no PEM {what.lower()} (a block that begins with -----BEGIN)")
+    return text
+
+
+def _token(name: str) -> str:
+    token = _read(name).strip().removeprefix("Bearer ").strip()
+    if not token or not header_text(token) or " " in token:
+        raise ValueError(f"{name} holds no token (one line of visible ASCII without spaces)")
+    return token
+
+
+def _proxy(given: str | None, url: str, env: Mapping[str, str]) -> str | None:
+    """The HTTP proxy for one URL: the one that was asked for, else the environment's, less NO_PROXY."""
+    if given is not None:
+        return _proxy_form(given, "the proxy")
+    parts = urlsplit(url)
+    names = ("HTTPS_PROXY", "https_proxy") if parts.scheme in ("https", "wss") else ("http_proxy", "HTTP_PROXY")
+    name = next((name for name in names if env.get(name)), None)
+    if name is None or _excluded(parts.hostname or "", parts.port, env.get("NO_PROXY") or env.get("no_proxy") or ""):
+        return None
+    return _proxy_form(env[name], name)
+
+
+def _proxy_form(proxy: str, what: str) -> str:
+    text = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        parts = urlsplit(text)
+        fits = parts.scheme == "http" and bool(parts.hostname) and parts.path in ("", "/") and header_text(text)
+        port = parts.port
+    except ValueError:
+        fits, port = False, None
+    if not fits:  # its text is not shown: it may hold a password
+        raise ValueError(f"{what} is no HTTP proxy (write http://HOST:PORT or http://USER:PASSWORD@HOST:PORT)")
+    text = text.rstrip("/")
+    return text if port is not None else f"{text}:80"
+
+
+def _excluded(host: str, port: int | None, no_proxy: str) -> bool:
+    """True where NO_PROXY (names, .suffixes, addresses, networks, `*`) or a loopback host says to connect directly."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        address = None
+    if host == "localhost" or host.endswith(".localhost") or (address is not None and address.is_loopback):
+        return True
+    for entry in (part.strip().lower() for part in no_proxy.split(",")):
+        name, _, wanted_port = entry.partition(":") if entry.count(":") == 1 else (entry, "", "")
+        if wanted_port and wanted_port != str(port):
+            continue
+        suffix = name.lstrip("*").lstrip(".")
+        if entry == "*" or (suffix and (host == suffix or host.endswith("." + suffix))):
+            return True
+        try:
+            if address is not None and address in ip_network(name.strip("[]"), strict=False):
+                return True
+        except ValueError:
+            continue
+    return False

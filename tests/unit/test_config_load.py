@@ -1,0 +1,131 @@
+"""Reading files: variables, lines, and all mistakes at once."""
+
+from typing import Any
+
+import pytest
+
+from tidegate.config.load import dump, expand, parse, validate
+from tidegate.config.model import Agent, Gateway
+from tidegate.errors import ConfigError
+
+
+def gateway(text: str) -> Gateway:
+    return validate(Gateway, parse(text, "tidegate.yaml"))
+
+
+def mistakes(text: str, model: Any = Gateway) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as refused:
+        validate(model, parse(text, "tidegate.yaml"))
+    return refused.value.mistakes
+
+
+def test_an_empty_file_is_the_default() -> None:
+    assert gateway("") == Gateway()
+    assert gateway("# nothing\n") == Gateway()
+
+
+def test_an_unknown_key_is_told_with_file_line_and_the_nearest_one() -> None:
+    text = "listeners:\n  web:\n    bind: ':80'\n    knd: http\n"
+    assert mistakes(text) == ("tidegate.yaml:4: listeners.web: unknown key `knd` (did you mean `kind`?)",)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    found = mistakes("timeouts:\n  connect: soon\nlimits:\n  connections: 0\nwrkers: 2\n")
+    assert len(found) == 3
+    assert found[0].startswith("tidegate.yaml:2: timeouts.connect: 'soon' is no duration")
+    assert found[1].startswith("tidegate.yaml:4: limits.connections:")
+    assert found[2] == "tidegate.yaml:5: unknown key `wrkers` (did you mean `workers`?)"
+
+
+def test_a_key_that_is_written_twice_is_a_mistake() -> None:
+    assert mistakes("log:\n  level: info\n  level: debug\n") == ("tidegate.yaml:3: log.level is written twice",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "routes: []",
+        "routes:",
+        "upstreams: {}",
+        "auth: {hmac_secret_key: x}",
+        "listeners: {web: {bind: ':80', tls: {}}}",
+        "listeners: {web: {bind: ':80', tls: }}",
+        "listeners: {a: {bind: ':80', kind: tunnel, auth: {}}}",
+        "listeners: {a: {bind: ':80', kind: tunnel, transports: [websocket, quic]}}",
+        "listeners: {a: {bind: ':80', kind: udp}}",
+        "admin: {bind: ':8003', auth: {}}",
+        "cluster: {join: [gate-0:8002]}",
+    ],
+)
+def test_what_is_not_built_yet_is_refused_and_never_ignored(text: str) -> None:
+    assert "not built yet" in "".join(mistakes(text))
+
+
+def test_an_empty_permission_is_never_read_as_everything() -> None:
+    assert "dynamic_endpoints" in "".join(mistakes("listeners: {web: {bind: ':80', dynamic_endpoints: }}"))
+    assert "allow" in "".join(mistakes("listeners: {web: {bind: ':80', dynamic_endpoints: {allow: }}}"))
+    assert "allow" in "".join(mistakes("listeners: {web: {bind: ':80', dynamic_endpoints: {alow: [a]}}}"))
+
+
+def test_keys_belong_to_their_kind_of_listener() -> None:
+    assert "needs `to:" in "".join(mistakes("listeners: {a: {bind: ':80', kind: tcp}}"))
+    assert "belongs to" in "".join(mistakes("listeners: {a: {bind: ':80', to: {endpoint: x}}}"))
+    assert "belongs to" in "".join(mistakes("listeners: {a: {bind: ':80', kind: tunnel, dynamic_endpoints: true}}"))
+
+
+def test_two_listeners_cannot_have_one_address() -> None:
+    assert "both bind" in "".join(mistakes("listeners: {a: {bind: ':80'}, b: {bind: ':80'}}"))
+    gateway("listeners: {a: {bind: 'localhost:0'}, b: {bind: 'localhost:0'}}")
+
+
+def test_variables_expand_in_values_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "81")
+    monkeypatch.setenv("LEVEL", "debug")
+    monkeypatch.setenv("EVIL", "x: {y: z}")
+    read = parse("a: ${PORT}\nb: ':${PORT}'\nc: ${NOWHERE:7}\nd: $${PORT}\ne: ${EVIL}\n${PORT}: 1\n", "f").data
+    assert read == {"a": 81, "b": ":81", "c": 7, "d": "${PORT}", "e": "x: {y: z}", "${PORT}": 1}
+
+
+def test_a_variable_that_is_not_set_is_told_with_its_line() -> None:
+    assert mistakes("public_url:\n  ${NOWHERE_AT_ALL}\n")[0].startswith(
+        "tidegate.yaml:2: public_url: ${NOWHERE_AT_ALL} is not set"
+    )
+
+
+def test_words_that_yaml_makes_into_something_else_stay_words() -> None:
+    assert parse("a: off\nb: no\nc: 2024-01-01\nd: 12:30\ne: '5'\nf: 5\ng: true\nh: 1.5", "f").data == {
+        "a": "off", "b": "no", "c": "2024-01-01", "d": "12:30", "e": "5", "f": 5, "g": True, "h": 1.5,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "just words", "? [a]\n: b", "a: &x [*x]", "\x00"])
+def test_a_file_that_cannot_be_used_is_one_sentence_with_its_name(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^f(:\d+)?: "):
+        parse(text, "f")
+
+
+def test_a_variable_between_braces_gets_a_hint_about_quotes() -> None:
+    with pytest.raises(ConfigError, match="needs quotes"):
+        parse("a: {b: ${PORT}}", "f")
+
+
+def test_expansion_knows_its_own_escape() -> None:
+    assert expand("$${A} ${B:x} ${C}", {"C": "y"}) == "${A} x y"
+
+
+def test_secrets_are_in_no_message_and_no_repr() -> None:
+    token = "to-ken"
+    agent = validate(Agent, parse(f"connect: {{token: {token}}}", "agent.yaml"))
+    assert token not in repr(agent)
+    assert token in dump(agent)
+    assert "hunter 2" not in "".join(mistakes("connect: {token: 'hunter 2'}", Agent))
+
+
+def test_a_dump_reads_back_the_same() -> None:
+    text = "listeners:\n  db: {bind: ':1', kind: tcp, to: {endpoint: pg}}\ntimeouts: {idle: 3m}\nlog: {level: warn}\n"
+    assert gateway(dump(gateway(text))) == gateway(text)
+
+
+def test_an_endpoint_is_offered_once() -> None:
+    found = mistakes("endpoints: [{name: a, to: 1}, {name: a, to: 2}]", Agent)
+    assert "offered twice" in "".join(found)

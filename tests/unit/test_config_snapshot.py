@@ -1,0 +1,180 @@
+"""What the engine gets."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tidegate.config import snapshot
+from tidegate.config.load import parse, validate
+from tidegate.config.model import Agent, Forward, Gateway
+from tidegate.config.snapshot import agent_snapshot, describe, forward_snapshot, gateway_snapshot, resolve_bind
+from tidegate.errors import ConfigError
+
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"
+KEY = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n"
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+def gateway(text: str = "") -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(gateway_snapshot(validate(Gateway, parse(text, "f"))))
+    return data
+
+
+def agent(text: str) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(agent_snapshot(validate(Agent, parse(text, "f")), "id"))
+    return data
+
+
+def test_a_gateway_without_configuration_is_on_loopback_only() -> None:
+    assert gateway()["listeners"] == [
+        {"name": "proxy", "bind": ["127.0.0.1:8000"], "kind": "http", "dynamic_endpoints": "unnamed"},
+        {"name": "agents", "bind": ["127.0.0.1:8001"], "kind": "tunnel"},
+    ]
+
+
+def test_a_gateway_arrives_complete() -> None:
+    assert set(gateway()) == {
+        "role", "version", "node", "workers", "takeover", "listeners", "public_url", "timeouts", "limits", "tunnel",
+        "access_log",
+    }  # fmt: skip
+    assert gateway()["workers"] >= 1
+    assert gateway()["node"]
+    assert gateway("access_log: {to: off}")["access_log"]["to"] is None
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("true", "unnamed"), ("false", {"allow": []}), ("{allow: [a, b]}", {"allow": ["a", "b"]})],
+)
+def test_dynamic_endpoints_say_what_is_permitted(written: str, meant: Any) -> None:
+    listeners = gateway(f"listeners: {{web: {{bind: ':80', dynamic_endpoints: {written}}}}}")["listeners"]
+    assert listeners[0]["dynamic_endpoints"] == meant
+
+
+def test_a_tcp_listener_leads_to_an_endpoint() -> None:
+    listeners = gateway("listeners: {db: {bind: '127.0.0.1:1', kind: tcp, to: {endpoint: pg}}}")["listeners"]
+    assert listeners == [{"name": "db", "bind": ["127.0.0.1:1"], "kind": "tcp", "to": {"tenant": "", "endpoint": "pg"}}]
+
+
+def test_all_interfaces_are_one_dual_stack_address_where_there_is_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "_has_ipv6", lambda _: True)
+    assert resolve_bind(":80") == ["[::]:80"]
+    assert resolve_bind("localhost:80") == ["127.0.0.1:80", "[::1]:80"]
+    assert resolve_bind("localhost:0") == ["127.0.0.1:0"]
+    monkeypatch.setattr(snapshot, "_has_ipv6", lambda _: False)
+    assert resolve_bind(":80") == ["0.0.0.0:80"]
+    assert resolve_bind("localhost:80") == ["127.0.0.1:80"]
+
+
+def test_an_address_that_nobody_knows_names_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> list[Any]:
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(ConfigError, match=r"^listeners\.web\.bind: 'nowhere:80': no address is known"):
+        gateway("listeners: {web: {bind: 'nowhere:80'}}")
+
+
+def test_an_agent_offers_each_endpoint_as_what_it_is() -> None:
+    offers = agent("endpoints: [{name: web, to: 3000, host_header: rewrite}, {name: pg, to: 'tcp://db:5432'}]")[
+        "endpoints"
+    ]
+    assert offers == [
+        {
+            "name": "web", "kind": "http", "host_header": "rewrite",
+            "to": {"host": "localhost", "port": 3000, "tls": None},
+        },
+        {"name": "pg", "kind": "tcp", "to": {"host": "db", "port": 5432, "tls": None}, "host_header": "keep"},
+    ]  # fmt: skip
+    named = agent("endpoints: [{name: web, to: 'https://x', host_header: app.local}]")["endpoints"][0]
+    assert named["host_header"] == {"set": "app.local"}
+    assert named["to"]["tls"]["insecure_skip_verify"] is False
+
+
+def test_files_are_read_when_the_snapshot_is_made(tmp_path: Path) -> None:
+    for name, text in (("ca", CERTIFICATE), ("cert", CERTIFICATE), ("key", KEY), ("token", "Bearer abc\n")):
+        (tmp_path / name).write_text(text)
+    files = "".join(f"{key}: {tmp_path}/{key}, " for key in ("ca", "cert", "key"))
+    text = f"connect: {{urls: ['https://g'], token_file: {tmp_path}/token, {files}}}\nendpoints: [{{name: a, to: 1}}]"
+    connect = agent(text)["connect"]
+    assert (connect["token"], connect["tls"]["ca"], connect["tls"]["key"]) == ("abc", CERTIFICATE, KEY)
+
+
+def test_a_file_that_will_not_do_is_told_with_its_key(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("")
+    text = (
+        f"connect: {{urls: ['https://g'], token_file: {tmp_path}/none, ca: {tmp_path}/empty}}\n"
+        "endpoints: [{name: a, to: 1, server_name: x}]"
+    )
+    with pytest.raises(ConfigError) as refused:
+        agent(text)
+    assert [mistake.split(":")[0] for mistake in refused.value.mistakes] == [
+        "endpoints[0]", "connect.token_file", "connect.ca",
+    ]  # fmt: skip
+
+
+def test_tls_settings_that_would_do_nothing_are_a_mistake() -> None:
+    with pytest.raises(ConfigError, match="no URL begins with https"):
+        agent("connect: {urls: ['http://g'], insecure_skip_verify: true}\nendpoints: [{name: a, to: 1}]")
+
+
+def test_a_role_with_nothing_to_do_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match="nothing to offer"):
+        agent("")
+    with pytest.raises(ConfigError, match="nothing to forward"):
+        forward_snapshot(Forward())
+
+
+@pytest.mark.parametrize(
+    ("url", "env", "proxy"),
+    [
+        ("https://g.example.com", {"HTTPS_PROXY": "http://p:3128"}, "http://p:3128"),
+        ("https://g.example.com", {"https_proxy": "p"}, "http://p:80"),
+        ("http://g.example.com", {"HTTPS_PROXY": "http://p:3128"}, None),
+        ("wss://g.example.com", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "x, .example.com"}, None),
+        ("https://g.example.com:8001", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "example.com:8001"}, None),
+        ("https://g.example.com", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "ample.com"}, "http://p:1"),
+        ("https://10.1.2.3", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "10.0.0.0/8"}, None),
+        ("https://g", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "*"}, None),
+        ("https://localhost", {"HTTPS_PROXY": "http://p:1"}, None),
+        ("https://[::1]:8001", {"HTTPS_PROXY": "http://p:1"}, None),
+    ],
+)
+def test_the_environment_names_a_proxy_for_each_url(
+    url: str, env: dict[str, str], proxy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    text = f"connect: {{urls: ['{url}', 'http://localhost:8001']}}\nendpoints: [{{name: a, to: 1}}]"
+    assert agent(text)["connect"]["proxies"] == [proxy, None]
+
+
+def test_a_proxy_of_another_kind_is_refused_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://user:hunter2@p:1")
+    with pytest.raises(ConfigError, match="HTTPS_PROXY is no HTTP proxy") as refused:
+        agent("connect: {urls: ['https://g']}\nendpoints: [{name: a, to: 1}]")
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_forward_binds_a_port_alone_on_localhost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "_has_ipv6", lambda _: True)
+    config = validate(Forward, parse("forwards: [{bind: 5432, endpoint: pg}]", "f"))
+    forwards = json.loads(forward_snapshot(config))["forwards"]
+    assert forwards == [{"bind": ["127.0.0.1:5432", "[::1]:5432"], "endpoint": "pg"}]
+
+
+def test_what_is_shown_of_a_configuration_holds_no_secret() -> None:
+    config = validate(Agent, parse("connect: {token: to-ken}\nendpoints: [{name: a, to: 1}]", "f"))
+    shown = describe(config)
+    assert shown["endpoints"] == [{"name": "a", "to": "http://localhost:1"}]
+    assert "to-ken" not in json.dumps(shown)
+    assert describe(Gateway())["listeners"][0] == {"name": "proxy", "kind": "http", "bind": "127.0.0.1:8000"}
