@@ -103,16 +103,20 @@ class Program:
         stream = self._process.stderr
         if stream is None:
             return
-        for line in stream:
-            with self._said:
-                self._lines.append("".join(c for c in line.rstrip("\n") if c.isprintable()))
-                with contextlib.suppress(ValueError):
-                    event = json.loads(line)
-                    if isinstance(event, dict):
-                        self._events.append(event)
-                self._said.notify_all()
+        with stream:
+            for line in stream:
+                self._hear(line)
         with self._said:
             self._quiet = True
+            self._said.notify_all()
+
+    def _hear(self, line: str) -> None:
+        with self._said:
+            self._lines.append("".join(c for c in line.rstrip("\n") if c.isprintable()))
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict):
+                    self._events.append(event)
             self._said.notify_all()
 
 

@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 from tidegate.demo.programs import Programs
 from tidegate.demo.service import EVENT_SECONDS, EVENTS, GREETING
 
-__all__ = ["Result", "Step", "AnswerError", "steps", "take"]
+__all__ = ["AnswerError", "Result", "Step", "steps", "take"]
 
 WAIT_SECONDS = 15.0
 MIB = 1024 * 1024
