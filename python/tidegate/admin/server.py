@@ -15,6 +15,7 @@ import uvicorn
 
 from tidegate import engine
 from tidegate.admin.app import create_app
+from tidegate.config.snapshot import resolve_bind
 from tidegate.config.values import bind_parts
 from tidegate.control.state import Admin, State
 from tidegate.errors import ConfigError
@@ -23,6 +24,7 @@ __all__ = ["Server"]
 
 # Answers take microseconds; who is slower than this at the end has gone to sleep.
 CLOSING_SECONDS = 1
+BACKLOG = 128
 
 
 class Server:
@@ -70,26 +72,19 @@ class _Quiet(uvicorn.Server):
 
 
 def bind(address: str) -> list[socket.socket]:
-    """Binds `HOST:PORT`: an empty host means every interface, a name every address it stands for."""
+    """Binds every address that `HOST:PORT` stands for, or none."""
     try:
-        host, port = bind_parts(address)
+        places = resolve_bind(address)
     except ValueError as exc:
-        raise ConfigError(f"admin: {exc}") from exc
-    try:
-        if not host:
-            return [_bound(_everywhere(port))]
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as exc:
-        raise engine.bind_error(exc, "admin", address) from exc
-    # IPv4 first, and with port 0 nothing else: two families would get two ports.
-    places = sorted({(family, sockaddr) for family, _, _, _, sockaddr in found}, key=lambda place: place[0])
+        raise ConfigError(f"admin: {exc}") from None
     sockets: list[socket.socket] = []
-    try:
-        sockets.extend(map(_bound, places[:1] if port == 0 else places))
-    except OSError as exc:
-        for sock in sockets:
-            sock.close()
-        raise engine.bind_error(exc, "admin", address) from exc
+    for place in places:
+        try:
+            sockets.append(_bound(place))
+        except OSError as exc:
+            for sock in sockets:
+                sock.close()
+            raise engine.bind_error(exc, "admin", place) from None
     return sockets
 
 
@@ -99,22 +94,16 @@ def shown(sock: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _everywhere(port: int) -> tuple[int, tuple[object, ...]]:
-    if socket.has_dualstack_ipv6():
-        return socket.AF_INET6, ("::", port)
-    return socket.AF_INET, ("0.0.0.0", port)  # noqa: S104  asked for by `:PORT`
-
-
-def _bound(place: tuple[int, tuple[object, ...]]) -> socket.socket:
-    family, sockaddr = place
-    sock = socket.socket(family, socket.SOCK_STREAM)
+def _bound(place: str) -> socket.socket:
+    host, port = bind_parts(place)
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            # `[::]` written out, like everywhere else in the configuration, takes IPv4 along.
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if sockaddr[0] == "::" else 1)
-        sock.bind(sockaddr)
-        sock.listen(128)
+        if ":" in host:
+            # `[::]` takes IPv4 along, as the other listeners do.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError:
         sock.close()

@@ -27,7 +27,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @click.command()
 @click.option("--keep", is_flag=True, help="Stay up afterwards and say what to try; Ctrl-C ends everything.")
-def demo(keep: bool) -> None:
+def demo(keep: bool) -> int:
     """
     Show that everything works: a gateway, a sample service, an agent and a forward on free loopback ports.
 
@@ -58,6 +58,8 @@ def demo(keep: bool) -> None:
             click.echo(f"\n{_mark(False)} {problem}", err=True)
             if problem.program is not None:
                 _show_log(programs, [problem.program.name])
+                if problem.program.ended:
+                    del programs.running[problem.program.name]
         except KeyboardInterrupt as end:
             click.echo("\ninterrupted: ending what was started")
             code = end.code if isinstance(end, AskedToEnd) else INTERRUPTED
@@ -68,7 +70,7 @@ def demo(keep: bool) -> None:
             for trouble in programs.stop():
                 click.echo(f"{_mark(False)} {trouble}", err=True)
                 code = code or 1
-    sys.exit(code)
+    return code
 
 
 class AskedToEnd(KeyboardInterrupt):

@@ -14,6 +14,8 @@ from urllib.parse import quote, urlsplit
 import click
 
 from tidegate.cli import tables
+from tidegate.control.logs import escape
+from tidegate.errors import TidegateError
 
 __all__ = ["status"]
 
@@ -47,24 +49,13 @@ def status(what: str | None, name: str | None, output: str, watch: bool, url: st
     tidegate status endpoints web    one endpoint, with each agent or tunnel
     """
     while True:
-        try:
-            text = _render(_ask(url, _path(what, name)), what, name, output)
-        except StatusError as problem:
-            click.echo(f"tidegate: {tables.plain(str(problem))}", err=True)
-            raise SystemExit(1) from None
+        text = _render(_ask(url, _path(what, name)), what, name, output)
         if watch:
             click.clear()
         click.echo(text)
         if not watch:
             return
-        try:
-            time.sleep(WATCH_SECONDS)
-        except KeyboardInterrupt:
-            return
-
-
-class StatusError(Exception):
-    """The admin listener did not give what was asked for; the message says what to do."""
+        time.sleep(WATCH_SECONDS)
 
 
 def _path(what: str | None, name: str | None) -> str:
@@ -80,24 +71,24 @@ def _ask(base: str, path: str) -> dict[str, Any]:
     except ValueError:
         fits = False
     if not fits:
-        raise StatusError(f"{base} is no URL of an admin listener (write --url http://HOST:PORT)")
+        raise TidegateError(f"{base} is no URL of an admin listener (write --url http://HOST:PORT)")
     # An admin listener is never behind the proxy that the environment names for the web.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(base.rstrip("/") + path, timeout=ANSWER_SECONDS) as response:
             answer = json.loads(response.read(MAX_ANSWER))
     except urllib.error.HTTPError as refusal:
-        raise StatusError(f"{base} answered {refusal.code}: {_detail(refusal)}") from None
+        raise TidegateError(f"{base} answered {refusal.code}: {escape(_detail(refusal))}") from None
     except (OSError, urllib.error.URLError) as problem:
         reason = getattr(problem, "reason", None) or problem
         why = getattr(reason, "strerror", None) or str(reason)
-        raise StatusError(
+        raise TidegateError(
             f"nothing answers at {base} ({why.lower()}); start `tidegate gateway`, or give the admin listener's --url"
         ) from None
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
-        raise StatusError(f"{base} does not answer like an admin listener of tidegate; name the right one with --url")
+        raise TidegateError(f"{base} does not answer like an admin listener of tidegate; name the right one with --url")
     return answer
 
 

@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from tidegate.cli.status import status
+from tidegate.errors import TidegateError
 
 WHOLE: dict[str, Any] = {"role": "gateway", "version": "1.2.3", "state": "running", "endpoints": [], "problems": []}
 ONE: dict[str, Any] = {"name": "web", "listeners": []}
@@ -77,27 +78,26 @@ def test_one_endpoint_is_shown_alone(url: str) -> None:
 
 def test_a_refusal_says_why(url: str) -> None:
     result = run("endpoints", "nobody", "--url", url)
-    assert (result.exit_code, result.stderr) == (1, f"tidegate: {url} answered 404: nobody offers nobody here\n")
+    assert str(result.exception) == f"{url} answered 404: nobody offers nobody here"
 
 
 @pytest.mark.parametrize("path", ["other", "lost"])
 def test_another_kind_of_listener_is_named_as_such(url: str, path: str) -> None:
     result = run("--url", f"{url}/{path}")
-    assert result.exit_code == 1
-    assert "name the right one with --url" in result.stderr
+    assert isinstance(result.exception, TidegateError)
+    assert "name the right one with --url" in str(result.exception)
 
 
 def test_nobody_there_is_one_sentence_that_says_what_to_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     result = run("--url", f"http://127.0.0.1:{port}")
-    assert result.exit_code == 1
-    assert result.stderr == (
-        f"tidegate: nothing answers at http://127.0.0.1:{port} (connection refused); "
-        "start `tidegate gateway`, or give the admin listener's --url\n"
+    assert str(result.exception) == (
+        f"nothing answers at http://127.0.0.1:{port} (connection refused); "
+        "start `tidegate gateway`, or give the admin listener's --url"
     )
 
 
 @pytest.mark.parametrize("bad", ["127.0.0.1:8003", "ftp://x", "http://", "http://x:port"])
 def test_what_is_no_url_is_told(bad: str) -> None:
-    assert "is no URL of an admin listener" in run("--url", bad).stderr
+    assert "is no URL of an admin listener" in str(run("--url", bad).exception)
