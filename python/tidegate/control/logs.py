@@ -80,10 +80,9 @@ class Bridge(logging.Handler):
 
 
 def as_text(event: Mapping[str, Any]) -> str:
-    """The name and the fields of an event, in one line without control characters."""
+    """The name and the fields of an event that say something, in one line without control characters."""
     words = [escape(str(event.get("event", "event")))]
-    for name, value in _fields(event).items():
-        words.append(f"{escape(name)}={_value(value)}")
+    words += [f"{escape(name)}={_value(value)}" for name, value in _fields(event).items() if value not in ("", None)]
     return " ".join(words)
 
 

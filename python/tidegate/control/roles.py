@@ -94,7 +94,7 @@ class Running:
     def announce(self, source: str, describe: dict[str, Any], admin_addresses: list[str]) -> None:
         """Says what runs with which configuration, and warns of what strangers reach."""
         version = str(self._snapshot.get("version", ""))
-        fields = {**describe, "role": self.state.kind, "version": version, "configuration": source}
+        fields = {"role": self.state.kind, "version": version, "configuration": source, **describe}
         self._log.say("info", "started", wording.started(self.state.kind, version, source), **fields)
         for address in admin_addresses:
             event = {"listener": "admin", "kind": "admin", "address": address}

@@ -71,12 +71,10 @@ def _forward_connect(name: str, url: str) -> str:
 
 def draining(event: Mapping[str, Any], interrupted: bool, grace: float) -> str:
     """What is being waited for, and how to stop waiting."""
-    waiting = []
-    for field, one in (("requests", "request"), ("streams", "stream")):
-        number = event.get(field) or 0
-        if number:
-            waiting.append(f"{number} {one}" + ("" if number == 1 else "s"))
-    what = " ".join(["draining", " and ".join(waiting)]).strip()
+    # Requests run on streams: where there are requests, to count both would count twice.
+    found = ((event.get(field), one) for field, one in (("requests", "request"), ("streams", "stream")))
+    number, one = next(((number, one) for number, one in found if number), (0, ""))
+    what = f"draining {number} {one}{'' if number == 1 else 's'}" if number else "draining"
     return f"{what}, Ctrl-C again to stop now" if interrupted else f"{what}, for at most {grace:g} s"
 
 

@@ -43,7 +43,8 @@ def test_a_local_service_is_written_as_people_do(host: str, tls: dict[str, str] 
     ("counts", "sentence"),
     [
         ({"requests": 3}, "draining 3 requests, Ctrl-C again to stop now"),
-        ({"requests": 1, "streams": 2}, "draining 1 request and 2 streams, Ctrl-C again to stop now"),
+        ({"requests": 1, "streams": 2}, "draining 1 request, Ctrl-C again to stop now"),
+        ({"requests": 0, "streams": 2}, "draining 2 streams, Ctrl-C again to stop now"),
         ({"requests": 0, "streams": 0}, "draining, Ctrl-C again to stop now"),
     ],
 )
