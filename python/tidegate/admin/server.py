@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tidegate import engine
 from tidegate.admin.app import create_app
@@ -24,6 +25,7 @@ __all__ = ["Server"]
 
 # Answers take microseconds; who is slower than this at the end has gone to sleep.
 CLOSING_SECONDS = 1
+CONNECTION_SECONDS = 30.0
 BACKLOG = 128
 
 
@@ -46,7 +48,8 @@ class Server:
         config = uvicorn.Config(
             create_app(state, self._admin),
             loop="asyncio",
-            http="h11",
+            http=_Brief,
+            headers=[("Connection", "close")],
             ws="none",
             lifespan="off",
             log_config=None,
@@ -62,6 +65,18 @@ class Server:
                 yield
             finally:
                 server.should_exit = True
+
+
+class _Brief(H11Protocol):
+    """A connection that ends after one request, or when its time is over: strangers cannot hoard them."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._end = self.loop.call_later(CONNECTION_SECONDS, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end.cancel()
+        super().connection_lost(exc)
 
 
 class _Quiet(uvicorn.Server):

@@ -116,6 +116,8 @@ class Running:
             event = await self._role.next_event()
             self._log.event(event, self._sentence(event))
             self._act(event)
+            # A flood of events must not hold up signals and the admin listener.
+            await asyncio.sleep(0)
 
     def _act(self, event: dict[str, Any]) -> None:
         match event.get("event"):
@@ -152,6 +154,8 @@ class Running:
 
     def on_signal(self, number: int) -> None:
         """Drains at the first signal and ends at the second."""
+        if self._ended.done():
+            return
         if self._first_signal is not None:
             self._role.stop()
             self._log.say("warn", "stopped at once", signal=signal.Signals(number).name)

@@ -3,12 +3,13 @@
 import asyncio
 import signal
 import socket
-from contextlib import closing
+from contextlib import closing, suppress
 
 import httpx
 import pytest
 from fixed_role import FixedRole
 
+from tidegate.admin import server as server_module
 from tidegate.admin.server import Server
 from tidegate.control.state import Admin, State
 from tidegate.errors import ConfigError, ListenError
@@ -25,6 +26,37 @@ def test_it_answers_on_the_port_it_names_and_gives_it_back() -> None:
         host, port = address.split(":")
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(host, int(port))
+
+    asyncio.run(scene())
+
+
+def test_a_connection_that_asks_nothing_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "CONNECTION_SECONDS", 0.01)
+
+    async def scene() -> None:
+        server = Server(Admin("127.0.0.1:0"))
+        async with server.serve(State(FixedRole(), "gateway")):
+            host, port = server.addresses[0].split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"GET /health HTTP/1.1\r\n")
+            with suppress(ConnectionResetError):
+                assert await asyncio.wait_for(reader.read(), 10) == b""
+            writer.close()
+
+    asyncio.run(scene())
+
+
+def test_a_connection_serves_one_request() -> None:
+    async def scene() -> None:
+        server = Server(Admin("127.0.0.1:0"))
+        async with server.serve(State(FixedRole(), "gateway")):
+            host, port = server.addresses[0].split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = await asyncio.wait_for(reader.read(), 10)
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert answer.endswith(b"\r\n\r\nok\n")
+            writer.close()
 
     asyncio.run(scene())
 

@@ -97,6 +97,19 @@ def test_the_second_signal_ends_at_once(number: int, code: int) -> None:
     assert role.asked[:2] == ["drain 60", "stop"]
 
 
+def test_a_flood_of_events_does_not_hold_up_signals() -> None:
+    class Flood(FakeRole):
+        told = 0
+
+        async def next_event(self) -> dict[str, Any]:
+            self.told += 1
+            if self.told == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return {"event": "stopped" if "drain 60" in self.asked else "noise", "level": "debug"}
+
+    assert run(Flood(), GATEWAY) == 0
+
+
 def test_signals_are_given_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     run(Reports(send(signal.SIGTERM)), GATEWAY)
