@@ -1,0 +1,185 @@
+"""
+Answers health, readiness, metrics and status over HTTP.
+
+Decides who may see what; what there is to see comes from `control.state`, the socket is `admin.server`'s. Errors are
+JSON: `{"error": what, "detail": what to do}`.
+"""
+
+import ipaddress
+import json
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tidegate.control.state import Admin, State
+
+__all__ = ["create_app"]
+
+# What a load balancer or Prometheus asks for: any Host and none, from anywhere.
+OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
+# What strangers may read besides. The paths below it name endpoints, which can be secrets.
+STRANGERS_PATHS = OPEN_PATHS | {"/status"}
+# What strangers do not see of /status.
+NAMING_KEYS = frozenset({"endpoints", "forwards", "problems"})
+
+
+def create_app(state: State, admin: Admin) -> ASGIApp:
+    """The admin listener's application for one running role."""
+
+    def health(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    def ready(_: Request) -> Response:
+        reason = state.not_ready()
+        if reason is None:
+            return PlainTextResponse("ready\n")
+        return error(503, "not ready", reason)
+
+    def metrics(_: Request) -> Response:
+        return Response(state.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    def status(request: Request) -> Response:
+        whole = state.status()
+        if not is_local(request.scope):
+            whole = {key: value for key, value in whole.items() if key not in NAMING_KEYS}
+        return as_json(whole)
+
+    def endpoints(_: Request) -> Response:
+        return as_json({"endpoints": state.status().get("endpoints", [])})
+
+    def endpoint(request: Request) -> Response:
+        name = request.path_params["name"]
+        tenant = request.query_params.get("tenant", "")
+        for found in state.status().get("endpoints", []):
+            if found.get("name") == name and found.get("tenant", "") == tenant:
+                return as_json(found)
+        return error(404, "no such endpoint", f"nobody offers {name} here; GET /status/endpoints lists what there is")
+
+    return Starlette(
+        routes=[
+            Route("/health", quick(health)),
+            Route("/ready", quick(ready)),
+            Route("/metrics", quick(metrics)),
+            Route("/status", quick(status)),
+            Route("/status/endpoints", quick(endpoints)),
+            Route("/status/endpoints/{name}", quick(endpoint)),
+        ],
+        middleware=[Middleware(Gate, hosts=frozenset(name.lower().rstrip(".") for name in admin.hosts))],
+        exception_handlers={HTTPException: on_http_error, Exception: on_error},
+    )
+
+
+class Gate:
+    """Lets through who may ask, before anything is answered."""
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers 403 or passes the request on."""
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        await (refusal or self._app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        path, reading = scope["path"], scope["method"] in ("GET", "HEAD")
+        if not is_local(scope) and not (reading and path in STRANGERS_PATHS):
+            return error(403, "not from here", f"without authentication, {path} is only for this machine itself")
+        if reading and path in OPEN_PATHS:
+            return None
+        host = header(scope, b"host")
+        if not self._is_ours(host):
+            return error(403, "unknown host", "use localhost or an IP address, or add the name to admin.hosts")
+        origin = header(scope, b"origin")
+        if origin is not None and origin != f"{scope['scheme']}://{host}":
+            return error(403, "foreign origin", "pages of other sites may not ask this listener")
+        return None
+
+    def _is_ours(self, host: str | None) -> bool:
+        name = host_name(host or "")
+        return name == "localhost" or name in self._hosts or is_ip(name)
+
+
+def quick(answer: Any) -> Any:
+    """Runs a short handler on the loop itself: a thread would cost more than the answer."""
+
+    async def handler(request: Request) -> Response:
+        response: Response = answer(request)
+        return response
+
+    return handler
+
+
+def is_local(scope: Scope) -> bool:
+    """Whether the other end is this machine."""
+    client = scope.get("client")
+    if not client:
+        return False
+    try:
+        address = ipaddress.ip_address(client[0].partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, without its port, in the form names are compared in."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    name, colon, port = host.rpartition(":")
+    name = name if colon and port.isdecimal() else host
+    return name.lower().rstrip(".")
+
+
+def is_ip(name: str) -> bool:
+    """Whether a host is written as an IP address."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The value of a header that came once; two are as good as none that fits."""
+    values = [value for key, value in scope["headers"] if key == name]
+    if not values:
+        return None
+    return str(values[0].decode("latin-1")) if len(values) == 1 else ""
+
+
+def as_json(body: Any, status: int = 200) -> Response:
+    """A JSON answer that a person can read too."""
+    text = json.dumps(body, indent=2) + "\n"
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    return Response(text, status, media_type="application/json", headers=headers)
+
+
+def error(status: int, what: str, detail: str) -> Response:
+    """An error as JSON."""
+    return as_json({"error": what, "detail": detail}, status)
+
+
+def on_http_error(request: Request, problem: Exception) -> Response:
+    """404 and 405."""
+    status = problem.status_code if isinstance(problem, HTTPException) else 500
+    if status == 404:
+        paths = "/health, /ready, /metrics, /status, /status/endpoints"
+        return error(404, "not found", f"there is {paths} and /status/endpoints/NAME")
+    what = "method not allowed" if status == 405 else "failed"
+    response = error(status, what, f"{request.method} is not for this path")
+    if isinstance(problem, HTTPException) and problem.headers:
+        response.headers.update(problem.headers)
+    return response
+
+
+def on_error(_: Request, problem: Exception) -> Response:
+    """A fault of ours; the log has it whole."""
+    return error(500, "internal error", type(problem).__name__)

@@ -1,0 +1,126 @@
+"""
+Serves the admin application on sockets of its own, in the loop of the running role.
+
+Sockets are bound when the server is made, so that a port in use ends the start and not something later. Signals are
+`control.roles`'s: the HTTP server must not touch them.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from tidegate import engine
+from tidegate.admin.app import create_app
+from tidegate.config.snapshot import resolve_bind
+from tidegate.config.values import bind_parts
+from tidegate.control.state import Admin, State
+from tidegate.errors import ConfigError
+
+__all__ = ["Server"]
+
+# Answers take microseconds; who is slower than this at the end has gone to sleep.
+CLOSING_SECONDS = 1
+CONNECTION_SECONDS = 30.0
+BACKLOG = 128
+
+
+class Server:
+    """An admin listener, bound from the start."""
+
+    def __init__(self, admin: Admin) -> None:
+        self._admin = admin
+        self._sockets = bind(admin.bind)
+        self.addresses = [shown(sock) for sock in self._sockets]
+
+    def close(self) -> None:
+        """Gives the port back. Idempotent."""
+        for sock in self._sockets:
+            sock.close()
+
+    @asynccontextmanager
+    async def serve(self, state: State) -> AsyncIterator[None]:
+        """Answers as long as the context lasts."""
+        config = uvicorn.Config(
+            create_app(state, self._admin),
+            loop="asyncio",
+            http=_Brief,
+            headers=[("Connection", "close")],
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=CLOSING_SECONDS,
+        )
+        server = _Quiet(config)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.serve(sockets=self._sockets), name="admin")
+            try:
+                yield
+            finally:
+                server.should_exit = True
+
+
+class _Brief(H11Protocol):
+    """A connection that ends after one request, or when its time is over: strangers cannot hoard them."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._end = self.loop.call_later(CONNECTION_SECONDS, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end.cancel()
+        super().connection_lost(exc)
+
+
+class _Quiet(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves signals to the role."""
+        yield
+
+
+def bind(address: str) -> list[socket.socket]:
+    """Binds every address that `HOST:PORT` stands for, or none."""
+    try:
+        places = resolve_bind(address)
+    except ValueError as exc:
+        raise ConfigError(f"admin: {exc}") from None
+    sockets: list[socket.socket] = []
+    for place in places:
+        try:
+            sockets.append(_bound(place))
+        except OSError as exc:
+            for sock in sockets:
+                sock.close()
+            raise engine.bind_error(exc, "admin", place) from None
+    return sockets
+
+
+def shown(sock: socket.socket) -> str:
+    """The address of a bound socket as people write it."""
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _bound(place: str) -> socket.socket:
+    host, port = bind_parts(place)
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if ":" in host:
+            # `[::]` takes IPv4 along, as the other listeners do.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock

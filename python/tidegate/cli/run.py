@@ -1,0 +1,45 @@
+"""
+Puts a role together with its admin listener and runs it: what every command that starts a role calls last.
+
+Nothing is decided here; running is `control.roles`, the admin listener `admin.server`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from tidegate.control import roles
+from tidegate.control.state import Admin, LogOptions
+
+if TYPE_CHECKING:
+    from tidegate.admin.server import Server
+
+__all__ = ["run"]
+
+
+def run(
+    role: str,
+    snapshot: bytes,
+    *,
+    admin: Admin | None,
+    log: LogOptions,
+    grace_period: float,
+    source: str,
+    describe: dict[str, Any],
+) -> int:
+    """Runs a role until it ends and returns the exit code; raises `TidegateError` where it cannot start."""
+    return roles.run(
+        role,
+        snapshot,
+        admin=admin,
+        log=log,
+        grace_period=grace_period,
+        source=source,
+        describe=describe,
+        open_admin=_open_admin,
+    )
+
+
+def _open_admin(admin: Admin) -> "Server":
+    # The HTTP server takes a tenth of a second to import, which an agent without --admin need not wait for.
+    from tidegate.admin.server import Server  # noqa: PLC0415
+
+    return Server(admin)

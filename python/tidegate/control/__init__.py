@@ -1,0 +1,1 @@
+"""Runs a role of the engine: start, events, signals, end."""

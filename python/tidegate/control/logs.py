@@ -1,0 +1,137 @@
+"""
+Writes events: a line for a person on a terminal, one JSON object otherwise.
+
+What comes from peers is escaped and secrets are masked here, once for all. What an event means to a person is
+`control.wording`; requests are logged by the engine itself.
+"""
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from tidegate.control.state import LogOptions
+
+__all__ = ["Log", "escape", "mask"]
+
+LEVELS = {"debug": 0, "info": 1, "warn": 2, "error": 3}
+_COLOURS = {"warn": "\x1b[33m", "error": "\x1b[31m", "debug": "\x1b[2m"}
+_LABELS = {"warn": "warning: ", "error": "error: ", "debug": "", "info": ""}
+
+_SECRET_FIELD = re.compile(r"token|password|secret|authorization|cookie|private_key", re.IGNORECASE)
+_USERINFO = re.compile(r"(://)[^/@\s\"']+@")
+_BEARER = re.compile(r"\b(bearer|basic)\s+[^\s\"']+", re.IGNORECASE)
+
+
+class Log:
+    """Where the events of one process go."""
+
+    def __init__(self, options: LogOptions, stream: TextIO | None = None) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        terminal = self._stream.isatty()
+        self.text = options.format in ("text", "human") or (options.format != "json" and terminal)
+        self._colours = self.text and terminal
+        self._least = LEVELS.get(options.level, LEVELS["info"])
+
+    def event(self, event: Mapping[str, Any], sentence: str | None = None) -> None:
+        """Writes one event; `sentence` is what a person reads instead of the name and the fields."""
+        level = str(event.get("level", "info"))
+        if LEVELS.get(level, LEVELS["info"]) < self._least:
+            return
+        line = self._for_a_person(event, level, sentence) if self.text else as_json(event, level)
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            # Nobody reads us any more: no reason to stop serving.
+            return
+
+    def say(self, level: str, name: str, sentence: str | None = None, **fields: Any) -> None:
+        """Writes an event of our own, of now."""
+        self.event({"event": name, "level": level, "time": time.time(), **fields}, sentence)
+
+    def _for_a_person(self, event: Mapping[str, Any], level: str, sentence: str | None) -> str:
+        clock = time.strftime("%H:%M:%S", time.localtime(_seconds(event)))
+        body = escape(mask(sentence)) if sentence is not None else as_text(event)
+        body = f"{_LABELS.get(level, '')}{body}"
+        if self._colours and level in _COLOURS:
+            body = f"{_COLOURS[level]}{body}\x1b[0m"
+        return f"{clock} {body}"
+
+
+class Bridge(logging.Handler):
+    """Carries what Python's libraries log into our events."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one record as an event."""
+        level = "error" if record.levelno >= logging.ERROR else "warn"
+        fields: dict[str, Any] = {"logger": record.name}
+        if record.exc_info and record.exc_info[1] is not None:
+            fields["error"] = repr(record.exc_info[1])
+        self._log.say(level, record.getMessage(), **fields)
+
+
+def as_text(event: Mapping[str, Any]) -> str:
+    """The name and the fields of an event that say something, in one line without control characters."""
+    words = [escape(str(event.get("event", "event")))]
+    words += [f"{escape(name)}={_value(value)}" for name, value in _fields(event).items() if value not in ("", None)]
+    return " ".join(words)
+
+
+def as_json(event: Mapping[str, Any], level: str) -> str:
+    """An event as one JSON object in one line, ASCII only."""
+    moment = datetime.fromtimestamp(_seconds(event), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    whole = {"time": moment, "level": level, "event": str(event.get("event", "event")), **_fields(event)}
+    return json.dumps(whole, default=str).replace("\x7f", "\\u007f")
+
+
+def escape(text: str) -> str:
+    """Replaces what is not printable (control characters, ANSI sequences, direction marks) by its code."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def mask(text: str) -> str:
+    """Hides passwords in URLs and credentials in header values."""
+    return _BEARER.sub(r"\1 ***", _USERINFO.sub(r"\1***@", text))
+
+
+def _fields(event: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: "***" if _SECRET_FIELD.search(name) else _masked(value)
+        for name, value in event.items()
+        if name not in ("event", "level", "time")
+    }
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, Mapping):
+        return {str(name): "***" if _SECRET_FIELD.search(str(name)) else _masked(v) for name, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked(item) for item in value]
+    return value
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str):
+        plain = value and not any(c.isspace() or c in "\"'=" for c in value)
+        return escape(value) if plain else escape(json.dumps(value, ensure_ascii=False))
+    if isinstance(value, float):
+        return f"{round(value, 3):g}"
+    return escape(json.dumps(value, default=str, ensure_ascii=False))
+
+
+def _seconds(event: Mapping[str, Any]) -> float:
+    moment = event.get("time")
+    return float(moment) if isinstance(moment, int | float) else time.time()

@@ -1,0 +1,122 @@
+"""
+What a running role shows of itself: status, readiness, metrics, and the options it was started with.
+
+Decides only what the engine's answers mean. Who may see them over HTTP is `admin.app`; running is `control.roles`.
+"""
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+__all__ = ["Admin", "AdminServer", "LogOptions", "Role", "State"]
+
+
+@dataclass(frozen=True)
+class Admin:
+    """Where the admin listener binds, and the names it answers to besides localhost and IP addresses."""
+
+    bind: str
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    """How events are written: `format` is auto, text or json; `level` the least that is shown."""
+
+    format: str = "auto"
+    level: str = "info"
+
+
+class Role(Protocol):
+    """A running gateway, agent or forward, as `tidegate.engine` gives it."""
+
+    async def next_event(self) -> dict[str, Any]:
+        """Waits for the next event."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """The state of everything."""
+        ...
+
+    def metrics(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        ...
+
+    def drain(self, grace: float) -> None:
+        """Begins to leave; the event `stopped` says when it has ended."""
+        ...
+
+    def stop(self) -> None:
+        """Ends everything now."""
+        ...
+
+
+class State:
+    """What the admin listener and the supervisor know about a role."""
+
+    def __init__(self, role: Role, kind: str) -> None:
+        self._role = role
+        self.kind = kind
+        self.draining = False
+
+    def metrics(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return self._role.metrics()
+
+    def status(self) -> dict[str, Any]:
+        """The engine's status, with what is wrong spelled out in `problems`."""
+        status = self._role.status()
+        problems = [str(problem) for problem in status.get("problems", [])]
+        for endpoint in self._without_tunnel(status):
+            reason = _reason(endpoint)
+            problems.append(f"endpoint {endpoint['name']} has no tunnel" + (f": {reason}" if reason else ""))
+        return {**status, "problems": problems}
+
+    def not_ready(self) -> str | None:
+        """Why traffic should not be sent here, or nothing."""
+        status = self._role.status()
+        if self.draining or status.get("state", "running") != "running":
+            return "draining"
+        for listener in [*status.get("listeners", []), *status.get("forwards", [])]:
+            if not (listener.get("addresses") or listener.get("address")):
+                return f"listener {listener.get('name', '')} is not bound"
+        waiting = [endpoint["name"] for endpoint in self._without_tunnel(status)]
+        return f"no tunnel for {', '.join(waiting)}" if waiting else None
+
+    def refused_for_good(self) -> str | None:
+        """Why no tunnel will ever come up, where every one was refused; else nothing."""
+        if self.kind != "agent":
+            return None
+        endpoints = self._role.status().get("endpoints", [])
+        tunnels = [tunnel for endpoint in endpoints for tunnel in endpoint.get("tunnels", [])]
+        if not tunnels or any(tunnel.get("state") != "refused" for tunnel in tunnels):
+            return None
+        return _reason({"tunnels": tunnels}) or "refused"
+
+    def _without_tunnel(self, status: dict[str, Any]) -> list[dict[str, Any]]:
+        if self.kind != "agent":
+            return []
+        return [
+            endpoint
+            for endpoint in status.get("endpoints", [])
+            if not any(tunnel.get("state") == "connected" for tunnel in endpoint.get("tunnels", []))
+        ]
+
+
+def _reason(endpoint: dict[str, Any]) -> str:
+    reasons = {str(tunnel["reason"]): None for tunnel in endpoint.get("tunnels", []) if tunnel.get("reason")}
+    return ", ".join(reasons)
+
+
+class AdminServer(Protocol):
+    """An admin listener that is bound and not yet served."""
+
+    addresses: list[str]
+
+    def close(self) -> None:
+        """Gives the port back. Idempotent."""
+        ...
+
+    def serve(self, state: State) -> AbstractAsyncContextManager[None]:
+        """Answers as long as the context lasts."""
+        ...

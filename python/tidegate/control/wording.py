@@ -1,0 +1,132 @@
+"""
+The sentences a person reads for the events that deserve one.
+
+Pure: an event and what the snapshot says in, a sentence or nothing out. Events without a sentence are written as
+their name and fields by `control.logs`.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+__all__ = ["Exposed", "arrow", "draining", "exposed", "service_unreachable", "started"]
+
+
+@dataclass(frozen=True)
+class Exposed:
+    """A listener that strangers reach without showing who they are."""
+
+    listener: str
+    port: int
+    sentence: str
+
+
+def started(role: str, version: str, source: str) -> str:
+    """The start line: what runs, and which configuration is in force."""
+    return f"tidegate {role} {version}, configuration: {source}"
+
+
+def listening(event: Mapping[str, Any]) -> str:
+    """Where one listener is."""
+    if event.get("endpoint"):
+        return f"{event.get('address')} -> {event['endpoint']}"
+    return f"listening on {event.get('address')} ({event.get('listener')}, {event.get('kind')})"
+
+
+def arrow(event: Mapping[str, Any], offer: Mapping[str, Any]) -> str:
+    """Where an endpoint of this agent can be reached from now on, and what answers there."""
+    name, url, local = str(event.get("endpoint", "")), str(event.get("url") or ""), target(offer)
+    if offer.get("kind") == "tcp":
+        connect = _forward_connect(name, url)
+        port = (offer.get("to") or {}).get("port", "PORT")
+        return f"tidegate forward {port} {name}{connect} -> {local}"
+    if url:
+        return f"{url} -> {local}"
+    return f"endpoint {name} at {event.get('gateway')} -> {local}"
+
+
+def target(offer: Mapping[str, Any]) -> str:
+    """The local service of an offer, as people write it."""
+    to = offer.get("to") or {}
+    host, port = str(to.get("host", "")), to.get("port")
+    if ":" in host:
+        host = f"[{host}]"
+    scheme = "tcp" if offer.get("kind") == "tcp" else "https" if to.get("tls") else "http"
+    return f"{scheme}://{host}:{port}"
+
+
+def _forward_connect(name: str, url: str) -> str:
+    if not url:
+        return " --connect URL"
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    # A name below .localhost is not known to every resolver; localhost is, and means the same gateway.
+    if host == f"{name.lower()}.localhost":
+        netloc = f"localhost:{parts.port}" if parts.port else "localhost"
+        url = f"{parts.scheme}://{netloc}"
+    return "" if url == "http://localhost:8000" else f" --connect {url}"
+
+
+def draining(event: Mapping[str, Any], interrupted: bool, grace: float) -> str:
+    """What is being waited for, and how to stop waiting."""
+    # Requests run on streams: where there are requests, to count both would count twice.
+    found = ((event.get(field), one) for field, one in (("requests", "request"), ("streams", "stream")))
+    number, one = next(((number, one) for number, one in found if number), (0, ""))
+    what = f"draining {number} {one}{'' if number == 1 else 's'}" if number else "draining"
+    return f"{what}, Ctrl-C again to stop now" if interrupted else f"{what}, for at most {grace:g} s"
+
+
+def service_unreachable(event: Mapping[str, Any]) -> str:
+    """That the local service of an endpoint does not answer at start."""
+    return (
+        f"nothing listens on {event.get('address')}: visitors of {event.get('endpoint')} get 502 until something does"
+    )
+
+
+def refused(event: Mapping[str, Any]) -> str:
+    """That a gateway does not want an endpoint of ours, for good."""
+    status = f"{event['status']} " if event.get("status") else ""
+    return (
+        f"{event.get('gateway')} refused endpoint {event.get('endpoint')}: {status}{event.get('reason')} "
+        "(not tried again: correct it and start anew)"
+    )
+
+
+def exposed(snapshot: Mapping[str, Any], admin_addresses: list[str]) -> list[Exposed]:
+    """The tunnel and admin listeners off loopback that ask nobody who they are."""
+    found = []
+    for listener in snapshot.get("listeners", []):
+        if listener.get("kind") != "tunnel":
+            continue
+        for port in _ports_off_loopback(listener.get("bind", [])):
+            name = listener.get("name", "")
+            sentence = (
+                f"anybody who reaches port {port} can offer endpoints here, without authentication; "
+                f'the line that closes it: listeners: {{{name}: {{bind: "127.0.0.1:{port}", kind: tunnel}}}}'
+            )
+            found.append(Exposed(name, port, sentence))
+    for port in _ports_off_loopback(admin_addresses):
+        closing = (
+            f'admin: {{bind: "127.0.0.1:{port}"}}' if snapshot.get("role") == "gateway" else f"--admin 127.0.0.1:{port}"
+        )
+        sentence = (
+            f"anybody who reaches port {port} sees metrics and status, without authentication; "
+            f"the line that closes it: {closing}"
+        )
+        found.append(Exposed("admin", port, sentence))
+    return found
+
+
+def _ports_off_loopback(addresses: list[str]) -> list[int]:
+    ports: dict[int, None] = {}
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        try:
+            loopback = ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
+        except ValueError:
+            loopback = False
+        if not loopback:
+            ports[int(port)] = None
+    return list(ports)

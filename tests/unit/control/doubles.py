@@ -1,0 +1,32 @@
+"""A role without an engine: tests say its status and its events, and see what it was asked."""
+
+import asyncio
+from typing import Any
+
+
+class FakeRole:
+    """What `tidegate.engine` would give."""
+
+    def __init__(self, status: dict[str, Any] | None = None) -> None:
+        self.reported: dict[str, Any] = status or {"state": "running"}
+        self.asked: list[str] = []
+        self.queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    def say(self, event: str, **fields: Any) -> None:
+        """Puts an event into the queue."""
+        self.queue.put_nowait({"event": event, "level": "info", "time": 1_700_000_000.0, **fields})
+
+    async def next_event(self) -> dict[str, Any]:
+        return await self.queue.get()
+
+    def status(self) -> dict[str, Any]:
+        return self.reported
+
+    def metrics(self) -> bytes:
+        return b"tidegate_requests_total 1\n"
+
+    def drain(self, grace: float) -> None:
+        self.asked.append(f"drain {grace:g}")
+
+    def stop(self) -> None:
+        self.asked.append("stop")

@@ -1,0 +1,124 @@
+"""How events are written, for people and for programs."""
+
+import io
+import json
+import logging
+import re
+
+import pytest
+
+from tidegate.control.logs import Bridge, Log, escape
+from tidegate.control.state import LogOptions
+
+MOMENT = 1_700_000_000.25
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_pipe_gets_one_json_object_a_line() -> None:
+    stream = io.StringIO()
+    Log(LogOptions(), stream).event({"event": "agent connected", "level": "info", "time": MOMENT, "endpoint": "web"})
+    assert json.loads(stream.getvalue()) == {
+        "time": "2023-11-14T22:13:20.250Z",
+        "level": "info",
+        "event": "agent connected",
+        "endpoint": "web",
+    }
+    assert stream.getvalue().count("\n") == 1
+
+
+def test_a_terminal_gets_a_line_to_read() -> None:
+    stream = Terminal()
+    event = {
+        "event": "agent connected",
+        "level": "info",
+        "time": MOMENT,
+        "endpoint": "web",
+        "rtt": 0.12345,
+        "new": True,
+    }
+    Log(LogOptions(), stream).event(event)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d agent connected endpoint=web rtt=0.123 new=true\n", stream.getvalue())
+
+
+def test_warnings_are_marked_and_coloured_on_a_terminal_only() -> None:
+    terminal, pipe = Terminal(), io.StringIO()
+    for stream in (terminal, pipe):
+        Log(LogOptions(format="text"), stream).say("warn", "tunnel lost", reason="gone away")
+    assert "\x1b[33mwarning: tunnel lost" in terminal.getvalue()
+    assert 'warning: tunnel lost reason="gone away"\n' in pipe.getvalue()
+    assert "\x1b" not in pipe.getvalue()
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+@pytest.mark.parametrize(
+    "bad", ["\x1b[31mred", "two\nlines", "back\rspace", "nul\0", "del\x7f", "csi\x9b1m", "\u202egnp"]
+)
+def test_nothing_of_a_peer_controls_the_terminal(format: str, bad: str) -> None:
+    stream = io.StringIO()
+    Log(LogOptions(format=format), stream).event(
+        {"event": bad, "level": "info", "time": MOMENT, "agent": bad, bad: "x"}
+    )
+    assert stream.getvalue().endswith("\n")
+    assert stream.getvalue()[:-1].isprintable()
+
+
+def test_a_lone_surrogate_is_written() -> None:
+    assert escape("a\ud800b") == "a\\ud800b"
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_secrets_are_never_written(format: str) -> None:
+    stream = io.StringIO()
+    Log(LogOptions(format=format), stream).say(
+        "info",
+        "connecting",
+        token="hunter2",
+        authorization="hunter2",
+        proxy="http://me:hunter2@proxy:3128",
+        reason="sent Bearer hunter2",
+        more={"client_secret": "hunter2", "list": ["basic hunter2"]},
+    )
+    assert "hunter2" not in stream.getvalue()
+    assert "http://***@proxy:3128" in stream.getvalue()
+
+
+def test_a_sentence_replaces_the_fields_for_people_only() -> None:
+    people, programs = io.StringIO(), io.StringIO()
+    Log(LogOptions(format="text"), people).say("info", "connected", "here -> there", slot=1)
+    Log(LogOptions(format="json"), programs).say("info", "connected", "here -> there", slot=1)
+    assert people.getvalue().endswith(" here -> there\n")
+    assert json.loads(programs.getvalue())["slot"] == 1
+
+
+def test_less_important_events_are_left_out() -> None:
+    stream = io.StringIO()
+    log = Log(LogOptions(level="warn"), stream)
+    log.say("info", "quiet")
+    log.say("error", "loud")
+    assert "quiet" not in stream.getvalue()
+    assert "loud" in stream.getvalue()
+
+
+def test_a_closed_stream_is_no_reason_to_fail() -> None:
+    stream = io.StringIO()
+    log = Log(LogOptions(), stream)
+    stream.close()
+    log.say("info", "unheard")
+
+
+def test_what_libraries_log_becomes_an_event() -> None:
+    stream = io.StringIO()
+    logger = logging.Logger("uvicorn.error")
+    logger.addHandler(Bridge(Log(LogOptions(), stream)))
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        logger.exception("Exception in %s", "ASGI application")
+    written = json.loads(stream.getvalue())
+    assert written["event"] == "Exception in ASGI application"
+    assert written["level"] == "error"
+    assert written["error"] == "ValueError('broken')"

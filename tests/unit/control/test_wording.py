@@ -1,0 +1,84 @@
+"""What people read."""
+
+import pytest
+
+from tidegate.control import wording
+
+WEB = {"name": "web", "kind": "http", "to": {"host": "localhost", "port": 3000, "tls": None}}
+PG = {"name": "pg", "kind": "tcp", "to": {"host": "localhost", "port": 5432, "tls": None}}
+
+
+def test_an_http_endpoint_shows_both_ends() -> None:
+    event = {"endpoint": "web", "gateway": "http://localhost:8001", "url": "http://web.localhost:8000"}
+    assert wording.arrow(event, WEB) == "http://web.localhost:8000 -> http://localhost:3000"
+
+
+def test_a_gateway_that_tells_no_address_is_named_itself() -> None:
+    event = {"endpoint": "web", "gateway": "http://piko:8001", "url": ""}
+    assert wording.arrow(event, WEB) == "endpoint web at http://piko:8001 -> http://localhost:3000"
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("http://pg.localhost:8000", "tidegate forward 5432 pg"),
+        ("http://pg.localhost:9000", "tidegate forward 5432 pg --connect http://localhost:9000"),
+        ("https://pg.gate.example.com", "tidegate forward 5432 pg --connect https://pg.gate.example.com"),
+        ("", "tidegate forward 5432 pg --connect URL"),
+    ],
+)
+def test_a_tcp_endpoint_shows_the_forward_to_use(url: str, line: str) -> None:
+    assert wording.arrow({"endpoint": "pg", "url": url}, PG) == f"{line} -> tcp://localhost:5432"
+
+
+@pytest.mark.parametrize(
+    ("host", "tls", "shown"),
+    [("::1", None, "http://[::1]:3000"), ("app", {}, "http://app:3000"), ("app", {"ca": "x"}, "https://app:3000")],
+)
+def test_a_local_service_is_written_as_people_do(host: str, tls: dict[str, str] | None, shown: str) -> None:
+    assert wording.target({"kind": "http", "to": {"host": host, "port": 3000, "tls": tls}}) == shown
+
+
+@pytest.mark.parametrize(
+    ("counts", "sentence"),
+    [
+        ({"requests": 3}, "draining 3 requests, Ctrl-C again to stop now"),
+        ({"requests": 1, "streams": 2}, "draining 1 request, Ctrl-C again to stop now"),
+        ({"requests": 0, "streams": 2}, "draining 2 streams, Ctrl-C again to stop now"),
+        ({"requests": 0, "streams": 0}, "draining, Ctrl-C again to stop now"),
+    ],
+)
+def test_draining_says_what_is_waited_for(counts: dict[str, int], sentence: str) -> None:
+    assert wording.draining(counts, interrupted=True, grace=60) == sentence
+
+
+def test_draining_for_a_supervisor_says_how_long() -> None:
+    assert wording.draining({"requests": 3}, interrupted=False, grace=60) == "draining 3 requests, for at most 60 s"
+
+
+def test_loopback_needs_no_warning() -> None:
+    snapshot = {
+        "role": "gateway",
+        "listeners": [
+            {"name": "agents", "kind": "tunnel", "bind": ["127.0.0.1:8001", "[::1]:8001"]},
+            {"name": "web", "kind": "http", "bind": ["0.0.0.0:80"]},
+        ],
+    }
+    assert wording.exposed(snapshot, ["127.0.0.1:8003"]) == []
+
+
+def test_listeners_off_loopback_are_named_with_the_line_that_closes_them() -> None:
+    snapshot = {
+        "role": "gateway",
+        "listeners": [{"name": "agents", "kind": "tunnel", "bind": ["0.0.0.0:8001", "[::]:8001"]}],
+    }
+    tunnel, admin = wording.exposed(snapshot, ["[::]:8003"])
+    assert (tunnel.listener, tunnel.port) == ("agents", 8001)
+    assert 'listeners: {agents: {bind: "127.0.0.1:8001", kind: tunnel}}' in tunnel.sentence
+    assert (admin.listener, admin.port) == ("admin", 8003)
+    assert 'admin: {bind: "127.0.0.1:8003"}' in admin.sentence
+
+
+def test_the_admin_listener_of_an_agent_is_closed_by_its_flag() -> None:
+    (admin,) = wording.exposed({"role": "agent"}, ["192.0.2.1:9000"])
+    assert "--admin 127.0.0.1:9000" in admin.sentence
