@@ -102,26 +102,33 @@ $(TOOLS)/cargo-deny: Makefile
 	cargo install cargo-deny --version $(CARGO_DENY) --locked --root $(BUILD)/tools
 	@touch $@
 
-# The wheel that everybody can install, and the source it is made from.
-$(STAMP)/wheel: $(STAMP)/build $(ENGINE_SOURCES) $(PYTHON_SOURCES) README.md LICENSE
+# The wheel is made from the sdist, so that both are known to work. Its dependencies are those of `make build`; our own
+# crates are forgotten first, because an sdist's files look older than what was built from the checkout.
+RELEASE_TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+$(STAMP)/wheel: $(STAMP)/module $(PYTHON_SOURCES) README.md LICENSE
 	@rm -rf dist
-	@$(BIN)/maturin build --release --locked --strip --sdist --out dist
+	@cargo clean --quiet --release --target-dir '$(RELEASE_TARGET)' -p tidegate-engine -p tidegate-binding
+	@$(BIN)/maturin build --release --locked --sdist --out dist --target-dir '$(RELEASE_TARGET)' \
+	    --config 'profile.release.package.tidegate-binding.strip="debuginfo"'
 	@touch $@
 
 packages:
 	@sh tools/packages.sh tests/packages.txt
 
 go-programs:
+	@command -v go >/dev/null || { echo 'go is missing, for the tests in tests/interop: https://go.dev/dl/' >&2; exit 2; }
 	@mkdir -p $(BUILD)/interop
 	cd tests/interop && go build -o ../../$(BUILD)/interop/ ./...
 
 # npm writes node_modules/.package-lock.json last.
 npm: $(patsubst %package.json,%node_modules/.package-lock.json,$(wildcard tests/system/*/package.json))
 %/node_modules/.package-lock.json: %/package-lock.json
+	@command -v npm >/dev/null || { echo 'npm is missing, for the tests in $*: https://nodejs.org/' >&2; exit 2; }
 	cd $* && npm ci --no-audit --no-fund
 	@touch $@
 
 bench-peers:
 	@sh tools/packages.sh bench/packages.txt
 	@mkdir -p $(BUILD)/bench
-	cd bench/peers && go build -o ../../$(BUILD)/bench/ ./...
+	bench/peers/gopair/build $(BUILD)/bench
+	$(CC) -O2 -o $(BUILD)/bench/responder bench/peers/responder.c
