@@ -111,13 +111,13 @@ def test_many_at_once_do_not_mix(url: str) -> None:
         assert all(pool.map(talk, range(32)))
 
 
-UPGRADE = b"GET /upgrade HTTP/1.1\r\nHost: web.example.com\r\nConnection: Upgrade\r\nUpgrade: chat/1\r\n\r\n"
+UPGRADE = b"GET /upgrade HTTP/1.1\r\nHost: web.example.com\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n"
 
 
 def test_any_protocol_passes_after_101() -> None:
     def switch(exchange: Exchange) -> None:
-        assert exchange.value("upgrade") == "chat/1"
-        exchange.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat/1\r\n\r\nhello")
+        assert exchange.value("upgrade") == "chat"
+        exchange.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\nhello")
         while data := exchange.receive():
             exchange.send(data.upper())
 
@@ -125,7 +125,7 @@ def test_any_protocol_passes_after_101() -> None:
         downstream.send(UPGRADE)
         head = downstream.until(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 ")
-        assert b"upgrade: chat/1" in head.lower()
+        assert b"upgrade: chat" in head.lower()
         assert downstream.take(5) == b"hello"
         downstream.send(b"more")
         assert downstream.take(4) == b"MORE"
@@ -143,7 +143,7 @@ def test_nothing_passes_before_101() -> None:
             seen.append(exchange.receive())
         except TimeoutError:
             seen.append(b"nothing")
-        exchange.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat/1\r\n\r\n")
+        exchange.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n")
 
     with Site(wait) as site, site.connect() as downstream:
         downstream.send(UPGRADE + b"GET /smuggled HTTP/1.1\r\nHost: web.example.com\r\n\r\n")
@@ -166,9 +166,19 @@ def test_an_upgrade_that_is_declined_is_a_plain_answer_and_what_follows_another_
 
 def test_a_101_that_nobody_asked_for_is_an_error() -> None:
     def switch(exchange: Exchange) -> None:
-        exchange.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat/1\r\n\r\n")
+        exchange.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n")
         exchange.socket.shutdown(socket.SHUT_WR)
 
     with Site(switch) as site, site.connect() as downstream:
         downstream.send(b"GET / HTTP/1.1\r\nHost: web.example.com\r\n\r\n")
         assert downstream.answer().status == 502
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "HTTP/2.0", "TLS/1.0", "websocket, h2c"])
+def test_a_protocol_that_would_hide_requests_from_us_is_not_asked_for(protocol: str) -> None:
+    with Site() as site, site.connect() as downstream:
+        fields = f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AAMAAABk\r\n"
+        downstream.send(f"GET / HTTP/1.1\r\nHost: web.example.com\r\n{fields}\r\n".encode())
+        assert downstream.answer().status == 200
+        [exchange] = site.service.requests
+        assert exchange.values("upgrade") == exchange.values("http2-settings") == []
