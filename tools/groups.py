@@ -25,7 +25,7 @@ def existing(*folders: str) -> str:
 
 # Group -> shell commands, run in the root of the checkout. A command of several lines ends with the first that fails.
 GROUPS: dict[str, list[str]] = {
-    "setup": ["make packages lint-requirements npm go-programs"],
+    "setup": ["make --no-print-directory packages lint-requirements npm go-programs"],
     "quick": [
         "cargo fmt --all --check",
         f".venv/bin/ruff check {PYTHON_FOLDERS}",
@@ -37,7 +37,7 @@ GROUPS: dict[str, list[str]] = {
     "system": [f"{PYTEST} -n 2 tests/system"],
     "interop": [f"{PYTEST} -n 2 tests/interop"],
     "fuzz": [f"{PYTHON} tools/fuzz.py --seconds 15"],
-    "dist": ["make dist", f"{PYTEST} tests/dist"],
+    "dist": ["make --no-print-directory dist", f"{PYTEST} tests/dist"],
     "clippy": ["cargo clippy --locked --workspace --all-targets --quiet -- -D warnings"],
     "types": [f"{PYTHON} -m mypy --strict {PYTHON_FOLDERS}"],
     "licences": [".build/tools/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources"],
