@@ -89,7 +89,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f"  {group:<10} {result:<8} {seconds:7.1f} s")
     print(f"  {'together':<10} {'':<8} {sum(row[2] for row in rows):7.1f} s\n")
     counts = [sum(row[1] == result for row in rows) for result in ("passed", "FAILED")]
-    print(f"{counts[0]} passed, {counts[1]} failed")
+    summary = f"{counts[0]} passed, {counts[1]} failed"
+    print(summary, flush=True)
+    (ROOT / ".build").mkdir(exist_ok=True)
+    (ROOT / ".build/summary").write_text(summary + "\n", encoding="utf-8")
     return 1 if counts[1] else 0
 
 
