@@ -1,4 +1,6 @@
-// Command piko-forward carries TCP connections to an endpoint as Piko's forward does: piko-forward [flags] ADDR ENDPOINT.
+// Command piko-forward carries TCP connections to an endpoint as Piko's forward does.
+//
+// piko-forward [flags] ADDR ENDPOINT
 package main
 
 import (
