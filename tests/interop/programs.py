@@ -79,6 +79,10 @@ class PikoServer(GoProgram):
         self.proxy = str(listening["proxy"])
         self.admin = str(listening["admin"])
 
+    def until_offered(self, endpoint: str, tunnels: int = 1) -> None:
+        """Waits until so many tunnels have come for an endpoint since the start."""
+        self.event("agent connected", endpoint=endpoint, nth=tunnels)
+
     def end(self, endpoint: str, how: str) -> int:
         """Ends the sessions of an endpoint and returns how many there were."""
         return int(self._post("/end", endpoint=endpoint, how=how)["ended"])

@@ -63,7 +63,7 @@ def test_500_tcp_connections_run_at_once(gateway: Gateway, service: Service) -> 
         PikoForward(gateway.proxy, "echo") as forward,
     ):
         gateway.until_offered("echo")
-        all_come_back("--tcp", forward.address, "--count", "500", "--bytes", "1000000")
+        all_come_back("--tcp", forward.address, "--count", "500", "--bytes", "200000")
 
 
 @pytest.mark.parametrize("moment", ["leave-head", "leave-request", "leave-upload", "leave-response"])

@@ -12,6 +12,9 @@ import (
 	"time"
 )
 
+// crossing is how long a stream may be on its way when the GoAway is sent.
+const crossing = 200 * time.Millisecond
+
 // Agent serves the streams of a Listener from a local address.
 type Agent struct {
 	listener *Listener
@@ -64,6 +67,8 @@ func (a *Agent) join(stream net.Conn) {
 // Stop takes no new streams, finishes those that run as long as the context allows, then closes.
 func (a *Agent) Stop(ctx context.Context) error {
 	away := a.listener.GoAway()
+	// Streams that crossed the GoAway are still accepted, or they would be acknowledged and then dropped.
+	time.Sleep(crossing)
 	var err error
 	if a.server != nil {
 		err = a.server.Shutdown(ctx)
