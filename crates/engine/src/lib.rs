@@ -7,3 +7,5 @@ pub mod message;
 pub mod http1;
 pub mod route;
 pub mod headers;
+pub mod tls;
+pub mod dial;
