@@ -79,7 +79,7 @@ async fn bytes_come_back_whole_and_both_directions_end() {
     let server = identity("web.test");
     let policy = policy(json!({"ca": server.cert.pem()}));
     let stream = dial(&policy, "web.test", acceptor(&server, None)).await.expect("a handshake");
-    let bytes: Vec<u8> = (0..300_000u32).map(|i| (i * 7 >> 3) as u8).collect();
+    let bytes: Vec<u8> = (0..300_000u32).map(|i| ((i * 7) >> 3) as u8).collect();
     assert_eq!(exchange(stream, bytes.clone()).await.expect("an echo"), bytes);
 }
 
