@@ -228,6 +228,10 @@ impl Io for WithEarly {
     fn reset(&mut self) {
         self.stream.reset();
     }
+
+    fn into_tcp(self: Box<Self>) -> Result<tokio::net::TcpStream, BoxedIo> {
+        Err(self)
+    }
 }
 
 impl AsyncRead for WithEarly {

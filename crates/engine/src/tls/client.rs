@@ -173,6 +173,10 @@ impl Io for ClientStream {
     fn reset(&mut self) {
         self.stream.get_mut().0.reset();
     }
+
+    fn into_tcp(self: Box<Self>) -> Result<tokio::net::TcpStream, BoxedIo> {
+        Err(self)
+    }
 }
 
 impl AsyncRead for ClientStream {
