@@ -41,6 +41,8 @@ pub(super) struct Driver {
     blocked: Option<Instant>,
     wakes: Vec<Waker>,
     peer_leaving: bool,
+    /// Writing has failed; what the peer sent before it closed may still be there to read.
+    unwritable: bool,
     farewell: Option<Farewell>,
 }
 
@@ -84,6 +86,7 @@ impl Driver {
             blocked: None,
             wakes: Vec::new(),
             peer_leaving: false,
+            unwritable: false,
             farewell: None,
         };
         (shared, driver)
@@ -185,10 +188,18 @@ impl Driver {
             if self.outbound.is_empty() && !self.next_message(now) && !self.flushing {
                 break;
             }
+            if self.unwritable {
+                self.outbound.release();
+                continue;
+            }
             let before = self.outbound.len();
             match self.drain(cx) {
                 Poll::Ready(Ok(())) => self.blocked = None,
-                Poll::Ready(Err(error)) => self.end(End::of_io(&error), Farewell::Over),
+                // The end is read, not guessed: answers may stand before it that the peer sent before it closed.
+                Poll::Ready(Err(_)) => {
+                    (self.unwritable, self.flushing) = (true, false);
+                    self.outbound.release();
+                }
                 Poll::Pending => {
                     if self.blocked.is_none() || self.outbound.len() < before {
                         self.blocked = Some(now);

@@ -143,7 +143,7 @@ impl Mux {
         if self.end.is_some() {
             return Err(OpenError::Ended);
         }
-        if self.leaving || self.peer_leaving {
+        if self.peer_leaving {
             return Err(OpenError::GoneAway);
         }
         let id = match u32::try_from(self.next_id) {
@@ -279,7 +279,8 @@ impl Mux {
         }
     }
 
-    /// Sends no more streams our way: GoAway 0.
+    /// Asks the peer to open no more streams: GoAway 0. Ours may still be opened (yamux "Go Away": it is about the
+    /// streams of whoever receives it).
     pub fn go_away(&mut self) {
         if !self.leaving && self.end.is_none() {
             self.leaving = true;
@@ -325,7 +326,7 @@ impl Mux {
 
     /// True while [`Mux::open`] may succeed.
     pub fn is_open(&self) -> bool {
-        self.end.is_none() && !self.leaving && !self.peer_leaving
+        self.end.is_none() && !self.peer_leaving
     }
 
     /// True when the peer has sent GoAway 0.
