@@ -1,5 +1,7 @@
 //! TLS towards a server with certificates of our own making.
 
+#![allow(clippy::disallowed_methods, reason = "an echo in a test may be slow")]
+
 use std::io;
 use std::sync::Arc;
 

@@ -123,6 +123,12 @@ impl Listeners {
             .collect()
     }
 
+    /// Open connections of each listener.
+    pub fn open(&self) -> Vec<(String, usize)> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.iter().map(|one| (one.listener.name.clone(), one.connections.load(Ordering::Relaxed))).collect()
+    }
+
     /// Connections that are open, of all listeners.
     pub fn connections(&self) -> usize {
         self.room.open()

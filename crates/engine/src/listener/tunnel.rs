@@ -174,6 +174,7 @@ async fn serve(
         identity: proxy.anonymous.clone(),
         features: asked.features,
         tunnel,
+        open_timeout: proxy.settings.load().timeouts.connect,
         worker,
         in_flight: AtomicUsize::new(0),
     });

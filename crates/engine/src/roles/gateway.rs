@@ -98,6 +98,10 @@ impl Role for Gateway {
     fn metrics(&self) -> String {
         let mut page = Page::default();
         self.proxy.metrics.render(&mut page);
+        page.family("tidegate_connections", "gauge", "Open connections, by listener.");
+        for (listener, open) in self.listeners.open() {
+            page.value(&[("listener", &listener)], open as f64);
+        }
         page.family("tidegate_sessions", "gauge", "Sessions of agents, by endpoint.");
         for endpoint in self.proxy.registry.all() {
             let labels = [("tenant", &*endpoint.tenant), ("endpoint", &*endpoint.name)];

@@ -165,14 +165,18 @@ impl Driver {
         let outcome = receive(&mut state.mux, self.decoder.as_mut(), self.inbound.chunk_mut(), &mut self.pong, now);
         state.mux.take_wakes(&mut self.wakes);
         let arrived = state.mux.take_arrived();
+        let room = state.mux.take_room();
         let leaving = state.mux.peer_is_leaving() && !self.peer_leaving;
         drop(state);
         self.inbound.release();
         self.wakes.drain(..).for_each(Waker::wake);
         self.shared.notify_arrived(arrived);
+        if room {
+            self.shared.notify_changed();
+        }
         if leaving {
             self.peer_leaving = true;
-            self.shared.notify_leaving();
+            self.shared.notify_changed();
         }
         if let Err((end, farewell)) = outcome {
             self.end(end, farewell);

@@ -74,6 +74,8 @@ pub struct Mux {
     refusals: u32,
     /// Streams of ours that the peer has not acknowledged.
     unacknowledged: usize,
+    /// Somebody waits for an answer to open another.
+    wanted: bool,
     /// What all windows together have grown by.
     grown: u64,
     parser: Parser,
@@ -118,6 +120,7 @@ impl Mux {
             resets: VecDeque::new(),
             refusals: 0,
             unacknowledged: 0,
+            wanted: false,
             grown: 0,
             parser: Parser::default(),
             staged: Buffer::new(),
@@ -151,8 +154,12 @@ impl Mux {
             Ok(id) if id < u32::MAX - 1 => id,
             _ => return Err(OpenError::Busy),
         };
-        if self.unacknowledged >= BACKLOG || self.stats.unread as usize > RECEIVE_BUDGET / 2 {
+        if self.stats.unread as usize > RECEIVE_BUDGET / 2 {
             return Err(OpenError::Busy);
+        }
+        if self.unacknowledged >= BACKLOG {
+            self.wanted = true;
+            return Err(OpenError::Unanswered);
         }
         self.next_id += 2;
         self.unacknowledged += 1;
@@ -322,6 +329,11 @@ impl Mux {
     /// Why the session has ended, once it has.
     pub fn ended(&self) -> Option<&End> {
         self.end.as_ref()
+    }
+
+    /// True once after [`Mux::open`] has failed as unanswered and may succeed again.
+    pub fn take_room(&mut self) -> bool {
+        self.unacknowledged < BACKLOG && std::mem::take(&mut self.wanted)
     }
 
     /// True while [`Mux::open`] may succeed.

@@ -1,5 +1,7 @@
 //! The behaviours themselves.
 
+#![allow(clippy::disallowed_methods, reason = "an echo in a test may be slow")]
+
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
