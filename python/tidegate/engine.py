@@ -17,7 +17,7 @@ from typing import Any
 from tidegate import _engine
 from tidegate.errors import EngineError, ListenError
 
-__all__ = ["Role", "error_codes", "start", "version"]
+__all__ = ["Role", "bind_error", "error_codes", "start", "version"]
 
 version: str = _engine.version
 
@@ -89,6 +89,11 @@ def start(snapshot: bytes) -> Role:
 def error_codes() -> list[tuple[str, int, str, str]]:
     """Every error code: name, HTTP status, message, meaning."""
     return _engine.error_codes()
+
+
+def bind_error(error: OSError, listener: str, address: str) -> ListenError:
+    """The same sentence for a listener that Python binds itself: the admin listener."""
+    return ListenError(_listen_message(str(error), listener, address, error.errno))
 
 
 def _translated(error: Exception) -> EngineError:
