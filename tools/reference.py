@@ -29,6 +29,24 @@ WIDTH = 100
 WAIT_SECONDS = 10.0
 MADE = "This page is made by `tools/reference.py`; `make accept` writes it anew.\n"
 
+ERRORS_INTRO = """\
+An answer that tidegate makes itself is JSON, `{"error": MESSAGE, "detail": MORE}`, and carries the code in the header
+`x-tidegate-error`. The access log (`error`) and `tidegate_errors_total` (`code`) use the same codes. What to do about
+each: [troubleshooting](../how-to/troubleshooting.md).
+"""
+EVENTS_INTRO = """\
+Events go to stderr: a line to read on a terminal, one JSON object a line otherwise (`--log-format`). Every object has
+`time`, `level` and `event`; the fields below come with it where they are known. Secrets are masked.
+"""
+ACCESS_INTRO = """\
+One line for each request or stream that has ended, to stdout (`--access-log stdout|FILE|off`), JSON unless stdout is a
+terminal (`--access-log-format`).
+"""
+METRICS_INTRO = """\
+`GET /metrics` of the admin listener, in Prometheus' text format. Values of labels come from the configuration and from
+accepted agents, never from a request.
+"""
+
 # Event -> who says it, and what it means. An event of the sources that is missing here is an error, and the other way
 # round.
 EVENTS = {
@@ -86,13 +104,7 @@ ACCESS_FIELDS = {
 
 def errors() -> str:
     """The error codes."""
-    text = [
-        f"# Error codes\n\n{MADE}\n"
-        'An answer that tidegate makes itself is JSON, `{"error": MESSAGE, "detail": MORE}`, and carries the code in the\n'
-        "header `x-tidegate-error`. The access log (`error`) and `tidegate_errors_total` (`code`) use the same codes. What\n"
-        "to do about each: [troubleshooting](../how-to/troubleshooting.md).\n\n"
-        "| Code | Status | `error` | Meaning |\n|---|---|---|---|\n"
-    ]
+    text = [f"# Error codes\n\n{MADE}\n{ERRORS_INTRO}\n| Code | Status | `error` | Meaning |\n|---|---|---|---|\n"]
     text += [
         f"| `{code}` | {status} | {message} | {meaning.strip()} |\n"
         for code, status, message, meaning in engine.error_codes()
@@ -106,8 +118,10 @@ def commands() -> str:
     text = [f"# Commands\n\n{MADE}\nWhat `--help` says. Every option as a key of a file: [configuration](config.md).\n"]
     names = cli.context_settings["help_option_names"]
     top = click.Context(cli, info_name="tidegate", terminal_width=WIDTH, help_option_names=names)
-    for context in _contexts(cli, top):
-        text.append(f"\n## {context.command_path}\n\n```text\n{context.command.get_help(context).rstrip()}\n```\n")
+    text += [
+        f"\n## {context.command_path}\n\n```text\n{context.command.get_help(context).rstrip()}\n```\n"
+        for context in _contexts(cli, top)
+    ]
     return "".join(text)
 
 
@@ -128,8 +142,7 @@ def events() -> str:
         raise SystemExit(f"tools/reference.py: EVENTS and the sources differ: {sorted(found.keys() ^ EVENTS.keys())}")
     text = [
         f"# Events and the access log\n\n{MADE}\n"
-        "Events go to stderr: a line to read on a terminal, one JSON object a line otherwise (`--log-format`). Every\n"
-        "object has `time`, `level` and `event`; the fields below come with it where they are known. Secrets are masked.\n\n"
+        f"{EVENTS_INTRO}\n"
         "| Event | Level | Who | Fields | Meaning |\n|---|---|---|---|---|\n"
     ]
     for name, (who, meaning) in EVENTS.items():
@@ -139,10 +152,7 @@ def events() -> str:
     logged = set(re.findall(r'^        "(\w+)": ', _source("crates/engine/src/proxy/access.rs"), re.MULTILINE))
     if logged != ACCESS_FIELDS.keys():
         raise SystemExit(f"tools/reference.py: ACCESS_FIELDS differ: {sorted(logged ^ ACCESS_FIELDS.keys())}")
-    text.append(
-        "\n## Access log\n\nOne line for each request or stream that has ended, to stdout (`--access-log stdout|FILE|off`),\n"
-        "JSON unless stdout is a terminal (`--access-log-format`).\n\n| Field | Meaning |\n|---|---|\n"
-    )
+    text.append(f"\n## Access log\n\n{ACCESS_INTRO}\n| Field | Meaning |\n|---|---|\n")
     text += [f"| `{name}` | {meaning} |\n" for name, meaning in ACCESS_FIELDS.items()]
     return "".join(text)
 
@@ -181,22 +191,21 @@ def metrics() -> str:
     labels: dict[str, dict[str, None]] = {}
     roles: dict[str, list[str]] = {}
     for role, page in _pages().items():
-        for name, help in re.findall(r"# HELP (\S+) (.*)", page):
+        for name, meaning in re.findall(r"# HELP (\S+) (.*)", page):
             kind = re.search(rf"# TYPE {name} (\w+)", page)
-            families[name] = (kind[1] if kind else "", help)
+            families[name] = (kind[1] if kind else "", meaning)
             roles.setdefault(name, []).append(role)
             for inside in re.findall(rf"^{name}(?:_bucket|_sum|_count)?\{{(.*)\}}", page, re.MULTILINE):
                 labels.setdefault(name, {}).update(dict.fromkeys(re.findall(r'(\w+)="', inside)))
     text = [
         f"# Metrics\n\n{MADE}\n"
-        "`GET /metrics` of the admin listener, in Prometheus' text format. Values of labels come from the configuration and\n"
-        "from accepted agents, never from a request.\n\n"
+        f"{METRICS_INTRO}\n"
         "| Metric | Type | Labels | Roles | What it counts |\n|---|---|---|---|---|\n"
     ]
-    for name, (kind, help) in families.items():
+    for name, (word, meaning) in families.items():
         shown = ", ".join(f"`{label}`" for label in labels.get(name, {}) if label != "le")
         who = "all" if len(roles[name]) == 3 else ", ".join(roles[name])
-        text.append(f"| `{name}` | {kind} | {shown} | {who} | {help} |\n")
+        text.append(f"| `{name}` | {word} | {shown} | {who} | {meaning} |\n")
     return "".join(text)
 
 
