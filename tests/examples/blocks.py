@@ -9,7 +9,8 @@ yaml      a file: its first line is a comment with its name. `tidegate`, `agent`
 ini       a systemd unit, named in the same way; the command it starts has to exist with its options.
 text      a drawing, or the words of a program: nothing to run, so no line of it may look like a command.
 
-Anything else, and a block without a language, fails. Running is `terminal`.
+Anything else, and a block without a language, fails. `<!-- examples: another machine -->` between two blocks ends what
+runs. Running is `terminal`.
 """
 
 import re
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+FRESH = "<!-- examples: another machine -->"
 LANGUAGES = ("console", "sh", "yaml", "ini", "text")
 
 # What differs from one run to the next, and what it may be instead.
@@ -60,6 +62,8 @@ def blocks(page: Path) -> Iterator[Block]:
             language = None
         elif language is not None:
             inside.append(line)
+        elif line == FRESH:
+            yield Block(FRESH, "", number)
     assert language is None, f"{page}:{begun}: the block is not closed"
 
 

@@ -5,7 +5,9 @@ A page speaks of the ports that people use. Here each of them stands for a free 
 other way round, in what is printed. What the blocks mean is `blocks`.
 """
 
+import contextlib
 import os
+import pty
 import re
 import signal
 import socket
@@ -19,7 +21,8 @@ from blocks import Command, matches
 
 WAIT_SECONDS = 20.0
 PORTS = (80, 3000, 3001, 5432, 5433, 8000, 8001, 8003, 8004, 8005, 8101, 15432)
-SERVES = re.compile(r"(tidegate (gateway|agent|forward|piko)|python3 -m http\.server)\b")
+SERVES = re.compile(r"(\w+=\S+ )*(tidegate (gateway|agent|forward|piko)|python3 -m http\.server)\b")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PORT = re.compile(r"(?<=[\s:=\"'])(" + "|".join(map(str, PORTS)) + r")(?![\w.])", re.MULTILINE)
 
 # Stands in PATH as `tidegate`: a page that names no port means the default ones.
@@ -41,17 +44,18 @@ class Running:
     """A process and what it has printed, both streams together."""
 
     def __init__(self, words: str, folder: Path, env: dict[str, str]) -> None:
+        # A terminal, because that is what the pages show.
+        self._screen, inside = pty.openpty()
         self.process = subprocess.Popen(
             ["bash", "-c", words],
             cwd=folder,
             env=env,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
+            stdout=inside,
+            stderr=inside,
             start_new_session=True,
         )
+        os.close(inside)
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self._whole = False
@@ -59,11 +63,12 @@ class Running:
         self._reader.start()
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._changed:
-                self.lines.append(line)
-                self._changed.notify_all()
+        # Linux says EIO when the last process has let go of the terminal.
+        with open(self._screen, errors="replace") as screen, contextlib.suppress(OSError):
+            for line in screen:
+                with self._changed:
+                    self.lines.append(_COLOURS.sub("", line))
+                    self._changed.notify_all()
         with self._changed:
             self._whole = True
             self._changed.notify_all()
@@ -101,8 +106,6 @@ class Running:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(WAIT_SECONDS)
         self._reader.join(WAIT_SECONDS)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
 
 
 class Terminal:
@@ -126,9 +129,8 @@ class Terminal:
             "PATH": os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]]),
             "HOME": str(self.folder),
             "PYTHONUNBUFFERED": "1",
-            # As on a terminal.
-            "TIDEGATE_LOG_FORMAT": "text",
-            "TIDEGATE_ACCESS_LOG_FORMAT": "text",
+            "COLUMNS": "120",
+            "TERM": "xterm",
         }
 
     def meant(self, text: str) -> str:
@@ -139,7 +141,8 @@ class Terminal:
         """What was printed, with the ports of the page."""
         for port, free in self._ports.items():
             text = re.sub(rf"\b{free}\b", str(port), text)
-        return text
+        # What a role says about a gateway on its default port.
+        return text.replace(" --connect http://localhost:8000", "")
 
     def write(self, name: str, text: str) -> Path:
         """A file of the page."""
@@ -175,8 +178,8 @@ class Terminal:
 
     def close(self) -> None:
         """Ends everything that still runs, newest first."""
-        for running in reversed(self._running):
-            running.end()
+        while self._running:
+            self._running.pop().end()
 
 
 def _free_ports() -> dict[int, str]:
