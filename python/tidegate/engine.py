@@ -9,6 +9,7 @@ import contextlib
 import errno
 import ipaddress
 import json
+import signal
 import sys
 from collections import deque
 from pathlib import Path
@@ -78,12 +79,22 @@ class Role:
         self._native.stop()
 
 
-def start(snapshot: bytes) -> Role:
-    """Starts what the snapshot describes; its listeners are bound when this returns."""
+def start(snapshot: bytes, level: str = "info") -> Role:
+    """
+    Starts what the snapshot describes; its listeners are bound when this returns.
+
+    `level` is the most verbose one of events that are kept: error, warn, info, debug or trace.
+    """
+    # Threads inherit the mask of whoever starts them: signals are for the main thread alone.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        return Role(_engine.start(snapshot))
+        native = _engine.start(snapshot)
+        native.set_level(level)
+        return Role(native)
     except _engine.EngineError as error:
         raise _translated(error) from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def error_codes() -> list[tuple[str, int, str, str]]:

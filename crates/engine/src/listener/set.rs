@@ -94,6 +94,9 @@ impl Listeners {
         for (listener, bound) in fresh {
             running.push(self.start(listener, bound, &named));
         }
+        let local = running.iter().filter(|one| matches!(one.kind, Kind::Http(_))).flat_map(|one| &one.addresses);
+        let local = local.copied().find(|address| address.ip().is_loopback() || address.ip().is_unspecified());
+        self.tunnels.local_port.store(local.map_or(0, |address| address.port()), Ordering::Relaxed);
         Ok(())
     }
 

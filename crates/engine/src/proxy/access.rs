@@ -196,7 +196,7 @@ fn json_line(record: &Record) -> String {
     let value = json!({
         "time": SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
         "id": format!("{:016x}", record.id),
-        "client": record.client.to_string(),
+        "client": client(record.client),
         "listener": &*record.listener,
         "method": asked.map(|a| &a.method),
         "host": asked.map(|a| &a.host),
@@ -238,6 +238,15 @@ fn text_line(record: &Record) -> String {
     }
     line.push('\n');
     line
+}
+
+/// Who asked: nothing where nobody is known, no port where only an address is.
+fn client(address: SocketAddr) -> String {
+    match (address.ip().is_unspecified(), address.port()) {
+        (true, _) => String::new(),
+        (false, 0) => address.ip().to_string(),
+        (false, _) => address.to_string(),
+    }
 }
 
 fn millis(duration: Duration) -> f64 {

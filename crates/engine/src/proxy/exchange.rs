@@ -33,7 +33,7 @@ pub enum Next {
     /// Ends broken: a part of the answer is missing.
     Reset,
     /// Has switched protocols: raw bytes from here on.
-    Upgraded(Http1, Busy),
+    Upgraded(Box<Http1>, Busy),
     /// Is over: its stream was taken for something else, which has ended.
     Taken,
 }
@@ -199,7 +199,10 @@ impl Exchange<'_> {
         };
         match upstream.open(&info).await {
             Ok(io) => Ok((Http1::new(io, Buffer::new()), false)),
-            Err(error) => Err(Failure { repeatable: error.undelivered, error, stale: false }),
+            Err(error) => {
+                let error = self.site.blame(error);
+                Err(Failure { repeatable: error.undelivered, error, stale: false })
+            }
         }
     }
 
@@ -283,6 +286,8 @@ impl Exchange<'_> {
         headers::to_downstream(self.response, &Return { version: plan.version, keep_alive, framing: towards });
         if let Some(code) = believed {
             self.response.fields.push(b"x-tidegate-error", code.as_bytes());
+            let id = format!("{:016x}", self.record.id);
+            self.response.fields.push(b"x-tidegate-request-id", id.as_bytes());
         }
         down.send_response(self.response, towards);
 
@@ -345,7 +350,7 @@ impl Exchange<'_> {
         headers::to_downstream(self.response, &way);
         down.send_response(self.response, Framing::None);
         match poll_fn(|cx| down.poll_flush(cx)).await {
-            Ok(()) => Next::Upgraded(up.connection, busy),
+            Ok(()) => Next::Upgraded(Box::new(up.connection), busy),
             Err(_) => Next::Reset,
         }
     }

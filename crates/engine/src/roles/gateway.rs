@@ -1,6 +1,7 @@
 //! A gateway: downstreams on one side, agents on the other.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -54,6 +55,7 @@ impl Gateway {
             proxy: proxy.clone(),
             greeting: ArcSwap::from_pointee(greeting(&snapshot)),
             drain: Drain::new(),
+            local_port: AtomicU16::new(0),
         });
 
         // Bound last: nothing is accepted before it can be answered.

@@ -1,0 +1,1 @@
+"""What tests share: programs under control, conditions with deadlines, plain requests."""
