@@ -52,7 +52,8 @@ class Command:
 
 def blocks(page: Path) -> Iterator[Block]:
     """Every code block of a page, in order."""
-    language, begun, inside = None, 0, []
+    language: str | None = None
+    begun, inside = 0, list[str]()
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
         fence = re.fullmatch(r"\s*```\s*(\S*)\s*", line)
         if language is None and fence:

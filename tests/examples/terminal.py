@@ -17,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-from blocks import Command, matches
+from tests.examples.blocks import Command, matches
 
 WAIT_SECONDS = 20.0
 PORTS = (80, 3000, 3001, 5432, 5433, 8000, 8001, 8003, 8004, 8005, 8101, 15432)
@@ -156,7 +156,7 @@ class Terminal:
         assert not serves or (last and command.expected), f"{command.words}: stands last in its block, with its output"
         running = Running(self.meant(command.words), self.folder, self._env)
         self._running.append(running)
-        place, expected = 0, []
+        place, expected = 0, list[str]()
         for line in command.expected:
             if line == "^C":
                 place = running.wait_for(expected, place, self)

@@ -5,20 +5,21 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from blocks import FRESH, LANGUAGES, Block, blocks, commands, matches
 from click.testing import CliRunner
-from terminal import Terminal
 
+from tests.examples.blocks import FRESH, LANGUAGES, Block, blocks, commands, matches
+from tests.examples.terminal import Terminal
 from tidegate.cli.main import cli
 from tidegate.config.load import parse, validate
 from tidegate.config.model import Agent, Forward, Gateway
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-MODELS = {"tidegate": Gateway, "agent": Agent, "forward": Forward}
+MODELS: dict[str, Any] = {"tidegate": Gateway, "agent": Agent, "forward": Forward}
 
 
 @pytest.fixture
