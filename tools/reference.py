@@ -82,8 +82,8 @@ OTHER_FIELDS = {
 
 ACCESS_FIELDS = {
     "time": "When it ended, seconds since 1970.",
-    "id": "The request's id; answers of our own carry it as `x-tidegate-request-id`.",
-    "client": "Address and port of the downstream; `0.0.0.0:0` at an agent, which is not told.",
+    "id": "The request's id; answers made here carry it as `x-tidegate-request-id`.",
+    "client": "Address and port of the downstream; at an agent the address that the gateway names, empty for TCP.",
     "listener": "The listener it came by; at an agent or forward the endpoint.",
     "method": "Null for a raw stream.",
     "host": "As it was sent.",

@@ -52,20 +52,6 @@ def test_a_gateway_arrives_complete() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "url"),
-    [
-        ("", "http://{endpoint}.localhost:8000"),
-        ("listeners: {web: {bind: 'localhost:80'}}", "http://{endpoint}.localhost"),
-        ("listeners: {web: {bind: ':80'}}", None),
-        ("listeners: {web: {bind: '127.0.0.1:0'}}", None),
-        ("public_url: 'https://{endpoint}.gate.example.com'", "https://{endpoint}.gate.example.com"),
-    ],
-)
-def test_agents_are_told_where_their_application_is(text: str, url: str | None) -> None:
-    assert gateway(text)["public_url"] == url
-
-
-@pytest.mark.parametrize(
     ("written", "meant"),
     [("true", "unnamed"), ("false", {"allow": []}), ("{allow: [a, b]}", {"allow": ["a", "b"]})],
 )

@@ -274,8 +274,8 @@ class Gateway(Model):
     admin: Admin = Admin()
     public_url: Annotated[str | None, AfterValidator(lambda v: v and _public_url(v)), Label("URL")] = knob(
         None,
-        "What agents print as their application's address; {endpoint} stands for the name. On loopback "
-        "http://{endpoint}.localhost:PORT by default.",
+        "What agents print as their application's address; {endpoint} stands for the name. "
+        "An agent on the same machine is told http://NAME.localhost:PORT by default.",
         advanced=False,
     )
     node: Annotated[str | None, AfterValidator(lambda v: v and _node_name(v)), Label("NAME")] = knob(

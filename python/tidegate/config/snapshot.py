@@ -72,20 +72,11 @@ def gateway_snapshot(config: Gateway) -> bytes:
             "workers": config.workers or len(os.sched_getaffinity(0)),
             "takeover": config.takeover,
             "listeners": listeners,
-            "public_url": config.public_url or _local_url(config),
+            "public_url": config.public_url,
             **_common(config),
             "tunnel": _tunnel(config.tunnel),
         }
     )
-
-
-def _local_url(config: Gateway) -> str | None:
-    """Where visitors on this machine find an endpoint; none where others may come too, or the port is not known yet."""
-    for listener in config.listeners.values():
-        host, port = bind_parts(listener.bind)
-        if listener.kind == "http" and port != 0 and host in ("127.0.0.1", "::1", "localhost"):
-            return "http://{endpoint}.localhost" + (f":{port}" if port != 80 else "")
-    return None
 
 
 def agent_snapshot(config: Agent, agent_id: str) -> bytes:
