@@ -114,7 +114,7 @@ impl Session {
         }
     }
 
-    /// Whether it is worth calling [`Session::open`]: not ended, and neither side is leaving.
+    /// Whether it is worth calling [`Session::open`]: not ended, and the peer is not leaving.
     pub fn is_open(&self) -> bool {
         self.shared.lock().mux.is_open()
     }
