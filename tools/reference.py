@@ -110,7 +110,17 @@ def errors() -> str:
         for code, status, message, meaning in engine.error_codes()
     ]
     text.append("\nStatus 499 is never sent: it stands in the access log where the downstream left first.\n")
+    reserved = ", ".join(f"`{code}`" for code in _codes_without_use())
+    if reserved:
+        text.append(f"\nReserved, and not answered by this version: {reserved}.\n")
     return "".join(text)
+
+
+def _codes_without_use() -> list[str]:
+    names = re.findall(r'^    (\w+) = "(\w+)", ', _source("crates/engine/src/error.rs"), re.MULTILINE)
+    others = [path for path in (ROOT / "crates/engine/src").rglob("*.rs") if path.name != "error.rs"]
+    text = "\n".join(_source(path) for path in others)
+    return [code for name, code in names if f"Code::{name}" not in text]
 
 
 def commands() -> str:
