@@ -8,6 +8,7 @@ other way round, in what is printed. What the blocks mean is `blocks`.
 import contextlib
 import os
 import pty
+import random
 import re
 import signal
 import socket
@@ -15,12 +16,13 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 from tests.examples.blocks import Command, matches
 
 WAIT_SECONDS = 20.0
-PORTS = (80, 3000, 3001, 5432, 5433, 8000, 8001, 8003, 8004, 8005, 8101, 15432)
+PORTS = (3000, 3001, 5432, 5433, 8000, 8001, 8003, 8004, 8005, 8101, 15432)
 SERVES = re.compile(r"(\w+=\S+ )*(tidegate (gateway|agent|forward|piko)|python3 -m http\.server)\b")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PORT = re.compile(r"(?<=[\s:=\"'])(" + "|".join(map(str, PORTS)) + r")(?![\w.])", re.MULTILINE)
@@ -183,9 +185,18 @@ class Terminal:
 
 
 def _free_ports() -> dict[int, str]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in PORTS]
-    try:
-        return {port: str(one.getsockname()[1]) for port, one in zip(PORTS, sockets, strict=True)}
-    finally:
-        for one in sockets:
-            one.close()
+    """A free port for each of the pages', below those that the system gives to outgoing connections."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    # The test run seeds the usual generator, and each of its workers alike.
+    candidates = random.SystemRandom().sample(range(10_000, max(lowest, 20_000)), k=5_000)
+    free: dict[int, str] = {}
+    with contextlib.ExitStack() as held:
+        for port in PORTS:
+            while port not in free:
+                candidate = candidates.pop()
+                with contextlib.suppress(OSError):
+                    held.enter_context(closing(socket.create_server(("127.0.0.1", candidate))))
+                    if socket.has_dualstack_ipv6():
+                        held.enter_context(closing(socket.create_server(("::1", candidate), family=socket.AF_INET6)))
+                    free[port] = str(candidate)
+    return free
