@@ -33,7 +33,17 @@ func NewHTTPAgent(listener *Listener, local *url.URL) *Agent {
 		},
 		ErrorHandler: proxyError,
 	}
-	return &Agent{listener: listener, server: &http.Server{Handler: proxy}}
+	return &Agent{listener: listener, server: &http.Server{Handler: fullDuplex(proxy)}}
+}
+
+// fullDuplex keeps net/http from closing the request's body when the answer begins. Without it about one upload in a
+// thousand is cut: the transport looks once more at a body that the server has just closed, takes that for an error,
+// and drops the connection from which it reads the answer.
+func fullDuplex(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		next.ServeHTTP(w, r)
+	})
 }
 
 // NewTCPAgent joins every stream with a connection to the address.
