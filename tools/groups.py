@@ -36,6 +36,7 @@ GROUPS: dict[str, list[str]] = {
     "python": [f"{PYTEST} {existing('tests/unit', 'tests/golden', 'tests/contract')}"],
     "system": [f"{PYTEST} -n 2 tests/system"],
     "interop": [f"{PYTEST} -n 2 tests/interop"],
+    "examples": [f"{PYTEST} -n 2 tests/examples"],
     "fuzz": [f"{PYTHON} tools/fuzz.py --seconds 15"],
     "dist": ["make --no-print-directory dist", f"{PYTEST} tests/dist"],
     "clippy": ["cargo clippy --locked --workspace --all-targets --quiet -- -D warnings"],
