@@ -19,7 +19,7 @@ import latency
 import load
 import memory
 import table
-from programs import ROOT, BenchError, Ground, Tools, default_tools
+from programs import ROOT, BenchError, Ground, Tools, default_tools, end_on_sigterm
 from rows import HELP, IDLE_AGENT, IDLE_TUNNEL, PACED, REQUESTS, TRANSFERS, Case, Measured, Series
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -155,6 +155,7 @@ def main(arguments: list[str]) -> int:
     # The last CPU is measured, because the first takes most interrupts; we ourselves stay off it where we can.
     cpus = sorted(os.sched_getaffinity(0), reverse=True)
     os.sched_setaffinity(0, cpus[1:] or cpus)
+    end_on_sigterm()
     bench = Bench(options, tools, cpus)
     try:
         bench.run()
