@@ -1,0 +1,163 @@
+"""How programs leave: they finish what runs, say what they wait for, and go at once when asked twice."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.support.http import ask, request
+from tests.support.process import Program, until
+from tests.support.raw import Raw
+from tests.support.service import Exchange, Service, TcpService
+from tests.support.tidegate import Agent, Forward, Gateway, command
+from tests.system.load import Visitors
+from tests.system.site import Site
+
+
+class Held:
+    """A service whose answers to `/stay` wait for `release`."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.arrived: list[str] = []
+
+    def __call__(self, exchange: Exchange) -> None:
+        exchange.read()
+        if exchange.target.startswith("/stay"):
+            self.arrived.append(exchange.target)
+            self.release.wait(20)
+        exchange.answer("200 OK", b"finished")
+
+    def until_arrived(self, number: int = 1) -> None:
+        """Waits until so many have come."""
+        until(lambda: len(self.arrived) >= number, f"{number} requests have arrived")
+
+
+@contextmanager
+def held() -> Iterator[tuple[Site, Held]]:
+    """A site whose service can be made to wait."""
+    answer = Held()
+    with Site(answer) as site:
+        try:
+            yield site, answer
+        finally:
+            answer.release.set()
+
+
+def test_a_gateway_that_leaves_finishes_a_running_request() -> None:
+    with held() as (site, answer):
+        running = ask(site.proxy, "/stay", endpoint="web")
+        answer.until_arrived()
+
+        site.gateway.signal(signal.SIGTERM)
+        assert site.gateway.event("draining")["requests"] == 1
+        until(lambda: request(site.gateway.admin, "/ready").status == 503, "the gateway is not ready any more")
+        answer.release.set()
+
+        assert running.result(20).text == "finished"
+        assert site.gateway.wait() == 0
+        assert site.gateway.event("stopped")["clean"] is True
+
+
+def test_an_agent_that_leaves_finishes_a_running_request() -> None:
+    with held() as (site, answer):
+        running = ask(site.proxy, "/stay", endpoint="web")
+        answer.until_arrived()
+
+        site.agent.signal(signal.SIGTERM)
+        site.agent.event("draining")
+        until(lambda: request(site.proxy, endpoint="web").status == 502, "nothing new is sent there")
+        answer.release.set()
+
+        assert running.result(20).text == "finished"
+        assert site.agent.wait() == 0
+
+
+def test_an_agent_that_leaves_under_load_loses_nothing() -> None:
+    def answer(exchange: Exchange) -> None:
+        exchange.read()
+        exchange.answer("200 OK", b"x" * 1000)
+
+    with (
+        Service(answer) as service,
+        Gateway() as gateway,
+        Agent(gateway.agents, "http", "web", service.address, connections=2),
+    ):
+        gateway.until_offered("web", 2)
+        with Visitors(lambda: request(gateway.proxy, method="POST", body=b"y" * 100, endpoint="web"), 8) as visitors:
+            for _ in range(2):
+                with Agent(gateway.agents, "http", "web", service.address, connections=2) as leaving:
+                    visitors.until_served(100)
+                    assert leaving.stop() == 0
+            visitors.until_served(50)
+        assert visitors.lost == []
+
+
+def test_a_tcp_stream_is_finished_too() -> None:
+    with TcpService(lambda connection: connection.sendall(connection.recv(5) + connection.recv(5))) as service:
+        with Gateway() as gateway, Agent(gateway.agents, "tcp", "db", service.address) as agent:
+            gateway.until_offered("db")
+            with Forward(gateway.proxy, "db") as forward, Raw(forward.address) as downstream:
+                downstream.send(b"first")
+                until(lambda: gateway.status()["endpoints"][0]["listeners"][0]["streams"], "the stream is open")
+                for program in (agent, gateway, forward):
+                    program.signal(signal.SIGTERM)
+                    program.event("draining")
+                downstream.send(b"later")
+                assert downstream.rest() == b"firstlater"
+            assert [program.wait() for program in (forward, gateway, agent)] == [0, 0, 0]
+
+
+def test_the_grace_period_ends_what_does_not_end_by_itself() -> None:
+    answer = Held()
+    with Site(answer, {"grace_period": 1}) as site:
+        running = ask(site.proxy, "/stay", endpoint="web")
+        answer.until_arrived()
+        site.gateway.signal(signal.SIGTERM)
+        assert site.gateway.wait(10) in (0, 1)
+        answer.release.set()
+        assert running.exception(20) is not None or running.result(20).status != 200
+
+
+def test_ctrl_c_drains_and_says_how_to_stop_now_and_a_second_one_does() -> None:
+    with held() as (site, answer):
+        running = [ask(site.proxy, f"/stay{number}", endpoint="web") for number in range(3)]
+        answer.until_arrived(3)
+
+        with text_agent(site) as agent:
+            others = [ask(site.proxy, "/stay", endpoint="other") for _ in range(3)]
+            answer.until_arrived(6)
+            agent.signal(signal.SIGINT)
+            agent.says("draining 3 requests, Ctrl-C again to stop now")
+            agent.signal(signal.SIGINT)
+            assert agent.wait(5) == 130
+            assert {other.result(20).status for other in others} == {502}
+
+        site.gateway.signal(signal.SIGINT)
+        assert site.gateway.event("draining")["requests"] == 3
+        site.gateway.signal(signal.SIGINT)
+        assert site.gateway.wait(5) == 130
+        assert all(ended.exception(20) or ended.result().status != 200 for ended in running)
+
+
+@contextmanager
+def text_agent(site: Site) -> Iterator[Program]:
+    """An agent of the endpoint `other` with events for people."""
+    words = ["agent", "http", "other", site.service.address, "--connect", f"http://{site.gateway.agents}"]
+    with Program(command(*words, "--log-format", "text"), name="agent") as agent:
+        site.gateway.event("agent connected", endpoint="other")
+        yield agent
+
+
+def test_a_gateway_without_anything_running_leaves_at_once() -> None:
+    with Gateway() as gateway:
+        assert gateway.stop(5) == 0
+
+
+def test_ctrl_c_without_anything_running_is_a_clean_stop() -> None:
+    with Site() as site:
+        for program in (site.agent, site.gateway):
+            program.signal(signal.SIGINT)
+            assert program.wait(5) == 0
