@@ -87,6 +87,10 @@ pub async fn connection(tunnels: Arc<Tunnels>, worker: usize, stream: TcpStream,
         Ok(Err(error)) => return refuse(&mut connection, &error, from).await,
         Err(_) => return,
     };
+    if tunnels.proxy.drain.is_begun() {
+        let leaving = Error::new(Code::Draining, "this gateway is leaving: connect to another");
+        return refuse(&mut connection, &leaving, from).await;
+    }
     let counts = tunnels.proxy.registry.tunnels_by_worker("", &asked.endpoint, tunnels.proxy.workers.len());
     let fewest = (0..counts.len()).min_by_key(|i| (counts[*i], *i != worker)).unwrap_or(worker);
     let (io, early) = connection.take_stream();

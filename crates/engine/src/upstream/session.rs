@@ -60,6 +60,7 @@ impl AgentSession {
         };
         match opened {
             Ok(stream) => Ok(Box::new(stream)),
+            Err(OpenError::Busy) => Err(Error::undelivered(Code::Overload, OpenError::Busy.to_string())),
             Err(error) => Err(Error::undelivered(Code::UpstreamUnreachable, error.to_string())),
         }
     }
