@@ -39,7 +39,7 @@ check: lint-requirements ## the quick tests: no root, no apt, no Go
 	@$(BIN)/python tools/groups.py quick rust python
 
 test: machine ## sets up and runs everything
-	@$(PYTHON) tools/groups.py setup quick rust python system interop fuzz dist
+	@$(PYTHON) tools/groups.py setup quick rust python system interop examples fuzz dist
 
 lint: lint-requirements $(TOOLS)/cargo-deny ## everything that judges the code without running it
 	@$(BIN)/python tools/groups.py --keep-going quick clippy types licences stubs shell go
@@ -50,7 +50,8 @@ bench: test-requirements bench-peers ## the table of docs/benchmarks.md, measure
 soak: test-requirements ## hours of traffic while everything around it breaks
 	@$(BIN)/python bench/soak.py $(ARGS)
 
-accept: test-requirements ## writes the expected outputs of the golden tests anew; review them like code
+accept: test-requirements ## writes reference pages and the outputs of golden tests anew; review them like code
+	@$(BIN)/python tools/reference.py
 	@TIDEGATE_ACCEPT=1 $(BIN)/python -m pytest -q tests/golden
 
 dist: $(STAMP)/wheel ## an sdist and a wheel, in dist/

@@ -40,7 +40,9 @@ def build() -> dict[str, Path]:
     environment = os.environ | {"CARGO_ENCODED_RUSTFLAGS": "\x1f".join(FLAGS)}
     command = ["cargo", "build", "--locked", "--release", "--bins", "--target", host()]
     options = ["--manifest-path", str(FUZZ / "Cargo.toml"), "--message-format", "json-render-diagnostics"]
-    built = subprocess.run([*command, *options], check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    built = subprocess.run([*command, *options], check=False, stdout=subprocess.PIPE, text=True, env=environment)
+    if built.returncode != 0:
+        sys.exit("the fuzz targets could not be built")
     messages = [json.loads(line) for line in built.stdout.splitlines()]
     return {
         message["target"]["name"]: Path(message["executable"])

@@ -25,7 +25,7 @@ def existing(*folders: str) -> str:
 
 # Group -> shell commands, run in the root of the checkout. A command of several lines ends with the first that fails.
 GROUPS: dict[str, list[str]] = {
-    "setup": ["make packages lint-requirements npm go-programs"],
+    "setup": ["make --no-print-directory packages lint-requirements npm go-programs"],
     "quick": [
         "cargo fmt --all --check",
         f".venv/bin/ruff check {PYTHON_FOLDERS}",
@@ -36,8 +36,9 @@ GROUPS: dict[str, list[str]] = {
     "python": [f"{PYTEST} {existing('tests/unit', 'tests/golden', 'tests/contract')}"],
     "system": [f"{PYTEST} -n 2 tests/system"],
     "interop": [f"{PYTEST} -n 2 tests/interop"],
+    "examples": [f"{PYTEST} -n 2 tests/examples"],
     "fuzz": [f"{PYTHON} tools/fuzz.py --seconds 15"],
-    "dist": ["make dist", f"{PYTEST} tests/dist"],
+    "dist": ["make --no-print-directory dist", f"{PYTEST} tests/dist"],
     "clippy": ["cargo clippy --locked --workspace --all-targets --quiet -- -D warnings"],
     "types": [f"{PYTHON} -m mypy --strict {PYTHON_FOLDERS}"],
     "licences": [".build/tools/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources"],
@@ -89,7 +90,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f"  {group:<10} {result:<8} {seconds:7.1f} s")
     print(f"  {'together':<10} {'':<8} {sum(row[2] for row in rows):7.1f} s\n")
     counts = [sum(row[1] == result for row in rows) for result in ("passed", "FAILED")]
-    print(f"{counts[0]} passed, {counts[1]} failed")
+    summary = f"{counts[0]} passed, {counts[1]} failed"
+    print(summary, flush=True)
+    (ROOT / ".build").mkdir(exist_ok=True)
+    (ROOT / ".build/summary").write_text(summary + "\n", encoding="utf-8")
     return 1 if counts[1] else 0
 
 

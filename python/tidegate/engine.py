@@ -9,6 +9,7 @@ import contextlib
 import errno
 import ipaddress
 import json
+import signal
 import sys
 from collections import deque
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 from tidegate import _engine
 from tidegate.errors import EngineError, ListenError
 
-__all__ = ["Role", "error_codes", "start", "version"]
+__all__ = ["Role", "bind_error", "error_codes", "start", "version"]
 
 version: str = _engine.version
 
@@ -78,17 +79,32 @@ class Role:
         self._native.stop()
 
 
-def start(snapshot: bytes) -> Role:
-    """Starts what the snapshot describes; its listeners are bound when this returns."""
+def start(snapshot: bytes, level: str = "info") -> Role:
+    """
+    Starts what the snapshot describes; its listeners are bound when this returns.
+
+    `level` is the most verbose one of events that are kept: error, warn, info, debug or trace.
+    """
+    # Threads inherit the mask of whoever starts them: signals are for the main thread alone.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        return Role(_engine.start(snapshot))
+        native = _engine.start(snapshot)
+        native.set_level(level)
+        return Role(native)
     except _engine.EngineError as error:
         raise _translated(error) from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def error_codes() -> list[tuple[str, int, str, str]]:
     """Every error code: name, HTTP status, message, meaning."""
     return _engine.error_codes()
+
+
+def bind_error(error: OSError, listener: str, address: str) -> ListenError:
+    """The same sentence for a listener that Python binds itself: the admin listener."""
+    return ListenError(_listen_message(str(error), listener, address, error.errno))
 
 
 def _translated(error: Exception) -> EngineError:

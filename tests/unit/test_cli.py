@@ -30,6 +30,12 @@ def test_help_and_version_need_neither_the_model_nor_the_engine() -> None:
     assert "gateway" in ran.stdout
 
 
+def test_without_a_command_the_help_is_shown_as_an_error(tidegate: Tidegate) -> None:
+    ran = tidegate()
+    assert (ran.code, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("Usage: tidegate")
+
+
 def test_the_version_is_the_package_s(tidegate: Tidegate) -> None:
     ran = tidegate("--version")
     assert (ran.code, ran.stdout) == (0, f"tidegate {__version__}\n")

@@ -99,6 +99,11 @@ def test_a_wildcard_holder_is_found_for_a_loopback_address(engine: Any) -> None:
     assert f"PID {os.getpid()}" in str(error)
 
 
+def test_a_listener_that_python_binds_is_told_in_the_same_words(engine: Any) -> None:
+    error = engine.bind_error(OSError(errno.EACCES, "no"), "admin", "127.0.0.1:80")
+    assert str(error).startswith('listener "admin": cannot bind 127.0.0.1:80: permission denied')
+
+
 def test_a_port_that_nobody_visible_holds_is_in_use_by_another_process(engine: Any) -> None:
     error = refuse(engine, "ListenError", "address in use", "web", "127.0.0.1:0", errno.EADDRINUSE)
     assert str(error) == 'listener "web": 127.0.0.1:0 is in use by another process'

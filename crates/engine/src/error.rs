@@ -86,8 +86,6 @@ codes! {
     Overload = "overload", Gateway, 503, "overloaded";
     /// The gateway is leaving.
     Draining = "draining", Gateway, 503, "draining";
-    /// A mistake of ours.
-    Internal = "internal", Gateway, 500, "internal error";
 }
 
 /// An error on the way of a request or stream.

@@ -20,8 +20,6 @@ pub struct Metrics {
     shards: Box<[Mutex<Shard>]>,
     /// Connections accepted since the start.
     pub connections: AtomicU64,
-    /// Connections that are open.
-    pub open_connections: AtomicU64,
     /// Requests and streams that were tried again on another upstream.
     pub retries: AtomicU64,
     /// Sessions of agents that began.
@@ -70,7 +68,6 @@ impl Metrics {
         Metrics {
             shards: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
             connections: AtomicU64::new(0),
-            open_connections: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             sessions: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
@@ -156,7 +153,6 @@ impl Metrics {
         }
         for (name, kind, help, counter) in [
             ("tidegate_connections_total", "counter", "Accepted connections.", &self.connections),
-            ("tidegate_connections", "gauge", "Open connections.", &self.open_connections),
             ("tidegate_requests_in_flight", "gauge", "Requests and streams that run.", &self.in_flight),
             ("tidegate_retries_total", "counter", "Attempts on another upstream.", &self.retries),
             ("tidegate_sessions_total", "counter", "Sessions that began.", &self.sessions),

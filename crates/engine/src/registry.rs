@@ -8,10 +8,12 @@ use hashbrown::HashMap;
 
 use crate::upstream::{AgentSession, Endpoint};
 
+type ByName = HashMap<(Arc<str>, Arc<str>), Arc<Endpoint>>;
+
 /// All endpoints of this node.
 #[derive(Clone, Default)]
 pub struct Registry {
-    endpoints: Arc<RwLock<HashMap<(Arc<str>, Arc<str>), Arc<Endpoint>>>>,
+    endpoints: Arc<RwLock<ByName>>,
 }
 
 #[derive(Hash)]

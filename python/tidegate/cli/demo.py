@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from tidegate.demo.programs import DemoError, Programs
+from tidegate.demo.programs import DemoError, Programs, join
 
 if TYPE_CHECKING:
     from tidegate.demo.walk import Result, Step
@@ -119,18 +119,24 @@ def _show_log(programs: Programs, names: Iterable[str]) -> None:
 
 
 def _stay(programs: Programs) -> None:
-    proxy, admin = programs.proxy, programs.admin
+    proxy, admin, agents = join(programs.proxy), join(programs.admin), join(programs.agents)
+    named = f"http://web.localhost:{programs.proxy[1]}"
     click.echo(f"""
 It stays up until Ctrl-C. Try in another terminal:
-  curl http://web.localhost:{proxy[1]}/
-  curl -H 'x-tidegate-endpoint: web' http://{proxy[0]}:{proxy[1]}/
-  curl -N http://web.localhost:{proxy[1]}/events
-  head -c 64M /dev/urandom | curl -T - http://web.localhost:{proxy[1]}/upload
-  curl -H 'x-tidegate-endpoint: nobody' http://{proxy[0]}:{proxy[1]}/
-  nc {programs.forward[0]} {programs.forward[1]}        # TCP through the forward
-  nc {programs.db[0]} {programs.db[1]}        # TCP through the gateway's listener
-  {_program()} status --url http://{admin[0]}:{admin[1]}
-  {_program()} agent http 3000 --connect http://{programs.agents[0]}:{programs.agents[1]}        # your own service""")
+  curl {named}/
+  curl -H 'x-tidegate-endpoint: web' http://{proxy}/
+  curl -N {named}/events
+  head -c 64M /dev/urandom | curl -T - {named}/upload
+  curl -i -H 'x-tidegate-endpoint: nobody' http://{proxy}/
+  {_program()} status --url http://{admin}
+
+A line of your own, through the forward and through the gateway's TCP listener:
+  nc {programs.forward[0]} {programs.forward[1]}
+  nc {programs.db[0]} {programs.db[1]}
+
+Your own service, say on port 3000:
+  {_program()} agent http mine 3000 --connect http://{agents}
+  curl http://mine.localhost:{programs.proxy[1]}/""")
     try:
         while not any(program.ended for program in programs.running.values()):
             time.sleep(0.2)

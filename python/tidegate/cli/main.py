@@ -71,6 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = cli.main(arguments, prog_name="tidegate", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "tidegate"
         return _tell(f"{_sentence(error.format_message())} (see `{command} --help`)", 2)

@@ -273,7 +273,10 @@ class Gateway(Model):
     listeners: dict[Endpoint, Listener] = Field(default_factory=default_listeners, min_length=1)
     admin: Admin = Admin()
     public_url: Annotated[str | None, AfterValidator(lambda v: v and _public_url(v)), Label("URL")] = knob(
-        None, "What agents print as their application's address; {endpoint} stands for the name.", advanced=False
+        None,
+        "What agents print as their application's address; {endpoint} stands for the name. "
+        "An agent on the same machine is told http://NAME.localhost:PORT by default.",
+        advanced=False,
     )
     node: Annotated[str | None, AfterValidator(lambda v: v and _node_name(v)), Label("NAME")] = knob(
         None, "This gateway's name; by default the host's.", flag="--node-name"

@@ -37,7 +37,7 @@ def run(
     source: str,
     describe: dict[str, Any],
     open_admin: Callable[[Admin], AdminServer],
-    start: Callable[[bytes], Role] = engine.start,
+    start: Callable[[bytes, str], Role] = engine.start,
 ) -> int:
     """
     Runs a role until it ends and returns the exit code.
@@ -48,7 +48,7 @@ def run(
 
     async def main() -> int:
         with closing(open_admin(admin)) if admin is not None else nullcontext() as server:
-            running = Running(start(snapshot), role, json.loads(snapshot), written, grace_period)
+            running = Running(start(snapshot, log.level), role, json.loads(snapshot), written, grace_period)
             with running.signals():
                 running.announce(source, describe, server.addresses if server is not None else [])
                 async with server.serve(running.state) if server is not None else nullcontext():

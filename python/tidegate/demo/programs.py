@@ -15,7 +15,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DemoError", "Program", "Programs"]
+__all__ = ["DemoError", "Program", "Programs", "join"]
 
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0

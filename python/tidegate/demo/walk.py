@@ -75,7 +75,7 @@ def take(step: Step) -> Result:
     try:
         said, ok = step.run(), True
     except (AnswerError, OSError, http.client.HTTPException, WebSocketException, TimeoutError) as problem:
-        said, ok = str(problem) or type(problem).__name__, False
+        said, ok = (getattr(problem, "strerror", None) or str(problem) or type(problem).__name__).lower(), False
     return Result(step, ok, said, time.perf_counter() - begun)
 
 

@@ -86,8 +86,8 @@ class PikoServer(Model):
 
     later: ClassVar[dict[str, str]] = dict.fromkeys(("auth", "tls", "client_cas"), _NARROWS)
 
-    enabled: bool = knob(False, "Whether there is one.")
-    bind_addr: Text = knob(":5000", "Its address.")
+    enabled: bool = knob(False, "Serve metrics over HTTP.")
+    bind_addr: Text = knob(":5000", "Address of that server.")
 
 
 class PikoAccessLog(Model):

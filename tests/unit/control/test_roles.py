@@ -63,7 +63,7 @@ def run(role: FakeRole, snapshot: dict[str, Any], format: str = "json", **option
         log=LogOptions(format=format),
         source="tidegate.yaml",
         describe={"node": "here"},
-        start=lambda _: role,
+        start=lambda _snapshot, _level: role,
         **arguments,
     )
 
@@ -200,7 +200,7 @@ def test_the_admin_listener_is_served_until_the_end(capsys: pytest.CaptureFixtur
 def test_an_engine_that_does_not_start_gives_the_admin_port_back() -> None:
     admin = FakeAdmin()
 
-    def start(_: bytes) -> FakeRole:
+    def start(_: bytes, level: str) -> FakeRole:
         raise EngineError("no")
 
     with pytest.raises(EngineError, match="no"):

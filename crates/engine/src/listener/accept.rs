@@ -41,17 +41,22 @@ impl Room {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Waits until there is room and takes it. `here` counts the places of one listener.
-    async fn take(self: &Arc<Self>, here: &Arc<AtomicUsize>) -> Place {
+    /// Waits until there is room. Each worker may go one connection beyond it.
+    async fn free(&self) {
         loop {
             let freed = self.freed.notified();
-            if self.open.fetch_add(1, Ordering::Relaxed) < self.most.load(Ordering::Relaxed) {
-                here.fetch_add(1, Ordering::Relaxed);
-                return Place(self.clone(), here.clone());
+            if self.open.load(Ordering::Relaxed) < self.most.load(Ordering::Relaxed) {
+                return;
             }
-            self.open.fetch_sub(1, Ordering::Relaxed);
             freed.await;
         }
+    }
+
+    /// Takes a place for a connection; `here` counts those of its listener.
+    fn place(self: &Arc<Self>, here: &Arc<AtomicUsize>) -> Place {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        here.fetch_add(1, Ordering::Relaxed);
+        Place(self.clone(), here.clone())
     }
 }
 
@@ -74,29 +79,27 @@ pub async fn accept(
 ) {
     let mut full = false;
     loop {
-        let place = tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            place = room.take(&here) => place,
+        let next = async {
+            room.free().await;
+            listener.accept().await
         };
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = next => accepted,
         };
         match accepted {
             Ok((stream, from)) => {
                 full = false;
                 // Refused only on a socket that is gone already.
                 let _ = stream.set_nodelay(true);
-                on(stream, from, place);
+                on(stream, from, room.place(&here));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 if !std::mem::replace(&mut full, true) {
                     warn!(listener = %name, %error, "accepting rests");
                 }
-                drop(place);
                 tokio::time::sleep(REST).await;
             }
         }
@@ -105,7 +108,7 @@ pub async fn accept(
         while let Ok((stream, from)) = listener.accept() {
             let ready = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
             if let (Ok(()), Ok(stream)) = (ready, TcpStream::from_std(stream)) {
-                on(stream, from, room.take(&here).await);
+                on(stream, from, room.place(&here));
             }
         }
     }

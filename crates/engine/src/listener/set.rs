@@ -94,6 +94,9 @@ impl Listeners {
         for (listener, bound) in fresh {
             running.push(self.start(listener, bound, &named));
         }
+        let local = running.iter().filter(|one| matches!(one.kind, Kind::Http(_))).flat_map(|one| &one.addresses);
+        let local = local.copied().find(|address| address.ip().is_loopback() || address.ip().is_unspecified());
+        self.tunnels.local_port.store(local.map_or(0, |address| address.port()), Ordering::Relaxed);
         Ok(())
     }
 
@@ -118,6 +121,12 @@ impl Listeners {
                 })
             })
             .collect()
+    }
+
+    /// Open connections of each listener.
+    pub fn open(&self) -> Vec<(String, usize)> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.iter().map(|one| (one.listener.name.clone(), one.connections.load(Ordering::Relaxed))).collect()
     }
 
     /// Connections that are open, of all listeners.

@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -54,6 +54,19 @@ pub struct Tunnels {
     pub greeting: ArcSwap<Greeting>,
     /// Ends the sessions, after the requests on them have ended.
     pub drain: Drain,
+    /// The port of an http listener that `NAME.localhost` reaches; 0 where there is none.
+    pub local_port: AtomicU16,
+}
+
+impl Tunnels {
+    /// Where an endpoint is reached: as the operator says, else on this machine for an agent on this machine.
+    fn url_of(&self, endpoint: &str, greeting: &Greeting, agent: SocketAddr) -> Option<String> {
+        if let Some(url) = &greeting.public_url {
+            return Some(url.replace("{endpoint}", endpoint));
+        }
+        let port = self.local_port.load(Ordering::Relaxed);
+        (port != 0 && agent.ip().to_canonical().is_loopback()).then(|| format!("http://{endpoint}.localhost:{port}"))
+    }
 }
 
 /// Who wants to offer what.
@@ -74,6 +87,10 @@ pub async fn connection(tunnels: Arc<Tunnels>, worker: usize, stream: TcpStream,
         Ok(Err(error)) => return refuse(&mut connection, &error, from).await,
         Err(_) => return,
     };
+    if tunnels.proxy.drain.is_begun() {
+        let leaving = Error::new(Code::Draining, "this gateway is leaving: connect to another");
+        return refuse(&mut connection, &leaving, from).await;
+    }
     let counts = tunnels.proxy.registry.tunnels_by_worker("", &asked.endpoint, tunnels.proxy.workers.len());
     let fewest = (0..counts.len()).min_by_key(|i| (counts[*i], *i != worker)).unwrap_or(worker);
     let (io, early) = connection.take_stream();
@@ -135,7 +152,7 @@ async fn serve(
     asked: Asked,
     greeting: &Greeting,
 ) {
-    let url = greeting.public_url.as_ref().map(|url| url.replace("{endpoint}", &asked.endpoint));
+    let url = tunnels.url_of(&asked.endpoint, greeting, from);
     let welcome = Welcome { node: &greeting.node, version: &greeting.version, url: url.as_deref() };
     let mut io: crate::io::BoxedIo = Box::new(stream);
     let mut out = Buffer::new();
@@ -161,17 +178,18 @@ async fn serve(
         identity: proxy.anonymous.clone(),
         features: asked.features,
         tunnel,
+        open_timeout: proxy.settings.load().timeouts.connect,
         worker,
         in_flight: AtomicUsize::new(0),
     });
     proxy.metrics.sessions.fetch_add(1, Ordering::Relaxed);
+    if let Some(older) = proxy.registry.add(session.clone()) {
+        older.tunnel.end(Ending::Reset);
+    }
     info!(
         tenant = &*session.tenant, endpoint = &*session.endpoint, session = session.id,
         address = %from, transport = "websocket", "agent connected"
     );
-    if let Some(older) = proxy.registry.add(session.clone()) {
-        older.tunnel.end(Ending::Reset);
-    }
     drive(&tunnels, &session, driver).await;
     proxy.registry.remove(&session);
     proxy.forget(session.id);

@@ -196,7 +196,7 @@ fn json_line(record: &Record) -> String {
     let value = json!({
         "time": SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
         "id": format!("{:016x}", record.id),
-        "client": record.client.to_string(),
+        "client": client(record.client),
         "listener": &*record.listener,
         "method": asked.map(|a| &a.method),
         "host": asked.map(|a| &a.host),
@@ -225,19 +225,35 @@ fn text_line(record: &Record) -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() % 86_400;
     let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     // Writing to a String cannot fail.
-    let _ = write!(line, "{h:02}:{m:02}:{s:02}Z {} ", record.endpoint);
+    let _ = write!(line, "{h:02}:{m:02}:{s:02}Z");
+    for word in [&client(record.client), &*record.endpoint].into_iter().filter(|word| !word.is_empty()) {
+        let _ = write!(line, " {word}");
+    }
     match &record.asked {
         Some(asked) => {
-            let _ = write!(line, "{} {} {}", asked.method, asked.path.escape_debug(), record.status);
+            let _ = write!(line, " {} {} {}", asked.method.escape_debug(), asked.path.escape_debug(), record.status);
         }
-        None => line.push_str("stream"),
+        None => line.push_str(" stream"),
     }
     let _ = write!(line, " {:.1}ms {}B in {}B out", millis(record.began.elapsed()), record.bytes_in, record.bytes_out);
     if let Some(error) = &record.error {
-        let _ = write!(line, " ({}: {})", error.code.as_str(), error.detail.escape_debug());
+        let _ = write!(line, " ({}", error.code.as_str());
+        if !error.detail.is_empty() {
+            let _ = write!(line, ": {}", error.detail.escape_debug());
+        }
+        line.push(')');
     }
     line.push('\n');
     line
+}
+
+/// Who asked: nothing where nobody is known, no port where only an address is.
+fn client(address: SocketAddr) -> String {
+    match (address.ip().is_unspecified(), address.port()) {
+        (true, _) => String::new(),
+        (false, 0) => address.ip().to_string(),
+        (false, _) => address.to_string(),
+    }
 }
 
 fn millis(duration: Duration) -> f64 {

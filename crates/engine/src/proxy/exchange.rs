@@ -33,7 +33,7 @@ pub enum Next {
     /// Ends broken: a part of the answer is missing.
     Reset,
     /// Has switched protocols: raw bytes from here on.
-    Upgraded(Http1, Busy),
+    Upgraded(Box<Http1>, Busy),
     /// Is over: its stream was taken for something else, which has ended.
     Taken,
 }
@@ -65,6 +65,8 @@ struct Failure {
     repeatable: bool,
     /// A kept connection had ended meanwhile: the same upstream may be asked, on a new one.
     stale: bool,
+    /// Upstreams that need not be asked any more.
+    tried: Vec<u64>,
 }
 
 /// What is fixed about a request while upstreams are tried.
@@ -120,7 +122,7 @@ impl Exchange<'_> {
                 Ok(up) => return Ok(self.answer(down, up, &plan, &upstream, busy).await),
                 Err(failure) if failure.stale => kept_allowed = false,
                 Err(failure) if failure.repeatable => {
-                    tried.push(upstream.id());
+                    tried.extend(failure.tried);
                     last = failure.error;
                 }
                 Err(failure) => return Err(failure.error),
@@ -156,7 +158,8 @@ impl Exchange<'_> {
             // may be asked again, and not of one that was merely slow.
             let harmless = plan.idempotent && error.code == Code::UpstreamClosed;
             let repeatable = (error.undelivered || harmless) && replay.is_whole();
-            Failure { stale: kept && repeatable && error.code == Code::UpstreamClosed, error, repeatable }
+            let stale = kept && repeatable && error.code == Code::UpstreamClosed;
+            Failure { stale, error, repeatable, tried: vec![upstream.id()] }
         })?;
 
         self.record.answered = Answered::Upstream;
@@ -169,10 +172,12 @@ impl Exchange<'_> {
         };
         // An agent that knows us says when nothing was delivered; then another may still answer.
         let error = Error::undelivered(*code, "said by the agent");
-        let others =
-            || attempt.route.upstreams.pick(self.worker, &[attempt.tried, &[upstream.id()]].concat()).is_some();
+        // Its other tunnels lead to the same service.
+        let same = attempt.route.upstreams.siblings(upstream);
+        let all = [attempt.tried, &same].concat();
+        let others = || attempt.route.upstreams.pick(self.worker, &all).is_some();
         if *code == Code::UpstreamUnreachable && replay.is_whole() && others() {
-            return Err(Failure { error, repeatable: true, stale: false });
+            return Err(Failure { error, repeatable: true, stale: false, tried: same });
         }
         self.record.answered = Answered::Agent;
         self.record.error = Some(error);
@@ -199,7 +204,10 @@ impl Exchange<'_> {
         };
         match upstream.open(&info).await {
             Ok(io) => Ok((Http1::new(io, Buffer::new()), false)),
-            Err(error) => Err(Failure { repeatable: error.undelivered, error, stale: false }),
+            Err(error) => {
+                let error = self.site.blame(error);
+                Err(Failure { repeatable: error.undelivered, error, stale: false, tried: vec![upstream.id()] })
+            }
         }
     }
 
@@ -283,6 +291,8 @@ impl Exchange<'_> {
         headers::to_downstream(self.response, &Return { version: plan.version, keep_alive, framing: towards });
         if let Some(code) = believed {
             self.response.fields.push(b"x-tidegate-error", code.as_bytes());
+            let id = format!("{:016x}", self.record.id);
+            self.response.fields.push(b"x-tidegate-request-id", id.as_bytes());
         }
         down.send_response(self.response, towards);
 
@@ -345,7 +355,7 @@ impl Exchange<'_> {
         headers::to_downstream(self.response, &way);
         down.send_response(self.response, Framing::None);
         match poll_fn(|cx| down.poll_flush(cx)).await {
-            Ok(()) => Next::Upgraded(up.connection, busy),
+            Ok(()) => Next::Upgraded(Box::new(up.connection), busy),
             Err(_) => Next::Reset,
         }
     }

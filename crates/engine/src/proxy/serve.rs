@@ -132,6 +132,7 @@ impl Downstream {
                 return Last::Move(better);
             }
             let mut record = self.record();
+            record.client = self.site.client(&self.request, self.client);
             self.proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
             let next = self.exchange(&settings, route, &mut record).await;
             self.proxy.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -214,7 +215,7 @@ impl Downstream {
             Ok(Next::Reset) => Some(Last::Reset),
             Ok(Next::Taken) => Some(Last::Close),
             Ok(Next::Upgraded(up, busy)) => {
-                stream::relay_upgraded(&mut self.down, up, settings, &mut self.timer, record).await;
+                stream::relay_upgraded(&mut self.down, *up, settings, &mut self.timer, record).await;
                 drop(busy);
                 Some(Last::Close)
             }

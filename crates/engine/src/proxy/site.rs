@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -13,7 +14,7 @@ use super::access::Answered;
 use super::shared::Proxy;
 use crate::error::{Code, Error, Result};
 use crate::identity::Identity;
-use crate::message::RequestHead;
+use crate::message::{Known, RequestHead, tokens};
 use crate::route::{self, Named};
 use crate::snapshot::{DynamicEndpoints, HostHeader};
 use crate::upstream::{Upstream, UpstreamSet};
@@ -93,6 +94,26 @@ impl Site {
         match self {
             Site::Listener(_) => Answered::Gateway,
             Site::Service(_) => Answered::Agent,
+        }
+    }
+
+    /// An error of the way to the upstream, as the far end of the tunnel understands it.
+    pub fn blame(&self, error: Error) -> Error {
+        match self {
+            Site::Listener(_) => error,
+            Site::Service(_) => Error { detail: format!("{} at the agent", error.detail).into(), ..error },
+        }
+    }
+
+    /// Who asks, as far as is known: behind a tunnel only the gateway saw, and says so in the head.
+    pub fn client(&self, head: &RequestHead, peer: SocketAddr) -> SocketAddr {
+        let said = || {
+            let first = tokens(head.fields.get(Known::XForwardedFor)?).next()?;
+            std::str::from_utf8(first).ok()?.parse().ok()
+        };
+        match self {
+            Site::Listener(_) => peer,
+            Site::Service(_) => said().map_or(peer, |ip| SocketAddr::new(ip, 0)),
         }
     }
 

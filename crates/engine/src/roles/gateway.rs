@@ -1,6 +1,7 @@
 //! A gateway: downstreams on one side, agents on the other.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -54,6 +55,7 @@ impl Gateway {
             proxy: proxy.clone(),
             greeting: ArcSwap::from_pointee(greeting(&snapshot)),
             drain: Drain::new(),
+            local_port: AtomicU16::new(0),
         });
 
         // Bound last: nothing is accepted before it can be answered.
@@ -96,6 +98,10 @@ impl Role for Gateway {
     fn metrics(&self) -> String {
         let mut page = Page::default();
         self.proxy.metrics.render(&mut page);
+        page.family("tidegate_connections", "gauge", "Open connections, by listener.");
+        for (listener, open) in self.listeners.open() {
+            page.value(&[("listener", &listener)], open as f64);
+        }
         page.family("tidegate_sessions", "gauge", "Sessions of agents, by endpoint.");
         for endpoint in self.proxy.registry.all() {
             let labels = [("tenant", &*endpoint.tenant), ("endpoint", &*endpoint.name)];

@@ -1,12 +1,206 @@
-use crate::io::BoxedIo;
+//! TLS towards a server: whom we trust, what we show, and the stream that results.
+//!
+//! Dialling is `dial`'s; the caller has the deadline.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::io::{BoxedIo, Io};
 use crate::snapshot::ClientTls;
+
+/// Makes TLS connections under one policy. Cheap to clone; sessions are resumed among clones.
 #[derive(Clone)]
-pub struct Connector;
+pub struct Connector {
+    tls: TlsConnector,
+    server_name: Option<ServerName<'static>>,
+}
+
 impl Connector {
-    pub fn new(_: &ClientTls) -> Result<Self, String> {
-        Ok(Connector)
+    /// Compiles a policy, or says in one sentence what is wrong with it.
+    pub fn new(policy: &ClientTls) -> Result<Connector, String> {
+        let provider = provider();
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| format!("TLS cannot be used: {error}"))?;
+        let builder = if policy.insecure_skip_verify {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        } else {
+            let roots = match &policy.ca {
+                Some(pem) => Arc::new(authorities(pem)?),
+                None => system_authorities()?,
+            };
+            builder.with_root_certificates(roots)
+        };
+        let config = match (&policy.cert, &policy.key) {
+            (Some(cert), Some(key)) => {
+                let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
+                    .map_err(|_| "the client key is no PEM private key".to_owned())?;
+                builder
+                    .with_client_auth_cert(certificates(cert, "the client certificate")?, key)
+                    .map_err(|error| format!("the client certificate and key cannot be used: {error}"))?
+            }
+            (None, None) => builder.with_no_client_auth(),
+            _ => return Err("a client certificate needs its key, and a key its certificate".to_owned()),
+        };
+        let server_name = policy.server_name.as_deref().map(server_name).transpose()?;
+        Ok(Connector { tls: TlsConnector::from(Arc::new(config)), server_name })
     }
-    pub async fn connect(&self, io: BoxedIo, _: &str) -> std::io::Result<BoxedIo> {
-        Ok(io)
+
+    /// Shakes hands over `io`; `host` is the name or address that was dialled.
+    pub async fn connect(&self, io: BoxedIo, host: &str) -> io::Result<BoxedIo> {
+        let name = match &self.server_name {
+            Some(name) => name.clone(),
+            None => server_name(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?,
+        };
+        let stream = self.tls.connect(name, io).await?;
+        Ok(Box::new(ClientStream { stream, unflushed: 0 }))
+    }
+}
+
+/// The one provider; the process-wide default of rustls is never asked for.
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    Arc::clone(PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())))
+}
+
+/// The system's authorities, read once in the life of the process.
+fn system_authorities() -> Result<Arc<RootCertStore>, String> {
+    static AUTHORITIES: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    let roots = AUTHORITIES.get_or_init(|| {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        Arc::new(roots)
+    });
+    if roots.is_empty() {
+        return Err(
+            "the system has no certificate authorities (install ca-certificates, or name a file of your own)".into()
+        );
+    }
+    Ok(Arc::clone(roots))
+}
+
+fn authorities(pem: &str) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem, "the CA file")? {
+        roots
+            .add(certificate)
+            .map_err(|error| format!("the CA file has a certificate that cannot be used: {error}"))?;
+    }
+    Ok(roots)
+}
+
+fn certificates(pem: &str, what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    match certificates {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err(format!("{what} holds no PEM certificate")),
+    }
+}
+
+fn server_name(host: &str) -> Result<ServerName<'static>, String> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let bare = bare.strip_suffix('.').unwrap_or(bare);
+    ServerName::try_from(bare.to_owned()).map_err(|_| format!("{host:?} is no name that a certificate could have"))
+}
+
+/// Accepts whatever certificate is shown, but still wants proof that its key is held.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A TLS connection that we opened.
+struct ClientStream {
+    stream: TlsStream<BoxedIo>,
+    /// Bytes of the write under way that rustls has taken and the connection below has not, else 0.
+    unflushed: usize,
+}
+
+impl Io for ClientStream {
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (io, tls) = self.stream.get_mut();
+        // What has been received already makes no socket readable again.
+        match tls.process_new_packets() {
+            Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => io.poll_read_ready(cx),
+            _ => Poll::Ready(()),
+        }
+    }
+
+    fn reset(&mut self) {
+        self.stream.get_mut().0.reset();
+    }
+
+    fn into_tcp(self: Box<Self>) -> Result<tokio::net::TcpStream, BoxedIo> {
+        Err(self)
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    /// Ready when the bytes are below, not only encrypted: nobody who writes to an [`Io`] flushes it, and a record that
+    /// is left behind would wait for the next write. While this is pending the caller comes back with the same bytes.
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.unflushed == 0 {
+            self.unflushed = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        }
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        Poll::Ready(Ok(std::mem::take(&mut self.unflushed).min(bytes.len())))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -1,1 +1,3 @@
+//! TLS, by rustls with the aws-lc-rs provider.
+
 pub mod client;

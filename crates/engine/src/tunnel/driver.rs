@@ -41,6 +41,8 @@ pub(super) struct Driver {
     blocked: Option<Instant>,
     wakes: Vec<Waker>,
     peer_leaving: bool,
+    /// Writing has failed; what the peer sent before it closed may still be there to read.
+    unwritable: bool,
     farewell: Option<Farewell>,
 }
 
@@ -84,6 +86,7 @@ impl Driver {
             blocked: None,
             wakes: Vec::new(),
             peer_leaving: false,
+            unwritable: false,
             farewell: None,
         };
         (shared, driver)
@@ -100,35 +103,35 @@ impl Driver {
 
     /// Ready when the session has ended.
     fn run(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let now = Instant::now();
-            self.keep_alive(cx, now);
-            let more = self.read(cx, now);
-            let written = self.write(cx, now);
+        let now = Instant::now();
+        self.keep_alive(cx, now);
+        let more = self.read(cx, now);
+        let written = self.write(cx, now);
 
-            let mut state = self.shared.lock();
-            if state.mux.ended().is_some() {
-                let ending = state.ending;
-                drop(state);
-                self.shared.notify_ended();
-                // What the driver itself has met comes first; the handle's wish may be later.
-                self.farewell.get_or_insert(match ending {
-                    Some(Ending::GoAway2) => Farewell::GoAway,
-                    Some(Ending::Close) => Farewell::Close(Some(websocket::NORMAL)),
-                    Some(Ending::Reset) | None => {
-                        self.io.reset();
-                        Farewell::Over
-                    }
-                });
-                return Poll::Ready(());
-            }
-            if more || (written.is_ready() && state.mux.has_work()) {
-                continue;
-            }
-            state.blocked = written.is_pending();
-            state.driver = Some(cx.waker().clone());
+        let mut state = self.shared.lock();
+        if state.mux.ended().is_some() {
+            let ending = state.ending;
+            drop(state);
+            self.shared.notify_ended();
+            // What the driver itself has met comes first; the handle's wish may be later.
+            self.farewell.get_or_insert(match ending {
+                Some(Ending::GoAway2) => Farewell::GoAway,
+                Some(Ending::Close) => Farewell::Close(Some(websocket::NORMAL)),
+                Some(Ending::Reset) | None => {
+                    self.io.reset();
+                    Farewell::Over
+                }
+            });
+            return Poll::Ready(());
+        }
+        if more || (written.is_ready() && state.mux.has_work()) {
+            // The streams have their turn first: what they take now is still in the cache.
+            cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        state.blocked = written.is_pending();
+        state.driver = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Reads and hands over, as much as one turn may; true when there may be more.
@@ -162,14 +165,18 @@ impl Driver {
         let outcome = receive(&mut state.mux, self.decoder.as_mut(), self.inbound.chunk_mut(), &mut self.pong, now);
         state.mux.take_wakes(&mut self.wakes);
         let arrived = state.mux.take_arrived();
+        let room = state.mux.take_room();
         let leaving = state.mux.peer_is_leaving() && !self.peer_leaving;
         drop(state);
         self.inbound.release();
         self.wakes.drain(..).for_each(Waker::wake);
         self.shared.notify_arrived(arrived);
+        if room {
+            self.shared.notify_changed();
+        }
         if leaving {
             self.peer_leaving = true;
-            self.shared.notify_leaving();
+            self.shared.notify_changed();
         }
         if let Err((end, farewell)) = outcome {
             self.end(end, farewell);
@@ -185,10 +192,18 @@ impl Driver {
             if self.outbound.is_empty() && !self.next_message(now) && !self.flushing {
                 break;
             }
+            if self.unwritable {
+                self.outbound.release();
+                continue;
+            }
             let before = self.outbound.len();
             match self.drain(cx) {
                 Poll::Ready(Ok(())) => self.blocked = None,
-                Poll::Ready(Err(error)) => self.end(End::of_io(&error), Farewell::Over),
+                // The end is read, not guessed: answers may stand before it that the peer sent before it closed.
+                Poll::Ready(Err(_)) => {
+                    (self.unwritable, self.flushing) = (true, false);
+                    self.outbound.release();
+                }
                 Poll::Pending => {
                     if self.blocked.is_none() || self.outbound.len() < before {
                         self.blocked = Some(now);

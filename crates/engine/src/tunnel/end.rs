@@ -83,7 +83,9 @@ pub enum OpenError {
     Ended,
     /// One of the two sides is leaving.
     GoneAway,
-    /// Too many streams wait for the peer's answer, too many bytes wait to be read, or no stream id is left.
+    /// Too many streams wait for the peer's answer.
+    Unanswered,
+    /// Too many bytes wait to be read, or no stream id is left.
     Busy,
 }
 
@@ -92,6 +94,7 @@ impl fmt::Display for OpenError {
         f.write_str(match self {
             OpenError::Ended => "the tunnel session has ended",
             OpenError::GoneAway => "the tunnel session is draining",
+            OpenError::Unanswered => "the agent does not answer new streams",
             OpenError::Busy => "the tunnel session is busy",
         })
     }

@@ -37,6 +37,10 @@ pub const RECEIVE_BUDGET: usize = 64 * 1024 * 1024;
 pub const BACKLOG: usize = 256;
 /// Bytes a stream holds that could not be sent yet.
 pub const OUTBOX: usize = 256 * 1024;
+/// Bytes that all streams together hold so, before each may hold only one [`TURN`].
+pub const OUTBOXES: usize = 512 * 1024;
+/// The most that one stream sends before the next has its turn.
+pub const TURN: usize = 32 * 1024;
 
 /// Resets of refused streams that may wait to be sent. A peer has at most [`BACKLOG`] streams unacknowledged.
 const REFUSED: usize = 1024;
@@ -44,6 +48,11 @@ const REFUSED: usize = 1024;
 const REFUSALS: u32 = 16 * 1024;
 /// Resets of our own that may wait to be sent, before a peer that does not read is given up.
 const RESETS: usize = 64 * 1024;
+
+/// Room of a message that is filled by data; what is left to [`BUFFER_SIZE`] is for control frames.
+const DATA_ROOM: usize = BUFFER_SIZE - 4096;
+/// How long a measured round trip is believed.
+const RTT_AGE: Duration = Duration::from_secs(10);
 
 /// One end of a session.
 pub struct Mux {
@@ -65,11 +74,17 @@ pub struct Mux {
     refusals: u32,
     /// Streams of ours that the peer has not acknowledged.
     unacknowledged: usize,
+    /// Somebody waits for an answer to open another.
+    wanted: bool,
     /// What all windows together have grown by.
     grown: u64,
     parser: Parser,
     /// The message that goes out next.
     staged: Buffer,
+    /// The stream that alone has written into it.
+    stager: Option<u32>,
+    /// Bytes in all outboxes.
+    queued: usize,
     pong: Option<u32>,
     ping_due: bool,
     /// The ping on its way: its number and when it left.
@@ -105,9 +120,12 @@ impl Mux {
             resets: VecDeque::new(),
             refusals: 0,
             unacknowledged: 0,
+            wanted: false,
             grown: 0,
             parser: Parser::default(),
             staged: Buffer::new(),
+            stager: None,
+            queued: 0,
             pong: None,
             ping_due: false,
             ping: None,
@@ -128,7 +146,7 @@ impl Mux {
         if self.end.is_some() {
             return Err(OpenError::Ended);
         }
-        if self.leaving || self.peer_leaving {
+        if self.peer_leaving {
             return Err(OpenError::GoneAway);
         }
         let id = match u32::try_from(self.next_id) {
@@ -136,8 +154,12 @@ impl Mux {
             Ok(id) if id < u32::MAX - 1 => id,
             _ => return Err(OpenError::Busy),
         };
-        if self.unacknowledged >= BACKLOG || self.stats.unread as usize > RECEIVE_BUDGET / 2 {
+        if self.stats.unread as usize > RECEIVE_BUDGET / 2 {
             return Err(OpenError::Busy);
+        }
+        if self.unacknowledged >= BACKLOG {
+            self.wanted = true;
+            return Err(OpenError::Unanswered);
         }
         self.next_id += 2;
         self.unacknowledged += 1;
@@ -189,17 +211,31 @@ impl Mux {
         if slot.finishing {
             return Poll::Ready(Err(Fault::Finished));
         }
+        if data.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
         // Where nobody waits for a turn, the bytes go straight into the message.
-        let mut done = 0;
         if slot.outbox.is_empty() && !slot.syn_due && self.ready.is_empty() {
-            done = slot.stage(id, data, self.reserve, &mut self.staged);
+            let first = self.staged.is_empty();
+            let n = slot.stage(id, data, self.reserve, &mut self.staged);
+            if n > 0 {
+                self.stager = Some(id).filter(|_| first || self.stager == Some(id));
+                return Poll::Ready(Ok(n));
+            }
+            // A stream that has filled the message alone waits for the next: cheaper than to copy twice.
+            if self.stager == Some(id) && slot.allowance > 0 {
+                return Poll::Pending;
+            }
         }
-        let n = (data.len() - done).min(OUTBOX - slot.outbox.len());
-        if n > 0 {
-            slot.outbox.push(&data[done..done + n]);
-            slot.queue_data(id, &mut self.ready);
+        let limit = if self.queued < OUTBOXES { OUTBOX } else { TURN };
+        let n = data.len().min(limit.saturating_sub(slot.outbox.len()));
+        if n == 0 {
+            return Poll::Pending;
         }
-        if done + n == 0 && !data.is_empty() { Poll::Pending } else { Poll::Ready(Ok(done + n)) }
+        slot.outbox.push(&data[..n], n);
+        self.queued += n;
+        slot.queue_data(id, &mut self.ready);
+        Poll::Ready(Ok(n))
     }
 
     /// Ends our direction after what was written. Waits until all of that is on its way.
@@ -250,7 +286,8 @@ impl Mux {
         }
     }
 
-    /// Sends no more streams our way: GoAway 0.
+    /// Asks the peer to open no more streams: GoAway 0. Ours may still be opened (yamux "Go Away": it is about the
+    /// streams of whoever receives it).
     pub fn go_away(&mut self) {
         if !self.leaving && self.end.is_none() {
             self.leaving = true;
@@ -281,6 +318,7 @@ impl Mux {
                 slot.fault = Some(if slot.syn_due { Fault::Reset { accepted: false } } else { Fault::SessionEnded });
             }
             slot.outbox.clear();
+            self.queued = 0;
             self.wakes.extend(slot.reader.take());
             self.wakes.extend(slot.writer.take());
             true
@@ -293,9 +331,14 @@ impl Mux {
         self.end.as_ref()
     }
 
+    /// True once after [`Mux::open`] has failed as unanswered and may succeed again.
+    pub fn take_room(&mut self) -> bool {
+        self.unacknowledged < BACKLOG && std::mem::take(&mut self.wanted)
+    }
+
     /// True while [`Mux::open`] may succeed.
     pub fn is_open(&self) -> bool {
-        self.end.is_none() && !self.leaving && !self.peer_leaving
+        self.end.is_none() && !self.peer_leaving
     }
 
     /// True when the peer has sent GoAway 0.
@@ -340,11 +383,10 @@ impl Mux {
     pub fn memory(&self) -> usize {
         let queues = self.backlog.capacity() + self.control.capacity() + self.ready.capacity();
         let resets = self.refused.capacity() + self.resets.capacity();
-        let outboxes: usize = self.streams.values().map(|slot| slot.outbox.len()).sum();
         self.streams.capacity() * size_of::<Slot>()
             + (queues + resets) * size_of::<u32>()
             + self.staged.len()
-            + outboxes
+            + self.queued
             + self.stats.unread as usize
     }
 
@@ -364,6 +406,7 @@ impl Mux {
     fn remove(&mut self, id: u32) {
         let Some(slot) = self.streams.remove(&id) else { return };
         self.stats.unread -= slot.inbox.len() as u64;
+        self.queued -= slot.outbox.len();
         self.closed(&slot);
         self.grown -= u64::from(slot.window - INITIAL_WINDOW);
         if self.streams.is_empty() {
@@ -380,8 +423,3 @@ impl Mux {
         self.unacknowledged -= usize::from(slot.unacknowledged);
     }
 }
-
-/// Room of a message that is filled by data; what is left to [`BUFFER_SIZE`] is for control frames.
-const DATA_ROOM: usize = BUFFER_SIZE - 4096;
-/// How long a measured round trip is believed.
-const RTT_AGE: Duration = Duration::from_secs(10);

@@ -29,7 +29,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// A stream has come, or the session has ended.
     arrived: Notify,
-    /// The peer is leaving, or the session has ended.
+    /// The peer is leaving, has answered where somebody waited for that, or the session has ended.
     changed: Notify,
 }
 
@@ -84,7 +84,7 @@ impl Shared {
         (0..count).for_each(|_| self.arrived.notify_one());
     }
 
-    pub(super) fn notify_leaving(&self) {
+    pub(super) fn notify_changed(&self) {
         self.changed.notify_waiters();
     }
 }
@@ -94,6 +94,17 @@ impl Session {
     pub fn open(&self) -> Result<Stream, OpenError> {
         let id = self.shared.with(|mux| mux.open())?;
         Ok(Stream::new(self.shared.clone(), id))
+    }
+
+    /// The same, after waiting for the peer where too many streams lack its answer. Cancel-safe.
+    pub async fn open_when_answered(&self) -> Result<Stream, OpenError> {
+        loop {
+            let changed = self.shared.changed.notified();
+            match self.open() {
+                Err(OpenError::Unanswered) => changed.await,
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Waits for a stream of the peer; `None` when the session has ended. Cancel-safe.
@@ -114,7 +125,7 @@ impl Session {
         }
     }
 
-    /// Whether it is worth calling [`Session::open`]: not ended, and neither side is leaving.
+    /// Whether it is worth calling [`Session::open`]: not ended, and the peer is not leaving.
     pub fn is_open(&self) -> bool {
         self.shared.lock().mux.is_open()
     }

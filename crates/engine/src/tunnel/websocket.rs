@@ -4,6 +4,8 @@
 //! is ever negotiated. `channel` makes a byte stream of it; reading and answering the upgrade is left to the HTTP side.
 
 mod channel;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::ops::Range;

@@ -32,7 +32,7 @@ impl Upstream {
     /// Opens a stream. An error here is always undelivered.
     pub async fn open(&self, info: &StreamInfo) -> Result<BoxedIo> {
         match self {
-            Upstream::Session(session) => session.open(info),
+            Upstream::Session(session) => session.open(info).await,
             Upstream::Address(address) => address.open().await,
         }
     }

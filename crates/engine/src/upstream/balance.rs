@@ -76,6 +76,17 @@ impl UpstreamSet {
         Some(Upstream::Session(sessions[chosen].clone()))
     }
 
+    /// The ids of every tunnel that leads to the same agent process as `upstream`, itself included.
+    pub fn siblings(&self, upstream: &Upstream) -> Vec<u64> {
+        let (UpstreamSet::Endpoint(endpoint), Upstream::Session(session)) = (self, upstream) else {
+            return vec![upstream.id()];
+        };
+        let same = |other: &AgentSession| {
+            other.id == session.id || session.agent_process().is_some_and(|agent| other.agent_process() == Some(agent))
+        };
+        endpoint.sessions().iter().filter(|other| same(other)).map(|other| other.id).collect()
+    }
+
     /// A worker that drives a tunnel of this set, where `worker` drives none.
     pub fn better_worker(&self, worker: usize) -> Option<usize> {
         let UpstreamSet::Endpoint(endpoint) = self else { return None };

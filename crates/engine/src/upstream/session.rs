@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::error::{Code, Error, Result};
 use crate::identity::Identity;
 use crate::io::BoxedIo;
-use crate::tunnel;
 use crate::tunnel::hello::Features;
+use crate::tunnel::{self, OpenError};
 
 use super::info::StreamInfo;
 
@@ -34,6 +34,8 @@ pub struct AgentSession {
     pub features: Features,
     /// The tunnel that carries it.
     pub tunnel: tunnel::Session,
+    /// How long opening a stream may wait for the agent's answer to others.
+    pub open_timeout: Duration,
     /// The worker whose thread drives it.
     pub worker: usize,
     /// Requests and streams that run on it.
@@ -47,10 +49,18 @@ impl AgentSession {
         Some(agent.split_once('.').map_or(agent, |(process, _)| process))
     }
 
-    /// Opens a stream, at once.
-    pub fn open(&self, _: &StreamInfo) -> Result<BoxedIo> {
-        match self.tunnel.open() {
+    /// Opens a stream: at once, but for an agent that is late with its answers to the last ones.
+    pub async fn open(&self, _: &StreamInfo) -> Result<BoxedIo> {
+        let opened = match self.tunnel.open() {
+            Err(OpenError::Unanswered) => {
+                let opened = tokio::time::timeout(self.open_timeout, self.tunnel.open_when_answered()).await;
+                opened.unwrap_or(Err(OpenError::Unanswered))
+            }
+            opened => opened,
+        };
+        match opened {
             Ok(stream) => Ok(Box::new(stream)),
+            Err(OpenError::Busy) => Err(Error::undelivered(Code::Overload, OpenError::Busy.to_string())),
             Err(error) => Err(Error::undelivered(Code::UpstreamUnreachable, error.to_string())),
         }
     }

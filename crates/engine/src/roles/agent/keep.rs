@@ -65,7 +65,7 @@ pub async fn keep(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) {
         };
         let reason = match opened {
             Ok((io, early, told)) => {
-                (refusals, generation) = (0, generation + 1);
+                refusals = 0;
                 backoff.reset();
                 state.set(Word::Connected, &gateway.url, "", &told.url);
                 info!(
@@ -78,7 +78,10 @@ pub async fn keep(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) {
                     "connected"
                 );
                 match serve(&dialler, &offer, io, early, &told).await {
-                    Left::Replace => continue,
+                    Left::Replace => {
+                        generation += 1;
+                        continue;
+                    }
                     Left::Ended(reason) => reason,
                 }
             }

@@ -179,7 +179,7 @@ impl Mux {
         match self.streams.get_mut(&body.stream) {
             Some(slot) if slot.fault.is_none() && !slot.peer_finished && slot.holder != Holder::Nobody => {
                 slot.credit -= piece.len() as u32;
-                slot.inbox.push(piece);
+                slot.inbox.push(piece, piece.len() + body.left as usize);
                 self.stats.unread += piece.len() as u64;
                 self.wakes.extend(slot.reader.take());
             }
@@ -227,6 +227,7 @@ impl Mux {
         self.unacknowledged -= usize::from(slot.unacknowledged);
         slot.fault = Some(fault(slot));
         slot.unacknowledged = false;
+        self.queued -= slot.outbox.len();
         slot.outbox.clear();
         self.wakes.extend(slot.reader.take());
         self.wakes.extend(slot.writer.take());

@@ -141,7 +141,7 @@ impl Slot {
 
     /// Flags of the next frame, which thereby are sent.
     pub(super) fn take_flags(&mut self) -> u16 {
-        let flags = u16::from(self.syn_due) * SYN | u16::from(self.ack_due) * ACK;
+        let flags = (u16::from(self.syn_due) * SYN) | (u16::from(self.ack_due) * ACK);
         (self.syn_due, self.ack_due) = (false, false);
         flags
     }

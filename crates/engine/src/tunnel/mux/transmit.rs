@@ -3,12 +3,9 @@
 use std::time::Instant;
 
 use super::slot::{Holder, begin};
-use super::{INITIAL_WINDOW, MAX_WINDOW, Mux, OUTBOX, RECEIVE_BUDGET};
+use super::{INITIAL_WINDOW, MAX_WINDOW, Mux, OUTBOX, OUTBOXES, RECEIVE_BUDGET, TURN};
 use crate::io::{BUFFER_SIZE, Buffer};
 use crate::tunnel::frame::{ACK, FIN, HEADER, Header, Kind, RST, SYN};
-
-/// The most that one stream sends before the next has its turn.
-const TURN: usize = 32 * 1024;
 
 impl Mux {
     /// The next message: everything that is ready, control frames first, as far as it fits. Empty when there is nothing.
@@ -20,6 +17,9 @@ impl Mux {
             self.data_frames();
         } else if let Some(code) = self.go_away_due.take() {
             self.push(Header { kind: Kind::GoAway, flags: 0, stream: 0, length: code });
+        }
+        if let Some(slot) = self.stager.take().and_then(|id| self.streams.get_mut(&id)) {
+            self.wakes.extend(slot.writer.take());
         }
         let message = std::mem::take(&mut self.staged);
         self.stats.bytes_out += message.len().saturating_sub(self.reserve) as u64;
@@ -82,9 +82,13 @@ impl Mux {
             if slot.fault.is_some() {
                 continue;
             }
-            if slot.syn_due && slot.stage_outbox(id, TURN, self.reserve, &mut self.staged) > 0 {
-                slot.queue_data(id, &mut self.ready);
-                self.wakes.extend(slot.writer.take());
+            if slot.syn_due {
+                let n = slot.stage_outbox(id, TURN, self.reserve, &mut self.staged);
+                self.queued -= n;
+                if n > 0 {
+                    slot.queue_data(id, &mut self.ready);
+                    self.wakes.extend(slot.writer.take());
+                }
             }
             self.window_frame(id, now);
             self.fin_frame(id);
@@ -145,7 +149,9 @@ impl Mux {
                 continue;
             }
             let n = slot.stage_outbox(id, TURN, self.reserve, &mut self.staged);
-            if slot.outbox.len() <= OUTBOX / 2 && (!slot.finishing || slot.outbox.is_empty()) {
+            self.queued -= n;
+            let limit = if self.queued < OUTBOXES { OUTBOX } else { TURN };
+            if slot.outbox.len() <= limit / 2 && (!slot.finishing || slot.outbox.is_empty()) {
                 self.wakes.extend(slot.writer.take());
             }
             slot.queue_data(id, &mut self.ready);

@@ -24,6 +24,8 @@ pub struct Channel {
     pong: Option<Payload>,
     /// The peer's close frame has come.
     read_closed: bool,
+    /// What was wrong with what the peer sent.
+    broken: Option<&'static str>,
     /// Our close frame has been written, or nothing may be written any more.
     write_closed: bool,
 }
@@ -42,6 +44,7 @@ impl Channel {
             outbound: Buffer::new(),
             pong: None,
             read_closed: false,
+            broken: None,
             write_closed: false,
         }
     }
@@ -49,17 +52,24 @@ impl Channel {
     /// Finds payload in what has been read. Ready when there is some, or when there will be no more.
     fn poll_payload(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.payload == 0 && !self.read_closed {
+            if let Some(reason) = self.broken {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, reason)));
+            }
             if self.inbound.is_empty() && ready!(self.inbound.poll_fill(cx, &mut *self.io))? == 0 {
                 return Poll::Ready(Err(io::Error::new(
                     io::ErrorKind::ConnectionReset,
                     "the websocket ended without a close frame",
                 )));
             }
-            let outcome = self.decoder.next(self.inbound.chunk_mut());
-            let (used, event) = outcome.map_err(|reason| {
-                self.send_close(Some(PROTOCOL_ERROR));
-                io::Error::new(io::ErrorKind::InvalidData, reason)
-            })?;
+            let (used, event) = match self.decoder.next(self.inbound.chunk_mut()) {
+                Ok(found) => found,
+                Err(reason) => {
+                    self.broken = Some(reason);
+                    self.inbound.release();
+                    self.send_close(Some(PROTOCOL_ERROR));
+                    continue;
+                }
+            };
             match event {
                 Some(Event::Data(range)) => {
                     self.payload = range.len();

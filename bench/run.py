@@ -1,0 +1,176 @@
+"""
+Measures tidegate against its peers and its bars, in one run, and prints the tables of docs/benchmarks.md.
+
+Every round measures each case once, in the same order (A B C, A B C, ...), with programs that are started for it. This
+is the command line and the rounds; the cases and bars are in `rows`, what they start in `paths`.
+"""
+
+import argparse
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import cpu
+import latency
+import load
+import memory
+import table
+from programs import ROOT, BenchError, Ground, Tools, default_tools, end_on_sigterm
+from rows import HELP, IDLE_AGENT, IDLE_TUNNEL, PACED, REQUESTS, TRANSFERS, Case, Measured, Series
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+GROUPS = ("requests", "bulk", "latency", "idle")
+WARM_UP_SECONDS = 1
+HELP_RUNS = 10
+
+
+class Bench:
+    """One run: its settings, and what it has measured so far."""
+
+    def __init__(self, options: argparse.Namespace, tools: Tools, cpus: list[int]) -> None:
+        self.options = options
+        self.tools = tools
+        self.cpus = cpus
+        chosen = options.only
+        loads = [*(REQUESTS if "requests" in chosen else ()), *(TRANSFERS if "bulk" in chosen else ())]
+        self.cases = {case: Measured() for case in loads}
+        self.paced = {case: Measured() for case in PACED} if "latency" in chosen else {}
+        self.idle: dict[str, Series] = {}
+
+    def run(self) -> None:
+        """All rounds."""
+        for number in range(1, self.options.rounds + 1):
+            for case, measured in self.cases.items():
+                self._attempt(measured, f"round {number}: {case.name}", partial(self._load, case, measured))
+            for case, measured in self.paced.items():
+                name = f"round {number}: {case.name}, open loop"
+                self._attempt(measured, name, partial(self._pace, case, measured))
+            if "idle" in self.options.only:
+                self._rest(number)
+
+    def heading(self) -> str:
+        """When, where and how it was measured."""
+        options = self.options
+        return (
+            f"{time.strftime('%Y-%m-%d')}, {cpu.model()}, {len(os.sched_getaffinity(0) | set(self.cpus))} CPUs, Linux "
+            f"{platform.release()}. Medians of {options.rounds} rounds of {options.seconds} s, lowest to highest as "
+            f"spread; open loop at {options.rate:,} requests/s; {options.tunnels:,} idle tunnels."
+        )
+
+    def report(self) -> str:
+        """The heading and the tables."""
+        return f"{self.heading()}\n\n{table.everything(self.cases, self.paced, self.idle)}"
+
+    @property
+    def broken(self) -> bool:
+        """Whether some case had errors."""
+        return any(measured.errors for group in (self.cases, self.paced) for measured in group.values())
+
+    def _attempt(self, measured: Measured, name: str, step: Callable[[], str]) -> None:
+        """Runs a step; what goes wrong there is an error of its case, and the run goes on."""
+        try:
+            said = step()
+        except (BenchError, OSError) as error:
+            measured.errors.append(str(error))
+            said = f"ERROR {error}"
+        print(f"{name}: {said}", file=sys.stderr, flush=True)
+
+    def _pins(self, count: int) -> str:
+        if count > len(self.cpus):
+            raise BenchError(f"needs {count} CPUs, and there are {len(self.cpus)}")
+        return ",".join(str(number) for number in self.cpus[:count])
+
+    def _load(self, case: Case, measured: Measured) -> str:
+        pins = self._pins(case.cpus)
+        with Ground(self.tools, pins) as ground:
+            way = case.build(ground)
+            load.check(way.address, case.shape)
+            load.drive(way.address, case.shape, WARM_UP_SECONDS, pins)
+            before = cpu.nanoseconds(program.pid for program in way.proxies)
+            counted = load.drive(way.address, case.shape, self.options.seconds, pins)
+            spent = cpu.nanoseconds(program.pid for program in way.proxies) - before
+        if counted.errors:
+            raise BenchError(counted.errors)
+        measured.cost.values.append(spent / 1000 / counted.requests)
+        measured.rate.values.append(counted.requests / counted.seconds)
+        return f"{measured.cost.values[-1]:.1f} µs, {measured.rate.values[-1]:.0f}/s"
+
+    def _pace(self, case: Case, measured: Measured) -> str:
+        self._pins(2)  # one for the programs, one for the load, which is this process
+        with Ground(self.tools, self._pins(1)) as ground:
+            way = case.build(ground)
+            load.check(way.address, case.shape)
+            latency.measure(way.address, self.options.rate, WARM_UP_SECONDS)
+            seen = latency.measure(way.address, self.options.rate, self.options.seconds)
+        if seen.errors:
+            raise BenchError(seen.errors)
+        for name in ("p50", "p99", "p999", "late"):
+            measured.latency.setdefault(name, Series()).values.append(getattr(seen, name))
+        return f"p50 {seen.p50:.0f} µs, p99 {seen.p99:.0f} µs, p99.9 {seen.p999:.0f} µs"
+
+    def _rest(self, number: int) -> None:
+        pins = self._pins(1)
+        tunnels = self.idle.setdefault(IDLE_TUNNEL, Series()).values
+        tunnels.append(memory.idle_tunnel_kib(self.tools, pins, self.options.tunnels))
+        agents = self.idle.setdefault(IDLE_AGENT, Series()).values
+        agents.append(memory.idle_agent_mib(self.tools, pins))
+        if number == 1:
+            self.idle[HELP] = Series([memory.help_ms(self.tools, pins) for _ in range(HELP_RUNS)])
+        said = f"{tunnels[-1]:.1f} KiB a tunnel, {agents[-1]:.1f} MiB an agent"
+        print(f"round {number}: idle: {said}", file=sys.stderr, flush=True)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(prog="bench/run.py", description="Measures tidegate against peers and bars.")
+    tools = default_tools()
+    parser.add_argument("--rounds", type=int, default=5, help="how often each case is measured (5)")
+    parser.add_argument("--seconds", type=int, default=5, help="length of each measurement (5)")
+    parser.add_argument("--rate", type=int, default=1000, help="requests/s of the open loop (1000)")
+    parser.add_argument("--tunnels", type=int, default=2000, help="idle tunnels (2000)")
+    parser.add_argument("--only", action="append", choices=GROUPS, help="measure only this; may be repeated")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    parser.add_argument("--tidegate", default=tools.tidegate, help="the tidegate to measure")
+    parser.add_argument("--peers", type=Path, default=tools.peers, help="folder of what `make bench-peers` builds")
+    options = parser.parse_args(arguments)
+    if options.write and options.only:
+        parser.error("--write needs all groups: leave --only out")
+    if options.rounds < 1 or options.seconds < 1:
+        parser.error("--rounds and --seconds are 1 or more")
+    options.only = options.only or list(GROUPS)
+    return options
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit code: 0 where every case has a result, 1 where one has errors, 2 where something is missing."""
+    options = parse(arguments)
+    tools = Tools(options.tidegate, options.peers.resolve())
+    if missing := tools.missing("taskset", "wrk", "nginx", "haproxy"):
+        print(f"missing: {', '.join(missing)} (`make bench-peers` installs and builds them)", file=sys.stderr)
+        return 2
+    # The last CPU is measured, because the first takes most interrupts; we ourselves stay off it where we can.
+    cpus = sorted(os.sched_getaffinity(0), reverse=True)
+    os.sched_setaffinity(0, cpus[1:] or cpus)
+    end_on_sigterm()
+    bench = Bench(options, tools, cpus)
+    try:
+        bench.run()
+    except BenchError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(bench.report())
+    if bench.broken:
+        return 1
+    if options.write:
+        table.write(bench.report(), PAGE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The code blocks of README and docs, tried."""

@@ -1,0 +1,1 @@
+"""tidegate against independent implementations of the protocols it speaks."""
