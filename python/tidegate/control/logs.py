@@ -38,7 +38,7 @@ class Log:
         self._least = LEVELS.get(options.level, LEVELS["info"])
 
     def event(self, event: Mapping[str, Any], sentence: str | None = None) -> None:
-        """Writes one event; `sentence` is what a person reads instead of the name and the fields, if it is not empty."""
+        """Writes one event; `sentence` is what a person reads instead of its name and fields, an empty one nothing."""
         level = str(event.get("level", "info"))
         if LEVELS.get(level, LEVELS["info"]) < self._least:
             return
