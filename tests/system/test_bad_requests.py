@@ -221,7 +221,9 @@ def test_a_connection_whose_body_the_service_did_not_read_is_not_used_again() ->
             assert request(site.proxy, f"/{number}", endpoint="web").text == f"/{number}"
         assert site.service.named("smuggled") == []
         [unread] = site.service.named("/unread")
-        assert unread.connection not in {exchange.connection for exchange in site.service.requests if exchange is not unread}
+        assert unread.connection not in {
+            exchange.connection for exchange in site.service.requests if exchange is not unread
+        }
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,14 @@ def tidegate(*words: str, cwd: Path | None = None) -> Ran:
     env = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
     env["HOME"] = "/nonexistent"
     ended = subprocess.run(
-        command(*words), capture_output=True, text=True, timeout=30, cwd=cwd, env=env, stdin=subprocess.DEVNULL, check=False
+        command(*words),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        check=False,
     )
     return Ran(ended.returncode, ended.stdout, ended.stderr)
 

@@ -74,7 +74,13 @@ def test_for_tcp_it_says_the_forward_to_use_and_that_works() -> None:
         with told(gateway, "tcp", "db", service.address) as agent:
             found = until(lambda: re.search(r"tidegate (forward .*) -> tcp://", agent.log), "the forward's line")
             words = found[1].split()
-            assert words == ["forward", str(service.port), "db", "--connect", f"http://localhost:{gateway.proxy.rpartition(':')[2]}"]
+            assert words == [
+                "forward",
+                str(service.port),
+                "db",
+                "--connect",
+                f"http://localhost:{gateway.proxy.rpartition(':')[2]}",
+            ]
             # Its port is the service's own, which is taken on this machine.
             words[1] = "127.0.0.1:0"
             with Program(command(*words, "--log-format", "json"), name="forward") as forward:
@@ -85,6 +91,10 @@ def test_for_tcp_it_says_the_forward_to_use_and_that_works() -> None:
 
 def test_localhost_is_tried_at_both_addresses() -> None:
     for host in ("127.0.0.1", "::1"):
-        with Service(host=host) as service, Gateway() as gateway, told(gateway, "http", "web", str(service.port)) as agent:
+        with (
+            Service(host=host) as service,
+            Gateway() as gateway,
+            told(gateway, "http", "web", str(service.port)) as agent,
+        ):
             agent.says(f" -> http://localhost:{service.port}")
             assert request(gateway.proxy, endpoint="web").status == 200
