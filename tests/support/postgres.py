@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-from contextlib import closing
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.support.process import Program, until
+from tests.support.ports import reserved
+from tests.support.process import Program
 from tests.support.tools import PACKAGES, need, run
 
 USER = "nobody"
@@ -35,6 +35,8 @@ class Postgres:
         self._data = self._folder / "data"
         options = ["--auth=trust", "--username=tide", "--no-sync", "--encoding=UTF8", "--no-locale"]
         run(*self._as_user, self._programs / "initdb", "-D", self._data, *options, cwd=self._folder)
+        self._port = ExitStack()
+        self.address = self._port.enter_context(reserved())
         self._server = self._start()
 
     def __enter__(self) -> Self:
@@ -46,26 +48,16 @@ class Postgres:
         # Fast shutdown; killed, it would leave shared memory behind.
         self._server.signal(signal.SIGINT)
         self._server.wait()
+        self._port.close()
         shutil.rmtree(self._folder)
 
-    @property
-    def address(self) -> str:
-        """`host:port`."""
-        return f"127.0.0.1:{self._port}"
-
     def _start(self) -> Program:
-        # It cannot be told to take any port, so one that was free a moment ago is tried, a few times.
-        for _ in range(5):
-            with closing(socket.create_server(("127.0.0.1", 0))) as free:
-                self._port = int(free.getsockname()[1])
-            options = ["-h", "127.0.0.1", "-p", str(self._port), "-k", str(self._folder), "-c", "fsync=off"]
-            command = [*self._as_user, str(self._programs / "postgres"), "-D", str(self._data), *options]
-            server = Program(command, name="postgres", cwd=self._folder)
-            ready = "database system is ready to accept connections"
-            until(lambda: ready in server.log or not server.running, "postgres is ready")  # noqa: B023
-            if server.running:
-                return server
-        raise AssertionError(f"postgres does not start:\n{server.log}")
+        host, _, port = self.address.rpartition(":")
+        options = ["-h", host, "-p", port, "-k", str(self._folder), "-c", "fsync=off"]
+        command = [*self._as_user, self._programs / "postgres", "-D", self._data, *options]
+        server = Program(command, name="postgres", cwd=self._folder)
+        server.says("database system is ready to accept connections")
+        return server
 
 
 def psql(address: str, statement: str, *, stdin: bytes = b"") -> str:

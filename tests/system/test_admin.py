@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from tests.support.http import Response, request
+from tests.support.ports import reserved
 from tests.support.process import until
 from tests.support.raw import Raw
-from tests.support.service import Service, TcpService
+from tests.support.service import Service
 from tests.support.tidegate import Agent, Forward, Gateway, Tidegate, command
 from tests.system.site import Site
 
@@ -44,9 +45,8 @@ def test_a_gateway_is_healthy_and_ready_without_agents() -> None:
 
 
 def test_an_agent_is_ready_once_every_endpoint_has_a_tunnel() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
     with (
+        reserved() as address,
         Service() as service,
         Agent(address, "http", "web", service.address, "--admin", "127.0.0.1:0", wait=False) as agent,
     ):
@@ -183,14 +183,13 @@ def test_the_status_command_lists_endpoints_in_every_form(site: Site) -> None:
 
 
 def test_the_status_command_says_what_to_do_where_nothing_answers() -> None:
-    with TcpService(lambda connection: None) as taken:
-        nobody = taken.address
-    ended = subprocess.run(
-        command("status", "--url", f"http://{nobody}"), capture_output=True, text=True, timeout=30, check=False
-    )
-    assert ended.returncode == 1
-    assert ended.stderr.count("\n") == 1
-    assert f"nothing answers at http://{nobody}" in ended.stderr
+    with reserved() as nobody:
+        ended = subprocess.run(
+            command("status", "--url", f"http://{nobody}"), capture_output=True, text=True, timeout=30, check=False
+        )
+        assert ended.returncode == 1
+        assert ended.stderr.count("\n") == 1
+        assert f"nothing answers at http://{nobody}" in ended.stderr
 
 
 def test_admin_paths_are_not_on_the_proxy_or_tunnel_port(site: Site) -> None:

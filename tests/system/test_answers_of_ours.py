@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import socket
 import threading
-from contextlib import closing
 
 import pytest
 
+from tests.support.ports import reserved
 from tests.support.service import Exchange
 from tests.support.tidegate import Agent, Gateway
 from tests.support.tools import Curled, curl
@@ -85,17 +85,17 @@ def test_a_service_that_is_too_slow_is_504() -> None:
 
 
 def test_a_service_that_does_not_listen_is_502_that_names_it() -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        port = taken.getsockname()[1]
-    with Gateway() as gateway, Agent(gateway.agents, "http", "web", str(port)) as agent:
-        gateway.until_offered("web")
-        got = curl("-H", "x-tidegate-endpoint: web", f"http://{gateway.proxy}/")
-        warning = agent.event("service unreachable")
+    with reserved() as nobody:
+        port = nobody.rpartition(":")[2]
+        with Gateway() as gateway, Agent(gateway.agents, "http", "web", str(port)) as agent:
+            gateway.until_offered("web")
+            got = curl("-H", "x-tidegate-endpoint: web", f"http://{gateway.proxy}/")
+            warning = agent.event("service unreachable")
 
-    is_ours(got, 502, "upstream_unreachable", "upstream unreachable")
-    assert f"nothing listens on localhost:{port} at the agent".encode() in got.body
-    assert warning["level"] == "warn"
-    assert warning["address"] == f"localhost:{port}"
+        is_ours(got, 502, "upstream_unreachable", "upstream unreachable")
+        assert f"nothing listens on localhost:{port} at the agent".encode() in got.body
+        assert warning["level"] == "warn"
+        assert warning["address"] == f"localhost:{port}"
 
 
 def test_a_service_that_hangs_up_without_an_answer_is_502() -> None:

@@ -8,11 +8,11 @@ import sys
 import time
 
 from tests.support.http import ask, request
+from tests.support.ports import reserved
 from tests.support.process import Program, until
 from tests.support.raw import Raw
 from tests.support.service import Exchange, Service, TcpService
 from tests.support.tidegate import Agent, Gateway
-from tests.support.tools import find
 from tests.system.load import Visitors
 from tests.system.site import Site
 
@@ -86,22 +86,16 @@ def test_an_agent_that_is_stopped_without_a_word_is_found_out_by_pings() -> None
 
 
 def test_agents_come_back_to_a_gateway_that_was_killed() -> None:
-    with (
-        named("a") as service,
-        Gateway() as gateway,
-        Agent(gateway.agents, "http", "web", service.address, connections=2) as agent,
-    ):
-        gateway.until_offered("web", 2)
-        binds = {
-            "proxy": {"bind": gateway.proxy},
-            "agents": {"bind": gateway.agents, "kind": "tunnel"},
-        }
-        gateway.signal(signal.SIGKILL)
-        gateway.wait()
+    with named("a") as service, reserved() as proxy, reserved() as agents:
+        binds = {"proxy": {"bind": proxy}, "agents": {"bind": agents, "kind": "tunnel"}}
+        with Gateway({"listeners": binds}) as gateway:
+            agent = Agent(agents, "http", "web", service.address, connections=2)
+            gateway.until_offered("web", 2)
+        # The end of the block has killed it.
         agent.event("disconnected", nth=4)
-        with Gateway({"listeners": binds}) as again:
+        with agent, Gateway({"listeners": binds}) as again:
             again.until_offered("web", 2)
-            assert request(again.proxy, endpoint="web").text == "a"
+            assert request(proxy, endpoint="web").text == "a"
 
         waits = [event["retry_in"] for event in agent.seen("disconnected") if event["slot"] == 0]
         # 100 ms, doubled each time, give or take the jitter.
@@ -110,9 +104,11 @@ def test_agents_come_back_to_a_gateway_that_was_killed() -> None:
 
 
 def test_an_agent_waits_for_a_gateway_that_is_not_there_yet() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-    with named("a") as service, Agent(address, "http", "web", service.address, wait=False) as agent:
+    with (
+        reserved() as address,
+        named("a") as service,
+        Agent(address, "http", "web", service.address, wait=False) as agent,
+    ):
         first = agent.event("disconnected")
         assert first["gateway"] == f"http://{address}"
         assert first["reason"] == f"nothing listens on {address}"
@@ -123,14 +119,15 @@ def test_an_agent_waits_for_a_gateway_that_is_not_there_yet() -> None:
 
 
 def test_visitors_get_502_while_the_service_is_gone_and_answers_once_it_is_back() -> None:
-    def serve(port: int) -> Program:
-        command = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", str(port)]
-        return Program(command, name="http.server")
+    def serve(port: str) -> Program:
+        command = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", port]
+        program = Program(command, name="http.server")
+        program.says("Serving HTTP")
+        return program
 
-    with serve(0) as service:
-        found = find(service, r"port (\d+)")
-        port = int(found[1])
-        with Gateway() as gateway, Agent(gateway.agents, "http", "web", str(port)) as agent:
+    with reserved() as address, Gateway() as gateway:
+        port = address.rpartition(":")[2]
+        with serve(port) as service, Agent(gateway.agents, "http", "web", port) as agent:
             gateway.until_offered("web")
             assert request(gateway.proxy, endpoint="web").status == 200
 
@@ -140,7 +137,7 @@ def test_visitors_get_502_while_the_service_is_gone_and_answers_once_it_is_back(
             assert (gone.status, gone.json()["error"]) == (502, "upstream unreachable")
 
             with serve(port):
-                until(lambda: request(gateway.proxy, endpoint="web").status == 200, "the service is back")
+                assert request(gateway.proxy, endpoint="web").status == 200
             assert len(agent.seen("connected")) == 1, "the tunnel has nothing to do with it"
 
 

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 from tests.support import access
 from tests.support.http import request
+from tests.support.ports import reserved
 from tests.support.process import until
 from tests.support.relay import Relay
 from tests.support.service import Exchange, Service
@@ -65,9 +66,8 @@ def test_who_has_less_to_do_gets_the_next_request() -> None:
 
 
 def test_a_request_that_was_provably_not_delivered_goes_to_the_next() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        nobody = f"127.0.0.1:{taken.getsockname()[1]}"
     with (
+        reserved() as nobody,
         Named("b") as other,
         Gateway() as gateway,
         Agent(gateway.agents, "http", "web", nobody),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import reserved
 from tests.support.process import Program
 from tests.support.service import Service
 from tests.support.tidegate import Gateway, command
@@ -139,15 +140,14 @@ def test_version_and_help_end_well() -> None:
 
 
 def test_a_gateway_that_is_away_is_one_sentence_and_waited_for() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-    words = ["agent", "http", "web", "3000", "--connect", f"http://{address}", "--log-format", "text"]
-    with Program(command(*words), name="agent") as agent:
-        agent.says(f"a tunnel of endpoint web is down: nothing listens on {address}")
-        agent.signal(signal.SIGINT)
-        assert agent.wait() == 0
-        assert "Traceback" not in agent.log
-        assert agent.log.count("is down") == 1
+    with reserved() as address:
+        words = ["agent", "http", "web", "3000", "--connect", f"http://{address}", "--log-format", "text"]
+        with Program(command(*words), name="agent") as agent:
+            agent.says(f"a tunnel of endpoint web is down: nothing listens on {address}")
+            agent.signal(signal.SIGINT)
+            assert agent.wait() == 0
+            assert "Traceback" not in agent.log
+            assert agent.log.count("is down") == 1
 
 
 def test_what_is_no_tunnel_listener_is_refused_for_good() -> None:

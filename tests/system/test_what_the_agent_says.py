@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.support.http import request
+from tests.support.ports import reserved
 from tests.support.process import Program
 from tests.support.raw import Raw
 from tests.support.service import Service, TcpService
@@ -62,9 +63,7 @@ def test_it_says_one_line_for_each_request() -> None:
 
 
 def test_it_warns_once_where_nothing_listens() -> None:
-    with TcpService(lambda connection: None) as taken:
-        nobody = taken.address
-    with Gateway() as gateway, told(gateway, "http", "web", nobody) as agent:
+    with reserved() as nobody, Gateway() as gateway, told(gateway, "http", "web", nobody) as agent:
         agent.says(f"nothing listens on {nobody}: visitors of web get 502 until something does")
         gateway.until_offered("web", 2)
         assert agent.log.count("nothing listens") == 1
