@@ -92,8 +92,13 @@ struct Attempt<'a> {
 
 impl Exchange<'_> {
     /// Carries a routed request whose head has been read from `down`. An error is one that nothing was answered to yet.
-    pub async fn run(&mut self, down: &mut Http1, head: &mut RequestHead, route: &Route) -> Result<Next, Error> {
-        let framing = framing::request_framing(head).map_err(malformed)?;
+    pub async fn run(
+        &mut self,
+        down: &mut Http1,
+        head: &mut RequestHead,
+        framing: Framing,
+        route: &Route,
+    ) -> Result<Next, Error> {
         let plan = Plan {
             framing,
             version: head.version,
@@ -354,9 +359,9 @@ impl Exchange<'_> {
         let way = Return { version: plan.version, keep_alive: true, framing: Framing::None };
         headers::to_downstream(self.response, &way);
         down.send_response(self.response, Framing::None);
-        match poll_fn(|cx| down.poll_flush(cx)).await {
-            Ok(()) => Next::Upgraded(Box::new(up.connection), busy),
-            Err(_) => Next::Reset,
+        match down.flush_within(self.timer, self.settings.timeouts.idle).await {
+            true => Next::Upgraded(Box::new(up.connection), busy),
+            false => Next::Reset,
         }
     }
 
@@ -369,7 +374,7 @@ impl Exchange<'_> {
         down.send_raw(&super::respond::error(&error, self.record.id, Version::Http11, false, false));
         self.record.error = Some(error);
         // Whether it can still be told or not, the connection ends.
-        let _ = poll_fn(|cx| down.poll_flush(cx)).await;
+        down.flush_within(self.timer, self.settings.timeouts.idle).await;
         Next::Close
     }
 }
