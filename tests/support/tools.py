@@ -59,7 +59,9 @@ class Curled:
 
     def field(self, name: str) -> str | None:
         """A field of the last head; two of one name are an error."""
-        found = [line.partition(":")[2].strip() for line in self.lines[1:] if line.lower().startswith(f"{name.lower()}:")]
+        found = [
+            line.partition(":")[2].strip() for line in self.lines[1:] if line.lower().startswith(f"{name.lower()}:")
+        ]
         assert len(found) < 2, found
         return found[0] if found else None
 

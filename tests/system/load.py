@@ -56,7 +56,9 @@ class Visitors:
     def lost(self) -> list[str]:
         """What went wrong."""
         with self._lock:
-            return self.failures + [str(status) for status, count in self.statuses.items() for _ in range(count) if status != 200]
+            return self.failures + [
+                str(status) for status, count in self.statuses.items() for _ in range(count) if status != 200
+            ]
 
     def _run(self) -> None:
         while not self._stop.is_set():

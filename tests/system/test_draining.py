@@ -107,7 +107,8 @@ def test_a_tcp_stream_is_finished_too() -> None:
                     program.event("draining")
                 downstream.send(b"later")
                 assert downstream.rest() == b"firstlater"
-            assert [program.wait() for program in (forward, gateway, agent)] == [0, 0, 0]
+                downstream.close()
+                assert [program.wait() for program in (forward, gateway, agent)] == [0, 0, 0]
 
 
 def test_the_grace_period_ends_what_does_not_end_by_itself() -> None:

@@ -40,7 +40,9 @@ def test_an_endpoint_is_named_below_localhost_without_a_resolver(site: Site) -> 
 
 
 def test_the_header_wins_over_the_host(site: Site) -> None:
-    assert curl("-H", "x-tidegate-endpoint: web", "-H", "Host: other.example.com", f"http://{site.proxy}/").status == 200
+    assert (
+        curl("-H", "x-tidegate-endpoint: web", "-H", "Host: other.example.com", f"http://{site.proxy}/").status == 200
+    )
 
 
 def test_head_gets_the_length_and_no_body(site: Site) -> None:

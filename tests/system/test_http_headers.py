@@ -98,8 +98,12 @@ def test_our_own_fields_do_not_reach_the_service(site: Site) -> None:
 
 def test_our_own_fields_do_not_reach_the_service_in_trailers(site: Site) -> None:
     with site.connect() as downstream:
-        downstream.send(b"POST /ours-trailers HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n")
-        downstream.send(b"X-Sum: 1\r\nX-Tidegate-Endpoint: b\r\nx-piko-forward: true\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n")
+        downstream.send(
+            b"POST /ours-trailers HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
+        )
+        downstream.send(
+            b"X-Sum: 1\r\nX-Tidegate-Endpoint: b\r\nx-piko-forward: true\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n"
+        )
         got = downstream.answer("POST").json()
 
     assert got["trailers"] == [["X-Sum", "1"]]

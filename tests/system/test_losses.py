@@ -148,8 +148,9 @@ def test_a_kept_connection_that_the_service_has_closed_costs_no_request() -> Non
         exchange.socket.shutdown(socket.SHUT_RDWR)
 
     with Site(answer) as site:
+        # The end may cross with the next request: a GET is sent again, a POST could not be.
         for _ in range(30):
-            assert request(site.proxy, endpoint="web", method="POST", body=b"x").status == 200
+            assert request(site.proxy, endpoint="web").status == 200
 
 
 def test_tcp_streams_of_a_killed_agent_are_reset() -> None:

@@ -73,7 +73,12 @@ def test_a_changed_module_is_announced_over_the_websocket(page: Page) -> None:
     page.get("/main.js")
     page.get("/text.js")
     address = f"ws://{page.host}/?token={token[1]}"
-    options = {"address": at(page.gateway.proxy), "proxy": None, "subprotocols": ["vite-hmr"], "origin": f"http://{page.host}"}
+    options = {
+        "address": at(page.gateway.proxy),
+        "proxy": None,
+        "subprotocols": ["vite-hmr"],
+        "origin": f"http://{page.host}",
+    }
     with connect(address, **options) as browser:  # type: ignore[arg-type]
         assert json.loads(browser.recv(20))["type"] == "connected"
 

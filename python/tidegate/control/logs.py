@@ -38,9 +38,11 @@ class Log:
         self._least = LEVELS.get(options.level, LEVELS["info"])
 
     def event(self, event: Mapping[str, Any], sentence: str | None = None) -> None:
-        """Writes one event; `sentence` is what a person reads instead of the name and the fields."""
+        """Writes one event; `sentence` is what a person reads instead of its name and fields, an empty one nothing."""
         level = str(event.get("level", "info"))
         if LEVELS.get(level, LEVELS["info"]) < self._least:
+            return
+        if self.text and sentence == "":
             return
         line = self._for_a_person(event, level, sentence) if self.text else as_json(event, level)
         try:

@@ -74,7 +74,7 @@ class Running:
         self._log = log
         self._grace = grace
         self._first_signal: int | None = None
-        self._shown: set[str] = set()
+        self._told: dict[str, str] = {}
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[int] = self._loop.create_future()
 
@@ -138,12 +138,9 @@ class Running:
             case "listening":
                 return wording.listening(event)
             case "connected" if event.get("endpoint") in self._offers:
-                sentence = wording.arrow(event, self._offers[event["endpoint"]])
-                # Each of several tunnels of an endpoint says the same; once is enough.
-                if sentence in self._shown:
-                    return None
-                self._shown.add(sentence)
-                return sentence
+                return self._news(event, wording.arrow(event, self._offers[event["endpoint"]]))
+            case "disconnected" if event.get("endpoint") in self._offers:
+                return self._news(event, wording.disconnected(event))
             case "draining":
                 return wording.draining(event, self._first_signal == signal.SIGINT, self._grace)
             case "service unreachable":
@@ -151,6 +148,12 @@ class Running:
             case "refused":
                 return wording.refused(event)
         return None
+
+    def _news(self, event: dict[str, Any], sentence: str) -> str:
+        """The sentence, or none: each of several tunnels of an endpoint says the same, and says it at every attempt."""
+        told = self._told.get(event["endpoint"])
+        self._told[event["endpoint"]] = sentence
+        return "" if told == sentence else sentence
 
     def on_signal(self, number: int) -> None:
         """Drains at the first signal and ends at the second."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["Exposed", "arrow", "draining", "exposed", "service_unreachable", "started"]
+__all__ = ["Exposed", "arrow", "disconnected", "draining", "exposed", "service_unreachable", "started"]
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,21 @@ def service_unreachable(event: Mapping[str, Any]) -> str:
 
 def refused(event: Mapping[str, Any]) -> str:
     """That a gateway does not want an endpoint of ours, for good."""
-    status = f"{event['status']} " if event.get("status") else ""
+    return f"endpoint {event.get('endpoint')} was refused: {_with_gateway(event)} (correct it and start anew)"
+
+
+def disconnected(event: Mapping[str, Any]) -> str:
+    """That an endpoint of ours has one tunnel less than it should, and that it is tried again."""
     return (
-        f"{event.get('gateway')} refused endpoint {event.get('endpoint')}: {status}{event.get('reason')} "
-        "(not tried again: correct it and start anew)"
+        f"a tunnel of endpoint {event.get('endpoint')} is down: {_with_gateway(event)} "
+        "(tried again until it works; `--connect` names the gateway)"
     )
+
+
+def _with_gateway(event: Mapping[str, Any]) -> str:
+    gateway, reason = str(event.get("gateway", "")), str(event.get("reason", ""))
+    address = urlsplit(gateway).netloc or gateway
+    return reason if address in reason else f"{gateway}: {reason}"
 
 
 def exposed(snapshot: Mapping[str, Any], admin_addresses: list[str]) -> list[Exposed]:

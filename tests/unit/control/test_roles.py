@@ -168,6 +168,23 @@ def test_the_address_of_an_application_is_said_once_for_all_its_tunnels(capsys: 
     assert capsys.readouterr().err.count("http://web.localhost:8000 -> http://localhost:3000\n") == 1
 
 
+def test_a_gateway_that_is_away_is_said_once_and_again_when_it_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
+    def away(role: Script) -> None:
+        where = {"endpoint": "web", "gateway": "http://gate:8001"}
+        for slot in (0, 1, 0, 1):
+            role.say("disconnected", **where, slot=slot, reason="nothing listens on gate:8001", retry_in=0.1)
+        for slot in (0, 1):
+            role.say("connected", **where, slot=slot, url="http://web.localhost:8000")
+
+    run(Reports(away, send(signal.SIGTERM)), AGENT, format="text")
+    said = [line for line in capsys.readouterr().err.splitlines() if "web" in line and "configuration" not in line]
+    assert [line.partition(" ")[2] for line in said] == [
+        "a tunnel of endpoint web is down: nothing listens on gate:8001"
+        " (tried again until it works; `--connect` names the gateway)",
+        "http://web.localhost:8000 -> http://localhost:3000",
+    ]
+
+
 def test_strangers_at_a_tunnel_listener_are_warned_of_once(capsys: pytest.CaptureFixture[str]) -> None:
     listener = {"name": "agents", "kind": "tunnel", "bind": ["0.0.0.0:8001"]}
     run(Reports(send(signal.SIGTERM)), {**GATEWAY, "listeners": [listener]})
