@@ -308,6 +308,10 @@ impl Exchange<'_> {
         }
         if up.request_done && reusable && upstream.is_open() && !self.proxy.drain.is_begun() {
             let surplus = self.proxy.pool(self.worker, |pool| pool.put(upstream.id(), up.connection));
+            // It may have begun to leave just now, when what is kept for it had been given up already.
+            if !upstream.is_open() {
+                self.proxy.forget(upstream.id());
+            }
             if let Some(mut surplus) = surplus {
                 // An idle connection is ended in order; that it cannot be ended at once is no concern of anybody.
                 let _ = poll_fn(|cx| Poll::Ready(surplus.poll_shutdown(cx))).await;
