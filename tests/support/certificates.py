@@ -17,7 +17,7 @@ class Authority:
         self._folder = folder
         self.ca = folder / "ca.pem"
         self._key = folder / "ca.key"
-        self._openssl("req", "-x509", *KEY, "-keyout", self._key, "-out", self.ca, "-days", "2", "-subj", f"/CN={name}")
+        self._openssl("req", "-x509", *KEY, "-keyout", self._key, "-out", self.ca, "-subj", f"/CN={name}")
 
     def issue(self, name: str, *alternatives: str, use: str = "serverAuth") -> tuple[Path, Path]:
         """A certificate and its key; `alternatives` are like `DNS:localhost`."""
@@ -26,7 +26,17 @@ class Authority:
         names = ",".join(alternatives) or f"DNS:{name}"
         extensions.write_text(f"subjectAltName={names}\nextendedKeyUsage={use}\nbasicConstraints=CA:FALSE\n")
         self._openssl("req", *KEY, "-keyout", key, "-out", request, "-subj", f"/CN={name}")
-        signing = ["-CA", self.ca, "-CAkey", self._key, "-CAcreateserial", "-days", "2", "-extfile", extensions]
+        signing: list[str | Path] = [
+            "-CA",
+            self.ca,
+            "-CAkey",
+            self._key,
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            extensions,
+        ]
         self._openssl("x509", "-req", "-in", request, "-out", cert, *signing)
         return cert, key
 

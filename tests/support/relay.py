@@ -1,4 +1,4 @@
-"""What may stand between an agent and a gateway: a line that dies in silence, an HTTP proxy, something that ends TLS."""
+"""What may stand between an agent and a gateway: a line that dies in silence, an HTTP proxy, an end of TLS."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Relay(TcpService):
 
 
 class ConnectProxy(TcpService):
-    """An HTTP proxy that knows CONNECT."""
+    """An HTTP proxy that knows CONNECT, and every name as one of this machine."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -44,8 +44,8 @@ class ConnectProxy(TcpService):
         super().__init__(self._connect)
 
     def _connect(self, near: socket.socket) -> None:
-        with near.makefile("rb", buffering=0) as reader:
-            head = read_head(reader).decode()  # type: ignore[arg-type]
+        with near.makefile("rb") as reader:
+            head = read_head(reader).decode()
         if not head:
             return
         self.asked.append(head)
@@ -53,7 +53,7 @@ class ConnectProxy(TcpService):
         if method != "CONNECT":
             near.sendall(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n")
             return
-        with socket.create_connection(at(target)) as far:
+        with socket.create_connection(("127.0.0.1", at(target)[1])) as far:
             near.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             pass_on(near, far, threading.Event())
 

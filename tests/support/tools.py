@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.process import DEADLINE
+from tests.support.process import DEADLINE, Program, until
 
 PACKAGES = "`make test` installs it, see tests/packages.txt"
 
@@ -70,8 +71,16 @@ def curl(*arguments: str, stdin: bytes = b"") -> Curled:
     """Runs curl; no file, proxy or option of the machine has a say."""
     command = [need("curl"), "-q", "--silent", "--noproxy", "*", "--max-time", str(DEADLINE), "--include", *arguments]
     ended = subprocess.run(command, capture_output=True, input=stdin, timeout=2 * DEADLINE, check=False)
-    rest, heads = ended.stdout, []
+    rest = ended.stdout
+    heads: list[str] = []
     while rest.startswith(b"HTTP/") and (not heads or heads[-1].split()[1].startswith("1")):
         head, _, rest = rest.partition(b"\r\n\r\n")
         heads.append(head.decode("latin-1"))
     return Curled(ended.returncode, heads, rest)
+
+
+def find(program: Program, pattern: str) -> re.Match[str]:
+    """Waits until something in the log of a program fits, and returns it."""
+    found = until(lambda: re.search(pattern, program.log), f"{program.name} says {pattern!r}")
+    assert found is not None
+    return found

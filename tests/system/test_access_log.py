@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tests.support import access
 from tests.support.process import until
-from tests.support.service import TcpService, echo
 from tests.support.raw import Raw
+from tests.support.service import TcpService, echo
 from tests.support.tidegate import Agent, Gateway
 from tests.support.tools import curl
 from tests.system.site import Site
@@ -78,15 +78,18 @@ def test_tcp_streams_are_logged_with_their_bytes() -> None:
         connection.sendall(b"goodbye")
 
     config = {"listeners": {"db": {"bind": "127.0.0.1:0", "kind": "tcp", "to": {"endpoint": "db"}}}}
-    with TcpService(answer) as service, Gateway(config) as gateway:
-        with Agent(gateway.agents, "tcp", "db", service.address) as agent:
-            gateway.until_offered("db")
-            with Raw(gateway.address("db")) as downstream:
-                downstream.send(b"hello")
-                assert downstream.rest() == b"goodbye"
-            line = access.line(gateway, listener="db")
-            assert (line["endpoint"], line["bytes_in"], line["bytes_out"]) == ("db", 5, 7)
-            assert access.line(agent, endpoint="db")["bytes_out"] == 7
+    with (
+        TcpService(answer) as service,
+        Gateway(config) as gateway,
+        Agent(gateway.agents, "tcp", "db", service.address) as agent,
+    ):
+        gateway.until_offered("db")
+        with Raw(gateway.address("db")) as downstream:
+            downstream.send(b"hello")
+            assert downstream.rest() == b"goodbye"
+        line = access.line(gateway, listener="db")
+        assert (line["endpoint"], line["bytes_in"], line["bytes_out"]) == ("db", 5, 7)
+        assert access.line(agent, endpoint="db")["bytes_out"] == 7
 
 
 def test_the_log_goes_to_a_file(tmp_path: Path) -> None:

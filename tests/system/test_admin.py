@@ -46,15 +46,17 @@ def test_a_gateway_is_healthy_and_ready_without_agents() -> None:
 def test_an_agent_is_ready_once_every_endpoint_has_a_tunnel() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-    with Service() as service:
-        with Agent(address, "http", "web", service.address, "--admin", "127.0.0.1:0", wait=False) as agent:
-            assert request(admin_of(agent), "/health").status == 200
-            before = request(admin_of(agent), "/ready")
-            assert before.status == 503
-            assert "web" in before.text
-            with Gateway({"listeners": {"agents": {"bind": address, "kind": "tunnel"}}}):
-                until(lambda: request(admin_of(agent), "/ready").status == 200, "the agent is ready")
-            until(lambda: request(admin_of(agent), "/ready").status == 503, "the agent is not ready any more")
+    with (
+        Service() as service,
+        Agent(address, "http", "web", service.address, "--admin", "127.0.0.1:0", wait=False) as agent,
+    ):
+        assert request(admin_of(agent), "/health").status == 200
+        before = request(admin_of(agent), "/ready")
+        assert before.status == 503
+        assert "web" in before.text
+        with Gateway({"listeners": {"agents": {"bind": address, "kind": "tunnel"}}}):
+            until(lambda: request(admin_of(agent), "/ready").status == 200, "the agent is ready")
+        until(lambda: request(admin_of(agent), "/ready").status == 503, "the agent is not ready any more")
 
 
 def test_a_forward_has_an_admin_listener_too() -> None:

@@ -136,6 +136,12 @@ def test_an_answer_with_two_readings_is_502(head: bytes) -> None:
     assert b"abc" not in got.body
 
 
+def is_cut(got: Curled) -> None:
+    """Checks that a downstream cannot take a part for the whole: 502 where there was time for it, else a broken end."""
+    # curl: transfer closed with outstanding read data remaining, or a reset.
+    assert got.status == 502 or (got.status == 200 and got.code in (18, 56)), got
+
+
 def test_a_response_cut_in_the_middle_is_seen_as_cut_by_the_downstream() -> None:
     def cut(exchange: Exchange) -> None:
         exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfive.")
@@ -144,9 +150,7 @@ def test_a_response_cut_in_the_middle_is_seen_as_cut_by_the_downstream() -> None
     with Site(cut) as site:
         got = curl(site.url("/cut"))
 
-    assert (got.status, got.body) == (200, b"five.")
-    # curl: transfer closed with outstanding read data remaining, or a reset.
-    assert got.code in (18, 56)
+    is_cut(got)
 
 
 def test_chunks_cut_in_the_middle_are_seen_as_cut_by_the_downstream() -> None:
@@ -157,4 +161,4 @@ def test_chunks_cut_in_the_middle_are_seen_as_cut_by_the_downstream() -> None:
     with Site(cut) as site:
         got = curl(site.url("/cut"))
 
-    assert got.code in (18, 56)
+    is_cut(got)

@@ -134,7 +134,10 @@ def test_what_a_downstream_does_not_read_stays_with_the_service() -> None:
 def test_what_a_service_does_not_read_stays_with_the_downstream() -> None:
     done = threading.Event()
 
-    with Site(lambda exchange: done.wait(20)) as site, bounded(site.gateway, site.agent), site.connect() as downstream:
+    def wait(exchange: Exchange) -> None:
+        done.wait(20)
+
+    with Site(wait) as site, bounded(site.gateway, site.agent), site.connect() as downstream:
         length = b"Content-Length: %d" % (BLOCK * GIBIBYTE)
         downstream.send(b"PUT / HTTP/1.1\r\nHost: web.example.com\r\n" + length + b"\r\n\r\n")
         blocks = push(downstream.socket)

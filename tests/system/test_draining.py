@@ -96,19 +96,22 @@ def test_an_agent_that_leaves_under_load_loses_nothing() -> None:
 
 
 def test_a_tcp_stream_is_finished_too() -> None:
-    with TcpService(lambda connection: connection.sendall(connection.recv(5) + connection.recv(5))) as service:
-        with Gateway() as gateway, Agent(gateway.agents, "tcp", "db", service.address) as agent:
-            gateway.until_offered("db")
-            with Forward(gateway.proxy, "db") as forward, Raw(forward.address) as downstream:
-                downstream.send(b"first")
-                until(lambda: gateway.status()["endpoints"][0]["listeners"][0]["streams"], "the stream is open")
-                for program in (agent, gateway, forward):
-                    program.signal(signal.SIGTERM)
-                    program.event("draining")
-                downstream.send(b"later")
-                assert downstream.rest() == b"firstlater"
-                downstream.close()
-                assert [program.wait() for program in (forward, gateway, agent)] == [0, 0, 0]
+    with (
+        TcpService(lambda connection: connection.sendall(connection.recv(5) + connection.recv(5))) as service,
+        Gateway() as gateway,
+        Agent(gateway.agents, "tcp", "db", service.address) as agent,
+    ):
+        gateway.until_offered("db")
+        with Forward(gateway.proxy, "db") as forward, Raw(forward.address) as downstream:
+            downstream.send(b"first")
+            until(lambda: gateway.status()["endpoints"][0]["listeners"][0]["streams"], "the stream is open")
+            for program in (agent, gateway, forward):
+                program.signal(signal.SIGTERM)
+                program.event("draining")
+            downstream.send(b"later")
+            assert downstream.rest() == b"firstlater"
+            downstream.close()
+            assert [program.wait() for program in (forward, gateway, agent)] == [0, 0, 0]
 
 
 def test_the_grace_period_ends_what_does_not_end_by_itself() -> None:

@@ -81,7 +81,7 @@ def test_aliases_with_underscores_do_not_speak_for_us(site: Site) -> None:
 def test_our_own_fields_do_not_reach_the_service(site: Site) -> None:
     exchange = received(
         site,
-        "/ours",
+        "/our-fields",
         "Host: a.example.com",
         "x-tidegate-endpoint: web",
         "X-Piko-Endpoint: web",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import socket
 import sys
@@ -13,6 +12,7 @@ from tests.support.process import Program, until
 from tests.support.raw import Raw
 from tests.support.service import Exchange, Service, TcpService
 from tests.support.tidegate import Agent, Gateway
+from tests.support.tools import find
 from tests.system.load import Visitors
 from tests.system.site import Site
 
@@ -44,15 +44,14 @@ def test_a_request_that_runs_when_its_agent_is_killed_ends_with_502_at_once() ->
         asked.append(True)
         exchange.socket.recv(1)
 
-    with Site(stay) as site:
-        with Raw(site.proxy) as downstream:
-            # A POST is not tried again: it may have been done.
-            downstream.send(b"POST / HTTP/1.1\r\nHost: web.example.com\r\nContent-Length: 0\r\n\r\n")
-            until(lambda: asked, "the request has arrived")
-            start = time.monotonic()
-            site.agent.signal(signal.SIGKILL)
-            assert downstream.answer("POST").status == 502
-            assert time.monotonic() - start < 2
+    with Site(stay) as site, Raw(site.proxy) as downstream:
+        # A POST is not tried again: it may have been done.
+        downstream.send(b"POST / HTTP/1.1\r\nHost: web.example.com\r\nContent-Length: 0\r\n\r\n")
+        until(lambda: asked, "the request has arrived")
+        start = time.monotonic()
+        site.agent.signal(signal.SIGKILL)
+        assert downstream.answer("POST").status == 502
+        assert time.monotonic() - start < 2
 
 
 def test_where_one_of_two_agents_is_killed_the_other_serves() -> None:
@@ -87,24 +86,27 @@ def test_an_agent_that_is_stopped_without_a_word_is_found_out_by_pings() -> None
 
 
 def test_agents_come_back_to_a_gateway_that_was_killed() -> None:
-    with named("a") as service, Gateway() as gateway:
-        with Agent(gateway.agents, "http", "web", service.address, connections=2) as agent:
-            gateway.until_offered("web", 2)
-            binds = {
-                "proxy": {"bind": gateway.proxy},
-                "agents": {"bind": gateway.agents, "kind": "tunnel"},
-            }
-            gateway.signal(signal.SIGKILL)
-            gateway.wait()
-            agent.event("disconnected", nth=4)
-            with Gateway({"listeners": binds}) as again:
-                again.until_offered("web", 2)
-                assert request(again.proxy, endpoint="web").text == "a"
+    with (
+        named("a") as service,
+        Gateway() as gateway,
+        Agent(gateway.agents, "http", "web", service.address, connections=2) as agent,
+    ):
+        gateway.until_offered("web", 2)
+        binds = {
+            "proxy": {"bind": gateway.proxy},
+            "agents": {"bind": gateway.agents, "kind": "tunnel"},
+        }
+        gateway.signal(signal.SIGKILL)
+        gateway.wait()
+        agent.event("disconnected", nth=4)
+        with Gateway({"listeners": binds}) as again:
+            again.until_offered("web", 2)
+            assert request(again.proxy, endpoint="web").text == "a"
 
-            waits = [event["retry_in"] for event in agent.seen("disconnected") if event["slot"] == 0]
-            # 100 ms, doubled each time, give or take the jitter.
-            assert 0 < waits[0] <= 0.2
-            assert all(wait <= 15 for wait in waits)
+        waits = [event["retry_in"] for event in agent.seen("disconnected") if event["slot"] == 0]
+        # 100 ms, doubled each time, give or take the jitter.
+        assert 0 < waits[0] <= 0.2
+        assert all(wait <= 15 for wait in waits)
 
 
 def test_an_agent_waits_for_a_gateway_that_is_not_there_yet() -> None:
@@ -126,7 +128,7 @@ def test_visitors_get_502_while_the_service_is_gone_and_answers_once_it_is_back(
         return Program(command, name="http.server")
 
     with serve(0) as service:
-        found = until(lambda: re.search(r"port (\d+)", service.log), "the service says where it listens")
+        found = find(service, r"port (\d+)")
         port = int(found[1])
         with Gateway() as gateway, Agent(gateway.agents, "http", "web", str(port)) as agent:
             gateway.until_offered("web")
@@ -155,13 +157,15 @@ def test_a_kept_connection_that_the_service_has_closed_costs_no_request() -> Non
 
 def test_tcp_streams_of_a_killed_agent_are_reset() -> None:
     listeners = {"db": {"bind": "127.0.0.1:0", "kind": "tcp", "to": {"endpoint": "db"}}}
-    with TcpService(lambda connection: connection.sendall(connection.recv(5))) as service:
-        with Gateway({"listeners": listeners}) as gateway:
-            agent = Agent(gateway.agents, "tcp", "db", service.address)
-            gateway.until_offered("db")
-            with Raw(gateway.address("db")) as downstream:
-                until(lambda: gateway.status()["endpoints"][0]["listeners"][0]["streams"], "the stream is open")
-                agent.kill()
-                assert downstream.rest() == b""
-            gone = ask(gateway.proxy, endpoint="db")
-            assert gone.result(20).status == 502
+    with (
+        TcpService(lambda connection: connection.sendall(connection.recv(5))) as service,
+        Gateway({"listeners": listeners}) as gateway,
+    ):
+        agent = Agent(gateway.agents, "tcp", "db", service.address)
+        gateway.until_offered("db")
+        with Raw(gateway.address("db")) as downstream:
+            until(lambda: gateway.status()["endpoints"][0]["listeners"][0]["streams"], "the stream is open")
+            agent.kill()
+            assert downstream.rest() == b""
+        gone = ask(gateway.proxy, endpoint="db")
+        assert gone.result(20).status == 502

@@ -105,13 +105,17 @@ def test_a_post_whose_service_hangs_up_is_not_sent_to_another() -> None:
 def test_an_agent_that_comes_again_replaces_its_old_session() -> None:
     """The old session is one whose end the gateway has not seen: its packets go nowhere."""
     pings = ["--tunnel-ping-interval", "0.5", "--tunnel-ping-timeout", "0.5"]
-    with Named("a") as service, Gateway() as gateway, Relay(gateway.agents) as line:
-        with Agent(line.address, "http", "web", service.address, *pings):
-            gateway.until_offered("web")
-            line.freeze()
-            gateway.until_offered("web", 2)
+    with (
+        Named("a") as service,
+        Gateway() as gateway,
+        Relay(gateway.agents) as line,
+        Agent(line.address, "http", "web", service.address, *pings),
+    ):
+        gateway.until_offered("web")
+        line.freeze()
+        gateway.until_offered("web", 2)
 
-            [endpoint] = gateway.status()["endpoints"]
-            assert len(endpoint["listeners"]) == 1
-            assert gateway.event("agent disconnected", endpoint="web")["session"] == 1
-            assert request(gateway.proxy, endpoint="web").text == "a"
+        [endpoint] = gateway.status()["endpoints"]
+        assert len(endpoint["listeners"]) == 1
+        assert gateway.event("agent disconnected", endpoint="web")["session"] == 1
+        assert request(gateway.proxy, endpoint="web").text == "a"

@@ -40,18 +40,24 @@ class Agent(Tidegate):
 
 
 def test_an_agent_trusts_the_authority_it_is_given(authority: Authority, service: Service) -> None:
-    with Gateway() as gateway, Relay(gateway.agents, authority.server(*NAMES)) as tls:
-        with Agent(service, f"https://localhost:{tls.port}", "--connect-ca", str(authority.ca)) as agent:
-            agent.event("connected")
-            assert request(gateway.proxy, endpoint="web").status == 200
+    with (
+        Gateway() as gateway,
+        Relay(gateway.agents, authority.server(*NAMES)) as tls,
+        Agent(service, f"https://localhost:{tls.port}", "--connect-ca", str(authority.ca)) as agent,
+    ):
+        agent.event("connected")
+        assert request(gateway.proxy, endpoint="web").status == 200
 
 
 def test_an_agent_does_not_trust_who_is_signed_by_nobody_it_knows(authority: Authority, service: Service) -> None:
-    with Gateway() as gateway, Relay(gateway.agents, authority.server(*NAMES)) as tls:
-        with Agent(service, f"https://localhost:{tls.port}") as agent:
-            reason = agent.event("disconnected")["reason"]
-            assert "certificate" in reason
-            assert gateway.seen("agent connected") == []
+    with (
+        Gateway() as gateway,
+        Relay(gateway.agents, authority.server(*NAMES)) as tls,
+        Agent(service, f"https://localhost:{tls.port}") as agent,
+    ):
+        reason = agent.event("disconnected")["reason"]
+        assert "certificate" in reason
+        assert gateway.seen("agent connected") == []
 
 
 def test_an_agent_does_not_trust_another_name(authority: Authority, service: Service) -> None:
@@ -65,9 +71,12 @@ def test_an_agent_does_not_trust_another_name(authority: Authority, service: Ser
 
 
 def test_an_agent_trusts_anybody_where_it_is_told_to(authority: Authority, service: Service) -> None:
-    with Gateway() as gateway, Relay(gateway.agents, authority.server("DNS:other")) as tls:
-        with Agent(service, f"https://localhost:{tls.port}", "--connect-insecure-skip-verify") as agent:
-            agent.event("connected")
+    with (
+        Gateway() as gateway,
+        Relay(gateway.agents, authority.server("DNS:other")) as tls,
+        Agent(service, f"https://localhost:{tls.port}", "--connect-insecure-skip-verify") as agent,
+    ):
+        agent.event("connected")
 
 
 def test_an_agent_shows_its_certificate(authority: Authority, service: Service) -> None:
@@ -156,37 +165,31 @@ def _no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_agent_goes_through_the_proxy_of_its_environment(authority: Authority, service: Service, name: str) -> None:
     with (
         Gateway() as gateway,
-        Relay(gateway.agents, authority.server(*NAMES)) as tls,
+        Relay(gateway.agents, authority.server("DNS:gate.example.com")) as tls,
         ConnectProxy() as proxy,
-        Agent(
-            service,
-            f"https://127.0.0.1:{tls.port}",
-            "--connect-ca",
-            str(authority.ca),
-            env={name: f"http://user:secret@{proxy.address}"},
-        ) as agent,
     ):
-        agent.event("connected")
-        assert request(gateway.proxy, endpoint="web").status == 200
-        assert proxy.asked[0].startswith(f"CONNECT 127.0.0.1:{tls.port} HTTP/1.1")
-        assert "Proxy-Authorization: Basic dXNlcjpzZWNyZXQ=".lower() in proxy.asked[0].lower()
-        assert "secret" not in agent.log
+        url, env = f"https://gate.example.com:{tls.port}", {name: f"http://user:secret@{proxy.address}"}
+        with Agent(service, url, "--connect-ca", str(authority.ca), env=env) as agent:
+            agent.event("connected")
+            assert request(gateway.proxy, endpoint="web").status == 200
+            assert proxy.asked[0].startswith(f"CONNECT gate.example.com:{tls.port} HTTP/1.1")
+            assert "proxy-authorization: basic dxnlcjpzzwnyzxq=" in proxy.asked[0].lower()
+            assert "secret" not in agent.log
 
 
-def test_an_agent_goes_past_the_proxy_where_no_proxy_names_its_gateway(authority: Authority, service: Service) -> None:
-    with (
-        Gateway() as gateway,
-        Relay(gateway.agents, authority.server(*NAMES)) as tls,
-        ConnectProxy() as proxy,
-        Agent(
-            service,
-            f"https://127.0.0.1:{tls.port}",
-            "--connect-ca",
-            str(authority.ca),
-            env={"HTTPS_PROXY": f"http://{proxy.address}", "NO_PROXY": "example.com,127.0.0.1"},
-        ) as agent,
-    ):
-        agent.event("connected")
+def test_an_agent_goes_past_the_proxy_where_no_proxy_names_its_gateway(service: Service) -> None:
+    with ConnectProxy() as proxy:
+        env = {"HTTPS_PROXY": f"http://{proxy.address}", "NO_PROXY": "other.example.com,gate.invalid"}
+        with Agent(service, "https://gate.invalid:8001", env=env) as agent:
+            agent.event("disconnected")
+        assert proxy.asked == []
+
+
+def test_an_agent_goes_past_the_proxy_to_a_gateway_of_its_own_machine(authority: Authority, service: Service) -> None:
+    with Gateway() as gateway, Relay(gateway.agents, authority.server(*NAMES)) as tls, ConnectProxy() as proxy:
+        env = {"HTTPS_PROXY": f"http://{proxy.address}"}
+        with Agent(service, f"https://localhost:{tls.port}", "--connect-ca", str(authority.ca), env=env) as agent:
+            agent.event("connected")
         assert proxy.asked == []
 
 
@@ -200,8 +203,11 @@ def test_an_agent_goes_through_the_proxy_of_its_option(service: Service) -> None
 
 
 def test_a_forward_goes_through_the_proxy_too() -> None:
-    with Gateway() as gateway, ConnectProxy() as proxy:
-        with Forward(gateway.proxy, "db", "--proxy-url", f"http://{proxy.address}") as forward:
-            with Raw(forward.address) as downstream:
-                downstream.rest()
-            until(lambda: proxy.asked, "the proxy is asked")
+    with (
+        Gateway() as gateway,
+        ConnectProxy() as proxy,
+        Forward(gateway.proxy, "db", "--proxy-url", f"http://{proxy.address}") as forward,
+    ):
+        with Raw(forward.address) as downstream:
+            downstream.rest()
+        until(lambda: proxy.asked, "the proxy is asked")

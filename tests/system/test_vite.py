@@ -12,10 +12,10 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.support.http import request
-from tests.support.process import Program, until
+from tests.support.process import Program
 from tests.support.raw import at
 from tests.support.tidegate import Agent, Gateway
-from tests.support.tools import need
+from tests.support.tools import find, need
 
 PROJECT = Path(__file__).parent / "vite"
 CONFIG = """
@@ -54,7 +54,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     (folder / "text.js").write_text("export const text = 'first'\n")
     vite = PROJECT / "node_modules" / "vite" / "bin" / "vite.js"
     with Program([need("node", "https://nodejs.org/"), vite], name="vite", cwd=folder, env={"NO_COLOR": "1"}) as server:
-        found = until(lambda: re.search(r"http://127\.0\.0\.1:(\d+)", server.log), "vite says where it listens")
+        found = find(server, r"http://127\.0\.0\.1:(\d+)")
         with Gateway() as gateway, Agent(gateway.agents, "http", "web", f"127.0.0.1:{found[1]}"):
             gateway.until_offered("web")
             yield Page(folder, gateway)

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -50,10 +51,11 @@ def url() -> Iterator[str]:
         thread.join(5)
 
 
-def open_one(url: str, **options: object) -> ClientConnection:
+def open_one(url: str, **options: Any) -> ClientConnection:
     """A connection in which no resolver and no proxy of the machine takes part."""
     address = ("127.0.0.1", urlsplit(url).port)
-    return connect(url, address=address, proxy=None, max_size=4 * MEBIBYTE, **options)  # type: ignore[arg-type]
+    connection: ClientConnection = connect(url, address=address, proxy=None, max_size=4 * MEBIBYTE, **options)
+    return connection
 
 
 def test_messages_come_back(url: str) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.support.http import request
-from tests.support.process import Program, until
+from tests.support.process import Program
 from tests.support.raw import Raw
 from tests.support.service import Service, TcpService
 from tests.support.tidegate import Gateway, command
+from tests.support.tools import find
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def test_it_picks_a_name_that_nobody_guesses() -> None:
     with Service() as service, Gateway() as gateway:
         for _ in range(2):
             with told(gateway, "http", service.address) as agent:
-                found = until(lambda: re.search(r"http://([^.]+)\.localhost:\d+ -> ", agent.log), "an address")  # noqa: B023
+                found = find(agent, r"http://([^.]+)\.localhost:\d+ -> ")
                 names.add(found[1])
                 assert request(gateway.proxy, headers={"Host": f"{found[1]}.localhost"}).status == 200
     assert len(names) == 2
@@ -70,23 +71,26 @@ def test_it_warns_once_where_nothing_listens() -> None:
 
 
 def test_for_tcp_it_says_the_forward_to_use_and_that_works() -> None:
-    with TcpService(lambda connection: connection.sendall(b"hello")) as service, Gateway() as gateway:
-        with told(gateway, "tcp", "db", service.address) as agent:
-            found = until(lambda: re.search(r"tidegate (forward .*) -> tcp://", agent.log), "the forward's line")
-            words = found[1].split()
-            assert words == [
-                "forward",
-                str(service.port),
-                "db",
-                "--connect",
-                f"http://localhost:{gateway.proxy.rpartition(':')[2]}",
-            ]
-            # Its port is the service's own, which is taken on this machine.
-            words[1] = "127.0.0.1:0"
-            with Program(command(*words, "--log-format", "json"), name="forward") as forward:
-                address = str(forward.event("listening")["address"])
-                with Raw(address) as downstream:
-                    assert downstream.rest() == b"hello"
+    with (
+        TcpService(lambda connection: connection.sendall(b"hello")) as service,
+        Gateway() as gateway,
+        told(gateway, "tcp", "db", service.address) as agent,
+    ):
+        found = find(agent, r"tidegate (forward .*) -> tcp://")
+        words = found[1].split()
+        assert words == [
+            "forward",
+            str(service.port),
+            "db",
+            "--connect",
+            f"http://localhost:{gateway.proxy.rpartition(':')[2]}",
+        ]
+        # Its port is the service's own, which is taken on this machine.
+        words[1] = "127.0.0.1:0"
+        with Program(command(*words, "--log-format", "json"), name="forward") as forward:
+            address = str(forward.event("listening")["address"])
+            with Raw(address) as downstream:
+                assert downstream.rest() == b"hello"
 
 
 def test_localhost_is_tried_at_both_addresses() -> None:
