@@ -21,6 +21,7 @@ from tests.support.service import Exchange
 from tests.system.site import Site
 
 HOST = b"Host: web.example.com"
+POST = b"POST / HTTP/1.1\r\n" + HOST + b"\r\nConnection: close\r\n"
 
 
 @dataclass
@@ -89,26 +90,24 @@ def as_h11_reads(raw: bytes) -> Seen | None:
 
 METHODS = st.sampled_from([b"GET", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"get", b"G(T", b""])
 TARGETS = st.sampled_from(
-    [b"/", b"/a?b=c", b"/%2e%2e/", b"http://web.example.com/x", b"/a b", b"/\x00", b"*", b"", b"/#f"]
+    [b"/", b"/a?b=c", b"/%2e%2e/", b"http://web.example.com/x", b"/a b", b"/\x00", b"*", b"", b"/#f"],
 )
 VERSIONS = st.sampled_from([b"HTTP/1.1"] * 6 + [b"HTTP/1.0", b"HTTP/2.0", b"HTTP/0.9", b"http/1.1", b"HTTP/1.11"])
 LENGTHS = st.sampled_from([b"4", b"04", b"+4", b"0x4", b"4, 4", b"-1", b"", b"4 ", b"99999999999999999999"])
 FIELDS = st.one_of(
-    st.sampled_from(
-        [HOST, b"Host: other", b"host:web.example.com", b"X-A: 1", b"X-A : 1", b" X-A: folded", b": empty"]
-    ),
-    st.sampled_from(
-        [b"X-B: a\x00b", b"X-B: a\rb", b"X-C: \xff\xfe", b"Connection: close", b"Connection: X-A", b"Expect: x"]
-    ),
+    st.sampled_from([HOST, b"Host: other", b"host:web.example.com", b"Connection: X-A", b"Expect: x"]),
+    st.sampled_from([b"X-A: 1", b"X-A : 1", b" X-A: folded", b": empty"]),
+    st.sampled_from([b"X-B: a\x00b", b"X-B: a\rb", b"X-C: \xff\xfe"]),
     st.builds(lambda value: b"Content-Length: " + value, LENGTHS),
     st.sampled_from([b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip", b"transfer-encoding:  CHUNKED"]),
 )
+CHUNKS = b"4\r\nbody\r\n0\r\n\r\n"
 BODIES = st.sampled_from(
     [
         b"",
         b"body",
         b"body and more",
-        b"4\r\nbody\r\n0\r\n\r\n",
+        CHUNKS,
         b"4;x=y\r\nbody\r\n0\r\nT: 1\r\n\r\n",
         b"4\nbody\n0\n\n",
         b"-4\r\nbody",
@@ -126,13 +125,9 @@ def requests(draw: st.DrawFn) -> bytes:
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@example(b"POST / HTTP/1.1\r\n" + HOST + b"\r\nContent-Length: 4\r\n\r\nbody")
-@example(b"POST / HTTP/1.1\r\n" + HOST + b"\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n")
-@example(
-    b"POST / HTTP/1.1\r\n"
-    + HOST
-    + b"\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n"
-)
+@example(POST + b"Content-Length: 4\r\n\r\nbody")
+@example(POST + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKS)
+@example(POST + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n")
 @given(raw=requests())
 def test_what_the_gateway_sends_on_means_the_same_to_h11(site: Site, arrived: Arrived, raw: bytes) -> None:
     arrived.take()
