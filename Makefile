@@ -47,7 +47,7 @@ lint: lint-requirements $(TOOLS)/cargo-deny ## everything that judges the code w
 bench: test-requirements bench-peers ## the table of docs/benchmarks.md, measured here
 	@$(BIN)/python bench/run.py $(ARGS)
 
-soak: test-requirements ## hours of traffic while everything around it breaks
+soak: test-requirements bench-peers ## hours of traffic while everything around it breaks
 	@$(BIN)/python bench/soak.py $(ARGS)
 
 accept: test-requirements ## writes reference pages and the outputs of golden tests anew; review them like code

@@ -75,7 +75,7 @@ class Bench:
         try:
             said = step()
         except (BenchError, OSError) as error:
-            measured.errors.append(str(error))
+            measured.errors.append(" / ".join(str(error).splitlines()))
             said = f"ERROR {error}"
         print(f"{name}: {said}", file=sys.stderr, flush=True)
 

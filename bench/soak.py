@@ -139,7 +139,7 @@ class Soak:
         self.back: defaultdict[str, list[float]] = defaultdict(list)
         self.most: Counter[str] = Counter()
         self.problems: list[str] = []
-        self._dice = random.Random(seed)  # noqa: S311
+        self._dice = random.Random(seed)
 
     def turn(self) -> str:
         """Breaks something, waits until all is well again, and then for a calm time; what happened, in words."""

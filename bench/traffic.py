@@ -63,7 +63,7 @@ class Traffic:
 
     def works(self) -> bool:
         """Whether one request and one TCP connection are answered right now."""
-        dice = random.Random(0)  # noqa: S311
+        dice = random.Random(0)
         connection = http.client.HTTPConnection(self._proxy, timeout=ANSWER_SECONDS)
         try:
             return _ask(connection, dice) == "" and _echo(self._forward, dice, 1) == (1, "")
@@ -73,7 +73,7 @@ class Traffic:
             connection.close()
 
     def _http_client(self, seed: int) -> None:
-        dice = random.Random(seed)  # noqa: S311
+        dice = random.Random(seed)
         connection = http.client.HTTPConnection(self._proxy, timeout=ANSWER_SECONDS)
         while not self._stop.is_set():
             before = self.phase.name
@@ -90,7 +90,7 @@ class Traffic:
         connection.close()
 
     def _tcp_client(self, seed: int) -> None:
-        dice = random.Random(seed)  # noqa: S311
+        dice = random.Random(seed)
         while not self._stop.is_set():
             before = self.phase.name
             try:

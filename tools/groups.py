@@ -14,8 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ".venv/bin/python"
 PYTEST = f"{PYTHON} -m pytest -q"
-# `Makefile` and `bench` come with their own compilers and peers; these are the folders that mypy and ruff judge.
-PYTHON_FOLDERS = "python tests tools"
+# The folders that mypy and ruff judge.
+PYTHON_FOLDERS = "python tests tools bench"
 
 
 def existing(*folders: str) -> str:

@@ -23,11 +23,6 @@ impl Drain {
         Drain::default()
     }
 
-    /// A part that can be drained and cut by itself, and is with the whole.
-    pub fn child(&self) -> Self {
-        Drain { begun: self.begun.child_token(), cut: self.cut.child_token(), tasks: self.tasks.clone() }
-    }
-
     /// Spawns a task that ends at the cut at the latest.
     pub fn spawn_on(&self, runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) {
         let cut = self.cut.clone().cancelled_owned();

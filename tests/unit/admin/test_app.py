@@ -5,8 +5,8 @@ from typing import Any
 
 import httpx
 import pytest
-from fixed_role import GATEWAY, FixedRole
 
+from tests.unit.admin.fixed_role import GATEWAY, FixedRole
 from tidegate.admin.app import create_app
 from tidegate.control.state import Admin, State
 

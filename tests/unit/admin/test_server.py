@@ -7,8 +7,8 @@ from contextlib import closing, suppress
 
 import httpx
 import pytest
-from fixed_role import FixedRole
 
+from tests.unit.admin.fixed_role import FixedRole
 from tidegate.admin import server as server_module
 from tidegate.admin.server import Server
 from tidegate.control.state import Admin, State

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from doubles import FakeRole
 
+from tests.unit.control.doubles import FakeRole
 from tidegate.control import roles
 from tidegate.control.state import Admin, AdminServer, LogOptions, State
 from tidegate.errors import EngineError

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from doubles import FakeRole
 
+from tests.unit.control.doubles import FakeRole
 from tidegate.control.state import State
 
 

@@ -92,8 +92,13 @@ struct Attempt<'a> {
 
 impl Exchange<'_> {
     /// Carries a routed request whose head has been read from `down`. An error is one that nothing was answered to yet.
-    pub async fn run(&mut self, down: &mut Http1, head: &mut RequestHead, route: &Route) -> Result<Next, Error> {
-        let framing = framing::request_framing(head).map_err(malformed)?;
+    pub async fn run(
+        &mut self,
+        down: &mut Http1,
+        head: &mut RequestHead,
+        framing: Framing,
+        route: &Route,
+    ) -> Result<Next, Error> {
         let plan = Plan {
             framing,
             version: head.version,
@@ -303,6 +308,10 @@ impl Exchange<'_> {
         }
         if up.request_done && reusable && upstream.is_open() && !self.proxy.drain.is_begun() {
             let surplus = self.proxy.pool(self.worker, |pool| pool.put(upstream.id(), up.connection));
+            // It may have begun to leave just now, when what is kept for it had been given up already.
+            if !upstream.is_open() {
+                self.proxy.forget(upstream.id());
+            }
             if let Some(mut surplus) = surplus {
                 // An idle connection is ended in order; that it cannot be ended at once is no concern of anybody.
                 let _ = poll_fn(|cx| Poll::Ready(surplus.poll_shutdown(cx))).await;
@@ -354,9 +363,9 @@ impl Exchange<'_> {
         let way = Return { version: plan.version, keep_alive: true, framing: Framing::None };
         headers::to_downstream(self.response, &way);
         down.send_response(self.response, Framing::None);
-        match poll_fn(|cx| down.poll_flush(cx)).await {
-            Ok(()) => Next::Upgraded(Box::new(up.connection), busy),
-            Err(_) => Next::Reset,
+        match down.flush_within(self.timer, self.settings.timeouts.idle).await {
+            true => Next::Upgraded(Box::new(up.connection), busy),
+            false => Next::Reset,
         }
     }
 
@@ -369,7 +378,7 @@ impl Exchange<'_> {
         down.send_raw(&super::respond::error(&error, self.record.id, Version::Http11, false, false));
         self.record.error = Some(error);
         // Whether it can still be told or not, the connection ends.
-        let _ = poll_fn(|cx| down.poll_flush(cx)).await;
+        down.flush_within(self.timer, self.settings.timeouts.idle).await;
         Next::Close
     }
 }

@@ -3,15 +3,20 @@
 //! Knows buffers and framing, not what a request means. Everything is polled, so that one task can move both directions
 //! of an exchange without splitting the stream.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::http1::body::{Decoder, Encoder, What};
 use crate::http1::framing::Framing;
 use crate::http1::head::{self, HeadError, HeadLimits};
 use crate::io::{BUFFER_SIZE, BoxedIo, Buffer};
 use crate::message::{Fields, RequestHead, ResponseHead};
+use crate::timer::Timer;
 
 /// From this many bytes on, body data goes straight from one buffer to the other stream, without a copy.
 const DIRECT: usize = 8 * 1024;
@@ -257,6 +262,16 @@ impl Http1 {
         let outcome = self.output.poll_drain(cx, &mut *self.io);
         self.moved += (before - self.output.len()) as u64;
         outcome
+    }
+
+    /// Writes what is queued. False when the other side has left, or has not taken it within `within`.
+    pub async fn flush_within(&mut self, timer: &mut Timer, within: Duration) -> bool {
+        let until = Instant::now() + within;
+        poll_fn(|cx| match self.poll_flush(cx) {
+            Poll::Ready(outcome) => Poll::Ready(outcome.is_ok()),
+            Poll::Pending => timer.poll_until(cx, until).map(|()| false),
+        })
+        .await
     }
 
     /// True when nothing is queued.

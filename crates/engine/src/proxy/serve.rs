@@ -22,7 +22,7 @@ use super::shared::{Proxy, Settings};
 use super::site::{Route, Site};
 use super::stream;
 use crate::error::{Code, Error, Result, Side};
-use crate::http1::framing;
+use crate::http1::framing::{self, Framing};
 use crate::identity::Identity;
 use crate::io::{BoxedIo, Buffer};
 use crate::message::{RequestHead, ResponseHead, Version};
@@ -189,9 +189,9 @@ impl Downstream {
         record.asked = logged.then(|| Asked::of(&self.request));
         let (version, is_head) = (self.request.version, self.request.method() == b"HEAD");
         let wants_more = framing::keeps_alive_request(&self.request);
-        let outcome = match self.expect_body(settings).and(route) {
+        let outcome = match self.expect_body(settings).and_then(|framing| Ok((framing, route?))) {
             Err(error) => Err(error),
-            Ok(route) => {
+            Ok((framing, route)) => {
                 record.endpoint = route.endpoint.clone();
                 let mut exchange = Exchange {
                     proxy: &self.proxy,
@@ -205,7 +205,7 @@ impl Downstream {
                 };
                 match route.tcp {
                     true => stream::over_websocket(&mut exchange, &mut self.down, &self.request, &route).await,
-                    false => exchange.run(&mut self.down, &mut self.request, &route).await,
+                    false => exchange.run(&mut self.down, &mut self.request, framing, &route).await,
                 }
             }
         };
@@ -235,13 +235,13 @@ impl Downstream {
     }
 
     /// Says how the body of the request is framed, and refuses what is never carried.
-    fn expect_body(&mut self, settings: &Settings) -> Result<()> {
+    fn expect_body(&mut self, settings: &Settings) -> Result<Framing> {
         let framing = framing::request_framing(&self.request).map_err(malformed)?;
         self.down.expect_body(framing, &settings.head);
         if self.request.method() == b"CONNECT" {
             return Err(Error::new(Code::MethodNotSupported, "CONNECT is not served here"));
         }
-        Ok(())
+        Ok(framing)
     }
 
     async fn answer_error(&mut self, record: &mut Record, error: Error, version: Version, keep: bool, is_head: bool) {
@@ -251,7 +251,7 @@ impl Downstream {
         self.down.send_raw(&respond::error(&error, record.id, version, keep, is_head));
         record.error = Some(error);
         // A downstream that cannot be told has left, which the next read shows.
-        let _ = poll_fn(|cx| self.down.poll_flush(cx)).await;
+        self.down.flush_within(&mut self.timer, LINGER).await;
     }
 
     async fn end(mut self, last: Last) {

@@ -1,6 +1,5 @@
 //! Raw byte streams to an endpoint: from a TCP listener, from a WebSocket, and after a protocol upgrade.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
 
 use tokio::time::Instant;
@@ -66,7 +65,7 @@ pub async fn over_websocket(
     let record = &mut *exchange.record;
     let (up, busy) = open(exchange.proxy, exchange.worker, &route.upstreams, exchange.client, record).await?;
     down.send_raw(&hello::accept_channel(&key, half_close));
-    if poll_fn(|cx| down.poll_flush(cx)).await.is_err() {
+    if !down.flush_within(exchange.timer, exchange.settings.timeouts.idle).await {
         return Ok(Next::Reset);
     }
     record.status = 101;
