@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from tests.support.http import ask, request
@@ -93,6 +94,31 @@ def test_an_agent_that_leaves_under_load_loses_nothing() -> None:
                     assert leaving.stop() == 0
             visitors.until_served(50)
         assert visitors.lost == []
+
+
+def test_an_agent_that_leaves_loses_no_tcp_connection_that_has_another() -> None:
+    listeners = {"db": {"bind": "127.0.0.1:0", "kind": "tcp", "to": {"endpoint": "db"}}}
+    with TcpService(lambda connection: connection.sendall(connection.recv(5))) as service:
+        with (
+            Gateway({"listeners": listeners}) as gateway,
+            Agent(gateway.agents, "tcp", "db", service.address) as leaving,
+            Agent(gateway.agents, "tcp", "db", service.address),
+        ):
+            gateway.until_offered("db", 2)
+
+            def come_and_go() -> int:
+                lost = 0
+                for _ in range(150):
+                    with Raw(gateway.address("db")) as downstream:
+                        downstream.send(b"hello")
+                        lost += downstream.rest() != b"hello"
+                return lost
+
+            with ThreadPoolExecutor(4) as pool:
+                counts = [pool.submit(come_and_go) for _ in range(4)]
+                until(lambda: service.connections > 50, "connections come and go")
+                assert leaving.stop() == 0
+                assert [count.result() for count in counts] == [0, 0, 0, 0]
 
 
 def test_a_tcp_stream_is_finished_too() -> None:

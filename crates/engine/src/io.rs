@@ -16,6 +16,11 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Ready when a read would not wait: bytes, an end or an error. May be ready in vain, never silent in vain.
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
+    /// Ready when the other side has taken the stream; before that an error may say that it never will.
+    fn poll_taken(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
     /// Makes the coming drop end both directions the hard way (TCP RST, yamux RST), so that the other side can tell a
     /// broken stream from a finished one.
     fn reset(&mut self);

@@ -58,6 +58,7 @@ over_every_carrier!(
     a_direction_ends_alone,
     a_dropped_stream_is_a_reset_on_the_other_side,
     a_stream_refused_is_known_to_be_undelivered,
+    a_stream_is_known_to_be_taken,
     five_hundred_streams_at_once,
     a_stuck_stream_holds_up_nobody,
     bulk_arrives_whole_both_ways,

@@ -10,5 +10,6 @@ pub mod shared;
 pub mod site;
 // One request, one stream, one connection.
 pub mod exchange;
+pub mod opening;
 pub mod stream;
 pub mod serve;

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::access::{Answered, Record};
 use super::exchange::{Exchange, Next};
 use super::http1::Http1;
+use super::opening::open;
 use super::relay::{Ended, Leg, Passed, relay};
 use super::shared::{Proxy, Settings};
 use super::site::Route;
@@ -16,42 +17,7 @@ use crate::message::RequestHead;
 use crate::timer::Timer;
 use crate::tunnel::hello;
 use crate::tunnel::websocket::{Channel, Side};
-use crate::upstream::any::Busy;
-use crate::upstream::{StreamInfo, StreamKind, UpstreamSet};
-
-/// Opens a raw stream to one of `upstreams`, the next where one provably did not take it.
-pub async fn open(
-    proxy: &Proxy,
-    worker: usize,
-    upstreams: &UpstreamSet,
-    client: SocketAddr,
-    record: &mut Record,
-) -> Result<(BoxedIo, Busy)> {
-    let mut tried = Vec::new();
-    let mut last = Error::undelivered(Code::NoUpstream, "");
-    while let Some(upstream) = upstreams.pick(worker, &tried) {
-        if record.attempts > 0 && !proxy.spend_retry(worker) {
-            break;
-        }
-        record.attempts += 1;
-        record.upstream = upstream.to_string();
-        let info = StreamInfo {
-            tenant: proxy.anonymous.tenant.clone(),
-            endpoint: record.endpoint.clone(),
-            kind: StreamKind::Tcp,
-            client,
-            request_id: record.id,
-            hops: 0,
-        };
-        let busy = upstream.busy();
-        match upstream.open(&info).await {
-            Ok(io) => return Ok((io, busy)),
-            Err(error) => last = error,
-        }
-        tried.push(upstream.id());
-    }
-    Err(last)
-}
+use crate::upstream::UpstreamSet;
 
 /// Answers a request for a byte stream over WebSocket (compat.md §1.3) and relays until it ends.
 pub async fn over_websocket(
@@ -63,7 +29,7 @@ pub async fn over_websocket(
     let key = hello::websocket_key(head)?;
     let half_close = hello::Features::of(&head.fields).half_close;
     let record = &mut *exchange.record;
-    let (up, busy) = open(exchange.proxy, exchange.worker, &route.upstreams, exchange.client, record).await?;
+    let (up, busy) = open(exchange.proxy, exchange.worker, &route.upstreams, exchange.client, None, record).await?;
     down.send_raw(&hello::accept_channel(&key, half_close));
     if !down.flush_within(exchange.timer, exchange.settings.timeouts.idle).await {
         return Ok(Next::Reset);
@@ -84,22 +50,23 @@ pub async fn relay_tcp(
     proxy: &Proxy,
     worker: usize,
     upstreams: &UpstreamSet,
-    mut down: BoxedIo,
+    down: BoxedIo,
     client: SocketAddr,
     record: &mut Record,
 ) {
-    match open(proxy, worker, upstreams, client, record).await {
-        Ok((up, _busy)) => relay_open(proxy, down, up, record).await,
+    let mut near = Leg { io: down, read: Buffer::new() };
+    match open(proxy, worker, upstreams, client, Some(&mut near), record).await {
+        Ok((up, _busy)) => relay_open(proxy, near, up, record).await,
         Err(error) => {
-            down.reset();
+            near.io.reset();
             record.error = Some(error);
         }
     }
 }
 
 /// Relays between two streams that are open.
-pub async fn relay_open(proxy: &Proxy, down: BoxedIo, up: BoxedIo, record: &mut Record) {
-    let (mut near, mut far) = (Leg { io: down, read: Buffer::new() }, Leg { io: up, read: Buffer::new() });
+pub async fn relay_open(proxy: &Proxy, mut near: Leg, up: BoxedIo, record: &mut Record) {
+    let mut far = Leg { io: up, read: Buffer::new() };
     let idle = proxy.settings.load().timeouts.idle;
     finish(relay(&mut near, &mut far, idle, &mut Timer::new()).await, record);
 }

@@ -14,12 +14,13 @@ use super::handle::{Role, StartError};
 use crate::connect::Gateway;
 use crate::error::{Code, Error};
 use crate::event::Events;
-use crate::io::{BoxedIo, Io};
+use crate::io::{BoxedIo, Buffer, Io};
 use crate::listener::ListenError;
 use crate::listener::accept::{Place, Room, accept};
 use crate::listener::bind::bind;
 use crate::metrics::Page;
 use crate::proxy::access::{AccessLog, Answered, Record};
+use crate::proxy::relay::Leg;
 use crate::proxy::shared::{Proxy, Settings};
 use crate::proxy::stream;
 use crate::registry::Registry;
@@ -114,7 +115,10 @@ impl Port {
         record.endpoint = self.endpoint.clone();
         proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
         match self.open(&shared, &mut record).await {
-            Ok(channel) => stream::relay_open(proxy, Box::new(stream), channel, &mut record).await,
+            Ok(channel) => {
+                let near = Leg { io: Box::new(stream), read: Buffer::new() };
+                stream::relay_open(proxy, near, channel, &mut record).await
+            }
             Err(reason) => {
                 warn!(endpoint = &*self.endpoint, reason = &*reason, "stream refused");
                 stream.reset();

@@ -197,6 +197,19 @@ impl Mux {
         Poll::Ready(Ok(n))
     }
 
+    /// Ready when the peer has taken the stream.
+    pub fn taken(&self, id: u32) -> Poll<Result<(), Fault>> {
+        match self.streams.get(&id) {
+            None => Poll::Ready(Err(Fault::Reset { accepted: true })),
+            Some(slot) => match slot.fault {
+                Some(fault @ Fault::Reset { accepted: false }) => Poll::Ready(Err(fault)),
+                None if slot.unacknowledged => Poll::Pending,
+                // What it said before any other fault is still to be read.
+                _ => Poll::Ready(Ok(())),
+            },
+        }
+    }
+
     /// True when a read would not wait.
     pub fn is_readable(&self, id: u32) -> bool {
         self.streams.get(&id).is_none_or(|slot| !slot.inbox.is_empty() || slot.peer_finished || slot.fault.is_some())

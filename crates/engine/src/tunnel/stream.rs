@@ -95,6 +95,16 @@ impl Io for Stream {
         })
     }
 
+    fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.with(|mux| {
+            let outcome = mux.taken(self.id);
+            if outcome.is_pending() {
+                mux.wait_read(self.id, cx.waker());
+            }
+            outcome.map_err(|fault| error(fault, mux.ended()))
+        })
+    }
+
     fn reset(&mut self) {
         self.hard = true;
     }

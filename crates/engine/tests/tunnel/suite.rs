@@ -2,10 +2,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "an echo in a test may be slow")]
 
+use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidegate_engine::io::Io;
 use tidegate_engine::tunnel::{End, Ending, OpenError, Session, Stream, never_accepted};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -137,17 +139,22 @@ pub(crate) async fn a_stream_refused_is_known_to_be_undelivered(carrier: Carrier
     for _ in 0..256 {
         waiting.push(gateway.open().expect("open"));
     }
-    assert_eq!(gateway.open().expect_err("too many").to_string(), OpenError::Busy.to_string());
-    let mut refused = loop {
-        match gateway.open() {
-            Ok(stream) => break stream,
-            Err(_) => tokio::task::yield_now().await,
-        }
-    };
+    assert_eq!(gateway.open().err(), Some(OpenError::Unanswered));
+    let mut refused = gateway.open_when_answered().await.expect("the peer has answered the others");
     refused.write_all(b"nobody reads this").await.expect("write");
     let error = refused.read(&mut [0]).await.expect_err("refused");
     assert!(never_accepted(&error), "{error}");
     assert_eq!((agent.stats().refused, agent.streams()), (1, 256));
+}
+
+pub(crate) async fn a_stream_is_known_to_be_taken(carrier: Carrier) {
+    let (agent, gateway) = pair(carrier).await;
+    let mut stream = gateway.open().expect("open");
+    poll_fn(|cx| stream.poll_taken(cx)).await.expect("taken");
+    agent.go_away();
+    let mut refused = gateway.open().expect("the GoAway has not come yet");
+    let outcome = poll_fn(|cx| refused.poll_taken(cx)).await;
+    assert!(outcome.is_err_and(|error| never_accepted(&error)));
 }
 
 pub(crate) async fn five_hundred_streams_at_once(carrier: Carrier) {
@@ -157,13 +164,7 @@ pub(crate) async fn five_hundred_streams_at_once(carrier: Carrier) {
     for number in 0..500 {
         let gateway = gateway.clone();
         tasks.push(tokio::spawn(async move {
-            let stream = loop {
-                match gateway.open() {
-                    Ok(stream) => break stream,
-                    Err(OpenError::Busy) => tokio::task::yield_now().await,
-                    Err(error) => panic!("{error}"),
-                }
-            };
+            let stream = gateway.open_when_answered().await.expect("open");
             let sent = bytes(number, 1000 + number * 100);
             let (mut read, mut write) = tokio::io::split(stream);
             let (wrote, got) = tokio::join!(

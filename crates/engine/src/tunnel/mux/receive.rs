@@ -95,6 +95,8 @@ impl Mux {
 
         if header.flags & ACK != 0 && std::mem::take(&mut slot.unacknowledged) {
             self.unacknowledged -= 1;
+            // Whoever waits for that waits where a reader does.
+            self.wakes.extend(slot.reader.take());
         }
         if header.kind == Kind::WindowUpdate && slot.fault.is_none() {
             let Some(allowance) = slot.allowance.checked_add(header.length) else {
