@@ -25,6 +25,11 @@ impl Backoff {
         full.mul_f64(0.5 + random() / 2.0)
     }
 
+    /// True when nothing has been waited for since the beginning.
+    pub fn is_fresh(&self) -> bool {
+        self.attempts == 0
+    }
+
     /// It worked: begin anew.
     pub fn reset(&mut self) {
         self.attempts = 0;

@@ -130,7 +130,12 @@ impl Gateway {
             match parse_response(input.chunk(), &mut scanned, &mut head, &limits) {
                 Ok(Some(length)) => {
                     input.consume(length);
-                    break;
+                    scanned = 0;
+                    // A proxy on the way may say something before the answer.
+                    if !head.is_informational() || head.status == 101 {
+                        break;
+                    }
+                    continue;
                 }
                 Ok(None) => {}
                 Err(error) => return Err(broken(format!("it speaks no HTTP: {}", error.detail()))),

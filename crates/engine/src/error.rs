@@ -60,9 +60,9 @@ codes! {
     MalformedRequest = "malformed_request", Downstream, 400, "malformed request";
     /// The request's head is larger than `limits.head_bytes` or has too many fields.
     HeadTooLarge = "head_too_large", Downstream, 431, "request head too large";
-    /// The head did not arrive within `timeouts.head`.
+    /// The head did not arrive within `timeouts.head`, or no byte of the body for `timeouts.idle`.
     DownstreamTimeout = "downstream_timeout", Downstream, 408, "request timeout";
-    /// The downstream left, or no byte of its body moved for `timeouts.idle`.
+    /// The downstream left, or read no byte of the answer for `timeouts.idle`.
     DownstreamClosed = "downstream_closed", Downstream, 499, "downstream closed";
     /// The request names no endpoint.
     MissingEndpoint = "missing_endpoint", Downstream, 400, "missing endpoint id";

@@ -75,8 +75,7 @@ pub fn to_upstream(head: &mut RequestHead, hop: &Hop<'_>) -> bool {
     match hop.forwarding {
         Forwarding::Rebuild { client, proto } => speak_of(client, proto, host.get(), fields),
         Forwarding::Keep => {
-            let rewritten = !host.is_empty() && fields.get(Known::Host) != Some(host.get());
-            if rewritten && fields.get(Known::XForwardedHost).is_none() {
+            if !host.is_empty() && fields.get(Known::XForwardedHost).is_none() {
                 fields.push(b"X-Forwarded-Host", host.get());
             }
         }

@@ -6,9 +6,6 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// The most bytes of a tenant's or endpoint's name.
-pub const NAME_BYTES: usize = 128;
-
 /// Who connected, and what they may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {

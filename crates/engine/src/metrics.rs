@@ -15,6 +15,12 @@ use crate::error::Code;
 /// Upper bounds of the duration histogram, in seconds.
 const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
+/// Series a worker keeps apart. Agents may come with ever new names: those beyond it are counted together.
+const SERIES: usize = 4096;
+
+/// The endpoint label of what is counted together; no endpoint can have this name.
+const OTHERS: &str = "(others)";
+
 /// Everything a role counts.
 pub struct Metrics {
     shards: Box<[Mutex<Shard>]>,
@@ -81,9 +87,11 @@ impl Metrics {
             *shard.errors.entry((sample.listener.clone(), code)).or_default() += 1;
         }
         let key = Names(sample.listener, sample.endpoint);
+        let full = shard.series.len() >= SERIES;
         let series = match shard.series.get_mut(&key) {
             Some(series) => series,
-            None => shard.series.entry((sample.listener.clone(), sample.endpoint.clone())).or_default(),
+            None if !full => shard.series.entry((sample.listener.clone(), sample.endpoint.clone())).or_default(),
+            None => shard.series.entry((sample.listener.clone(), OTHERS.into())).or_default(),
         };
         match series.statuses.iter_mut().find(|(status, _)| *status == sample.status) {
             Some((_, count)) => *count += 1,

@@ -4,9 +4,10 @@
 //! deadline leaves it alone. One timer serves a connection for its whole life.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A timer to be asked, turn by turn, whether the deadline of the moment has passed.
@@ -33,7 +34,8 @@ impl Timer {
         if !sleep.is_elapsed() && self.registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             return Poll::Pending;
         }
-        while sleep.as_mut().poll(cx).is_ready() {
+        // Its share of the task's budget may be spent on bytes: a deadline is not to be missed for that.
+        while pin!(coop::unconstrained(sleep.as_mut())).poll(cx).is_ready() {
             if Instant::now() >= deadline {
                 self.registered = None;
                 return Poll::Ready(());

@@ -36,9 +36,9 @@ impl Room {
         self.freed.notify_waiters();
     }
 
-    /// Connections that are open.
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+    /// Connections that are open, and how many may be.
+    pub fn taken(&self) -> (usize, usize) {
+        (self.open.load(Ordering::Relaxed), self.most.load(Ordering::Relaxed))
     }
 
     /// Waits until there is room. Each worker may go one connection beyond it.
@@ -64,7 +64,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
         self.1.fetch_sub(1, Ordering::Relaxed);
-        self.0.freed.notify_one();
+        // All of them: the one that has a connection waiting is not known.
+        self.0.freed.notify_waiters();
     }
 }
 
@@ -105,7 +106,12 @@ pub async fn accept(
         }
     }
     if let Ok(listener) = listener.into_std() {
-        while let Ok((stream, from)) = listener.accept() {
+        loop {
+            let (stream, from) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if is_of_one_connection(&error) => continue,
+                Err(_) => break,
+            };
             let ready = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
             if let (Ok(()), Ok(stream)) = (ready, TcpStream::from_std(stream)) {
                 on(stream, from, room.place(&here));

@@ -129,9 +129,9 @@ impl Listeners {
         running.iter().map(|one| (one.listener.name.clone(), one.connections.load(Ordering::Relaxed))).collect()
     }
 
-    /// Connections that are open, of all listeners.
-    pub fn connections(&self) -> usize {
-        self.room.open()
+    /// Connections that are open, of all listeners, and how many may be.
+    pub fn room(&self) -> (usize, usize) {
+        self.room.taken()
     }
 
     fn start(&self, listener: &Listener, bound: Vec<Bound>, named: &HashSet<String>) -> Running {
@@ -156,7 +156,8 @@ impl Listeners {
         for Bound { address, sockets } in bound {
             for (worker, socket) in self.proxy.workers.iter().zip(sockets) {
                 let task = self.accept_on(worker.index, socket, name.clone(), &running);
-                worker.runtime.spawn(task);
+                // Counted by the drain: what the kernel has queued is taken before the gateway is done.
+                self.proxy.drain.spawn_on(&worker.runtime, task);
             }
             info!(listener = &*name, kind = kind.word(), address = %address, "listening");
         }

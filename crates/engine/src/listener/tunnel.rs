@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use serde_json::json;
 use tokio::net::TcpStream;
 use tracing::info;
 
@@ -18,16 +17,16 @@ use super::accept::Place;
 use crate::error::{Code, Error, Result};
 use crate::http1::head::HeadLimits;
 use crate::io::Buffer;
-use crate::message::RequestHead;
+use crate::message::{RequestHead, Version};
 use crate::proxy::exchange::malformed;
 use crate::proxy::http1::{Http1, Stop};
-use crate::proxy::respond::reason;
+use crate::proxy::respond;
 use crate::proxy::shared::Proxy;
 use crate::route::valid_name;
 use crate::shutdown::Drain;
 use crate::snapshot::Tunnel;
 use crate::tunnel::hello::{self, Features, UPSTREAM_PATH, Welcome};
-use crate::tunnel::{Config, Ending, Framing, Role, Session, start};
+use crate::tunnel::{Config, Ending, Session, start};
 use crate::upstream::{AgentSession, next_id};
 
 /// What a gateway tells agents, and how it watches them.
@@ -61,6 +60,10 @@ pub struct Tunnels {
 impl Tunnels {
     /// Where an endpoint is reached: as the operator says, else on this machine for an agent on this machine.
     fn url_of(&self, endpoint: &str, greeting: &Greeting, agent: SocketAddr) -> Option<String> {
+        // A host name leads to its first label, in lower case.
+        if endpoint.bytes().any(|byte| byte == b'.' || byte.is_ascii_uppercase()) {
+            return None;
+        }
         if let Some(url) = &greeting.public_url {
             return Some(url.replace("{endpoint}", endpoint));
         }
@@ -84,12 +87,12 @@ pub async fn connection(tunnels: Arc<Tunnels>, worker: usize, stream: TcpStream,
     let asked = match tokio::time::timeout(greeting.handshake, read(&mut connection, &greeting.head)).await {
         Ok(Ok(Some(asked))) => asked,
         Ok(Ok(None)) => return,
-        Ok(Err(error)) => return refuse(&mut connection, &error, from).await,
+        Ok(Err(error)) => return refuse(&tunnels, &mut connection, &error, from).await,
         Err(_) => return,
     };
     if tunnels.proxy.drain.is_begun() {
         let leaving = Error::new(Code::Draining, "this gateway is leaving: connect to another");
-        return refuse(&mut connection, &leaving, from).await;
+        return refuse(&tunnels, &mut connection, &leaving, from).await;
     }
     let counts = tunnels.proxy.registry.tunnels_by_worker("", &asked.endpoint, tunnels.proxy.workers.len());
     let fewest = (0..counts.len()).min_by_key(|i| (counts[*i], *i != worker)).unwrap_or(worker);
@@ -125,22 +128,13 @@ async fn read(connection: &mut Http1, limits: &HeadLimits) -> Result<Option<Aske
     Ok(Some(Asked { endpoint: endpoint.to_owned(), key, features: Features::of(&head.fields), agent }))
 }
 
-async fn refuse(connection: &mut Http1, error: &Error, from: SocketAddr) {
+async fn refuse(tunnels: &Tunnels, connection: &mut Http1, error: &Error, from: SocketAddr) {
     info!(address = %from, error = error.code.as_str(), detail = %error.detail, "agent refused");
-    let body = json!({"error": if error.detail.is_empty() { error.code.message() } else { &error.detail }}).to_string();
-    let status = error.code.status();
-    connection.send_raw(
-        format!(
-            "HTTP/1.1 {status} {}\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n\
-             Content-Length: {}\r\nx-tidegate-error: {}\r\nConnection: close\r\n\r\n{body}",
-            reason(status),
-            body.len(),
-            error.code.as_str()
-        )
-        .as_bytes(),
-    );
+    let id = tunnels.proxy.next_request();
+    connection.send_raw(&respond::error(error, id, Version::Http11, false, false));
     // One that does not read its refusal does not get it.
-    let _ = poll_fn(|cx| connection.poll_shutdown(cx)).await;
+    let greeting = tunnels.greeting.load_full();
+    let _ = tokio::time::timeout(greeting.handshake, poll_fn(|cx| connection.poll_shutdown(cx))).await;
 }
 
 async fn serve(
@@ -157,16 +151,11 @@ async fn serve(
     let mut io: crate::io::BoxedIo = Box::new(stream);
     let mut out = Buffer::new();
     out.extend(&hello::accept_tunnel(&asked.key, &welcome));
-    if poll_fn(|cx| out.poll_drain(cx, &mut *io)).await.is_err() {
+    let written = tokio::time::timeout(greeting.handshake, poll_fn(|cx| out.poll_drain(cx, &mut *io))).await;
+    if !matches!(written, Ok(Ok(()))) {
         return;
     }
-    let config = Config {
-        role: Role::Server,
-        framing: Framing::WebSocketServer,
-        ping_interval: greeting.tunnel.ping_interval,
-        ping_timeout: greeting.tunnel.ping_timeout,
-    };
-    let (tunnel, driver) = start(io, early, config);
+    let (tunnel, driver) = start(io, early, Config::gateway(&greeting.tunnel));
     let proxy = &tunnels.proxy;
     let session = Arc::new(AgentSession {
         id: next_id(),

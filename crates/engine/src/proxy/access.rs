@@ -20,6 +20,9 @@ use crate::snapshot::{AccessLog as Config, AccessLogFormat};
 /// Bytes that wait at most for the disk.
 const WAITING: usize = 4 << 20;
 
+/// How long the last lines may take to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
 /// The most bytes of a path or host that a line shows.
 const SHOWN: usize = 2048;
 
@@ -123,6 +126,8 @@ struct Shared {
 struct State {
     waiting: Vec<u8>,
     closed: bool,
+    /// Everything has been written.
+    done: bool,
 }
 
 impl AccessLog {
@@ -166,8 +171,12 @@ impl AccessLog {
 
 impl Drop for AccessLog {
     fn drop(&mut self) {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
-        self.shared.wake.notify_one();
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.closed = true;
+        self.shared.wake.notify_all();
+        // A disk that hangs is not waited for longer than this.
+        let waited = self.shared.wake.wait_timeout_while(state, LAST_LINES, |state| !state.done);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -179,6 +188,8 @@ fn write_lines(shared: &Shared, mut sink: Box<dyn Write + Send>) {
             state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.waiting.is_empty() {
+            state.done = true;
+            shared.wake.notify_all();
             return;
         }
         std::mem::swap(&mut taken, &mut state.waiting);
@@ -217,7 +228,28 @@ fn json_line(record: &Record) -> String {
         "error": record.error.as_ref().map(|e| e.code.as_str()),
         "detail": record.error.as_ref().map(|e| &*e.detail),
     });
-    format!("{value}\n")
+    let mut line = ascii(&value.to_string());
+    line.push('\n');
+    line
+}
+
+/// JSON in ASCII alone: a terminal takes some bytes beyond it for commands.
+fn ascii(json: &str) -> String {
+    if json.is_ascii() {
+        return json.to_owned();
+    }
+    let mut escaped = String::with_capacity(json.len() * 2);
+    for character in json.chars() {
+        if character.is_ascii() && character != '\x7f' {
+            escaped.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            // Writing to a String cannot fail.
+            let _ = write!(escaped, "\\u{unit:04x}");
+        }
+    }
+    escaped
 }
 
 fn text_line(record: &Record) -> String {

@@ -24,6 +24,9 @@ use crate::timer::Timer;
 use crate::upstream::any::Busy;
 use crate::upstream::{StreamInfo, StreamKind, Upstream};
 
+/// Interim responses that one request may get.
+const INTERIMS: usize = 64;
+
 /// What a downstream connection does after an exchange.
 pub enum Next {
     /// Waits for the next request.
@@ -65,6 +68,8 @@ struct Failure {
     repeatable: bool,
     /// A kept connection had ended meanwhile: the same upstream may be asked, on a new one.
     stale: bool,
+    /// The retry has been taken from the budget already.
+    paid: bool,
     /// Upstreams that need not be asked any more.
     tried: Vec<u64>,
 }
@@ -112,9 +117,11 @@ impl Exchange<'_> {
         self.proxy.earn_retry(self.worker, self.settings.retry_percent);
 
         let (mut replay, mut tried, mut kept_allowed) = (Replay::default(), Vec::new(), !plan.upgrade);
+        let mut paid = false;
         let mut last = Error::undelivered(Code::NoUpstream, "");
         while let Some(upstream) = route.upstreams.pick(self.worker, &tried) {
-            if self.record.attempts > 0 && !(replay.is_whole() && self.proxy.spend_retry(self.worker)) {
+            let affordable = self.record.attempts == 0 || paid || self.proxy.spend_retry(self.worker);
+            if !affordable || !replay.is_whole() {
                 break;
             }
             self.record.attempts += 1;
@@ -127,6 +134,7 @@ impl Exchange<'_> {
                 Ok(up) => return Ok(self.answer(down, up, &plan, &upstream, busy).await),
                 Err(failure) if failure.stale => kept_allowed = false,
                 Err(failure) if failure.repeatable => {
+                    paid = failure.paid;
                     tried.extend(failure.tried);
                     last = failure.error;
                 }
@@ -158,13 +166,15 @@ impl Exchange<'_> {
         let (connection, kept) = self.connection(attempt).await?;
         let mut up = Up { connection, request_done: false, request_broken: false };
         up.connection.send_request(attempt.head, plan.framing);
+        let before = up.connection.received;
         self.response_head(down, &mut up, plan, replay).await.map_err(|error| {
-            // No byte of an answer has come. Without certainty that nothing was delivered, only what changes nothing
-            // may be asked again, and not of one that was merely slow.
-            let harmless = plan.idempotent && error.code == Code::UpstreamClosed;
+            // Without certainty that nothing was delivered, only what changes nothing may be asked again, where no byte
+            // of an answer has come, and not of one that was merely slow.
+            let silent = up.connection.received == before;
+            let harmless = plan.idempotent && silent && error.code == Code::UpstreamClosed;
             let repeatable = (error.undelivered || harmless) && replay.is_whole();
             let stale = kept && repeatable && error.code == Code::UpstreamClosed;
-            Failure { stale, error, repeatable, tried: vec![upstream.id()] }
+            Failure { stale, error, repeatable, paid: false, tried: vec![upstream.id()] }
         })?;
 
         self.record.answered = Answered::Upstream;
@@ -176,13 +186,15 @@ impl Exchange<'_> {
             return Ok(up);
         };
         // An agent that knows us says when nothing was delivered; then another may still answer.
-        let error = Error::undelivered(*code, "said by the agent");
+        let error = Error::undelivered(*code, "the agent could not reach its service");
         // Its other tunnels lead to the same service.
         let same = attempt.route.upstreams.siblings(upstream);
         let all = [attempt.tried, &same].concat();
         let others = || attempt.route.upstreams.pick(self.worker, &all).is_some();
-        if *code == Code::UpstreamUnreachable && replay.is_whole() && others() {
-            return Err(Failure { error, repeatable: true, stale: false, tried: same });
+        // Its answer says more than we could: it is dropped only for another attempt that is sure to be made.
+        let again = *code == Code::UpstreamUnreachable && replay.is_whole() && others();
+        if again && self.proxy.spend_retry(self.worker) {
+            return Err(Failure { error, repeatable: true, stale: false, paid: true, tried: same });
         }
         self.record.answered = Answered::Agent;
         self.record.error = Some(error);
@@ -211,7 +223,8 @@ impl Exchange<'_> {
             Ok(io) => Ok((Http1::new(io, Buffer::new()), false)),
             Err(error) => {
                 let error = self.site.blame(error);
-                Err(Failure { repeatable: error.undelivered, error, stale: false, tried: vec![upstream.id()] })
+                let repeatable = error.undelivered;
+                Err(Failure { error, repeatable, stale: false, paid: false, tried: vec![upstream.id()] })
             }
         }
     }
@@ -226,11 +239,11 @@ impl Exchange<'_> {
     ) -> Result<(), Error> {
         let timeouts = &self.settings.timeouts;
         let mut progress = Progress::new(timeouts.idle);
-        let mut respond_by = None;
+        let (mut respond_by, mut interims) = (None, 0);
         let (record, response, timer) = (&mut *self.record, &mut *self.response, &mut *self.timer);
         poll_fn(|cx| {
             loop {
-                if let Poll::Ready(Err(error)) = up.poll_request(cx, down, replay, &mut record.bytes_in) {
+                if let Poll::Ready(Err(error)) = up.poll_request(cx, down, Some(replay), &mut record.bytes_in) {
                     return Poll::Ready(Err(error));
                 }
                 if !up.request_done && !up.request_broken {
@@ -238,16 +251,25 @@ impl Exchange<'_> {
                 } else if respond_by.is_none() {
                     respond_by = Some(Instant::now() + timeouts.response);
                 }
+                // An interim answer goes out before another is read, so that a flood of them is nobody's memory.
+                match down.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(downstream_left())),
+                    Poll::Pending => break,
+                }
                 match up.connection.poll_response(cx, response, &self.settings.head) {
                     Poll::Ready(Ok(true)) if response.is_informational() && response.status != 101 => {
+                        interims += 1;
+                        if interims > INTERIMS {
+                            return Poll::Ready(Err(Error::new(Code::UpstreamMalformed, "too many interim responses")));
+                        }
                         if plan.version != Version::Http10 && (response.status != 100 || plan.expects) {
                             let way = Return { version: plan.version, keep_alive: true, framing: Framing::None };
                             headers::to_downstream(response, &way);
                             down.send_interim(response);
                         }
-                        // An interim answer says that the upstream is at work.
+                        // It says that the upstream is at work.
                         respond_by = respond_by.map(|_| Instant::now() + timeouts.response);
-                        continue;
                     }
                     Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
                     Poll::Ready(Ok(false)) => return Poll::Ready(Err(no_answer(&Stop::Closed))),
@@ -255,22 +277,19 @@ impl Exchange<'_> {
                     Poll::Pending => break,
                 }
             }
-            if down.poll_flush(cx).map_err(|_| ()) == Poll::Ready(Err(())) {
-                return Poll::Ready(Err(downstream_left()));
-            }
             if up.request_done && down.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(downstream_left()));
             }
-            let deadline = respond_by.unwrap_or_else(|| progress.deadline(down.moved + up.connection.moved));
-            match timer.poll_until(cx, deadline) {
-                Poll::Ready(()) if respond_by.is_some() => {
-                    Poll::Ready(Err(Error::new(Code::UpstreamTimeout, "no response within timeouts.response")))
-                }
-                Poll::Ready(()) => {
-                    Poll::Ready(Err(Error::new(Code::DownstreamTimeout, "the request made no progress")))
-                }
-                Poll::Pending => Poll::Pending,
-            }
+            let idle_by = progress.deadline(down.moved + up.connection.moved);
+            let deadline = if down.is_flushed() { respond_by.unwrap_or(idle_by) } else { idle_by };
+            timer.poll_until(cx, deadline).map(|()| {
+                Err(match (down.is_flushed(), respond_by.is_some(), up.connection.is_flushed()) {
+                    (false, ..) => Error::new(Code::DownstreamClosed, "it read no byte within timeouts.idle"),
+                    (_, true, _) => Error::new(Code::UpstreamTimeout, "no response within timeouts.response"),
+                    (_, _, false) => Error::new(Code::UpstreamTimeout, "it took no byte within timeouts.idle"),
+                    (..) => Error::new(Code::DownstreamTimeout, "no byte of the body came within timeouts.idle"),
+                })
+            })
         })
         .await
     }
@@ -326,13 +345,12 @@ impl Exchange<'_> {
     async fn bodies(&mut self, down: &mut Http1, up: &mut Up) -> Result<(), Error> {
         let mut progress = Progress::new(self.settings.timeouts.idle);
         let (record, timer) = (&mut *self.record, &mut *self.timer);
-        let mut nothing = Replay::over();
         poll_fn(|cx| {
             // Where the downstream breaks its request now, the answer still goes out, and the connection ends after it.
-            if up.poll_request(cx, down, &mut nothing, &mut record.bytes_in).map_err(|_| ()) == Poll::Ready(Err(())) {
+            if up.poll_request(cx, down, None, &mut record.bytes_in).map_err(|_| ()) == Poll::Ready(Err(())) {
                 up.request_broken = true;
             }
-            match poll_pump(cx, &mut up.connection, down, |_| {}, &mut record.bytes_out) {
+            match poll_pump(cx, &mut up.connection, down, None, &mut record.bytes_out) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(PumpError::From(stop))) => return Poll::Ready(Err(cut_answer(&stop))),
                 Poll::Ready(Err(PumpError::To(_))) => return Poll::Ready(Err(downstream_left())),
@@ -398,18 +416,22 @@ impl Up {
         &mut self,
         cx: &mut Context<'_>,
         down: &mut Http1,
-        replay: &mut Replay,
+        mut replay: Option<&mut Replay>,
         bytes: &mut u64,
     ) -> Poll<Result<(), Error>> {
         if self.request_done || self.request_broken {
             return Poll::Ready(Ok(()));
         }
-        let again = match replay.poll_resend(cx, &mut self.connection) {
-            Poll::Ready(Ok(())) => poll_pump(cx, down, &mut self.connection, |data| replay.keep(data), bytes),
+        let resent = match replay.as_deref_mut() {
+            Some(replay) => replay.poll_resend(cx, &mut self.connection),
+            None => Poll::Ready(Ok(())),
+        };
+        let sent = match resent {
+            Poll::Ready(Ok(())) => poll_pump(cx, down, &mut self.connection, replay, bytes),
             Poll::Ready(Err(stop)) => Poll::Ready(Err(PumpError::To(stop))),
             Poll::Pending => Poll::Pending,
         };
-        match again {
+        match sent {
             Poll::Ready(Ok(())) => self.request_done = true,
             // Its answer may have come before it stopped reading.
             Poll::Ready(Err(PumpError::To(_))) => self.request_broken = true,

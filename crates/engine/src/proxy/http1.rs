@@ -77,6 +77,8 @@ pub struct Http1 {
     ended: bool,
     /// Bytes that went through, either way: whoever watches for progress compares it.
     pub moved: u64,
+    /// Bytes that the other side has sent so far.
+    pub received: u64,
 }
 
 impl Http1 {
@@ -91,6 +93,7 @@ impl Http1 {
             encoder: Encoder::new(Framing::None),
             ended: false,
             moved: 0,
+            received: 0,
         }
     }
 
@@ -138,6 +141,7 @@ impl Http1 {
         let n = ready!(self.input.poll_fill(cx, &mut *self.io))?;
         self.ended = n == 0;
         self.moved += n as u64;
+        self.received += n as u64;
         Poll::Ready(Ok(()))
     }
 
@@ -178,11 +182,6 @@ impl Http1 {
     pub fn took(&mut self, n: usize) {
         self.decoder.took(n);
         self.input.consume(n);
-    }
-
-    /// True when the body that is being read is whole.
-    pub fn body_read(&self) -> bool {
-        self.decoder.is_done()
     }
 
     /// Drops what has arrived of the body that is being read. True when nothing of it is still to come.

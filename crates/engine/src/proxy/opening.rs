@@ -64,18 +64,33 @@ pub async fn open(
                 record.bytes_in += sent as u64;
                 return Ok((up, busy));
             }
-            Err(error) if never_accepted(&error) => {
+            Err(Broken::Up(error)) if never_accepted(&error) => {
                 last = Error::undelivered(Code::UpstreamUnreachable, "the stream was not accepted");
             }
-            Err(error) => return Err(Error::new(Code::UpstreamClosed, error.to_string())),
+            Err(Broken::Up(error)) => return Err(Error::new(Code::UpstreamClosed, error.to_string())),
+            Err(Broken::Down(error)) => {
+                up.reset();
+                return Err(Error::new(Code::DownstreamClosed, error.to_string()));
+            }
         }
     }
     Err(last)
 }
 
+/// Which side broke.
+enum Broken {
+    Up(io::Error),
+    Down(io::Error),
+}
+
 /// Waits until the upstream has taken the stream, and sends what the downstream says meanwhile: how many bytes of
 /// `down.read` have gone out. They stay there, for another upstream, until then.
-async fn taken(up: &mut dyn Io, mut down: Option<&mut Leg>, timer: &mut Timer, within: Duration) -> io::Result<usize> {
+async fn taken(
+    up: &mut dyn Io,
+    mut down: Option<&mut Leg>,
+    timer: &mut Timer,
+    within: Duration,
+) -> Result<usize, Broken> {
     let (mut sent, until) = (0, Instant::now() + within);
     poll_fn(|cx| {
         if let Some(down) = down.as_deref_mut()
@@ -84,26 +99,25 @@ async fn taken(up: &mut dyn Io, mut down: Option<&mut Leg>, timer: &mut Timer, w
             return Poll::Ready(Err(error));
         }
         match up.poll_taken(cx) {
-            Poll::Ready(outcome) => Poll::Ready(outcome.map(|()| sent)),
-            Poll::Pending => timer.poll_until(cx, until).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            Poll::Ready(outcome) => Poll::Ready(outcome.map(|()| sent).map_err(Broken::Up)),
+            Poll::Pending => timer.poll_until(cx, until).map(|()| Err(Broken::Up(io::ErrorKind::TimedOut.into()))),
         }
     })
     .await
 }
 
 /// Moves what there is, as far as one buffer holds it.
-fn poll_early(cx: &mut Context<'_>, down: &mut Leg, up: &mut dyn Io, sent: &mut usize) -> Poll<io::Result<()>> {
+fn poll_early(cx: &mut Context<'_>, down: &mut Leg, up: &mut dyn Io, sent: &mut usize) -> Poll<Result<(), Broken>> {
     loop {
         while *sent < down.read.len() {
-            *sent += ready!(Pin::new(&mut *up).poll_write(cx, &down.read.chunk()[*sent..]))?;
+            *sent += ready!(Pin::new(&mut *up).poll_write(cx, &down.read.chunk()[*sent..])).map_err(Broken::Up)?;
         }
         if down.read.len() >= BUFFER_SIZE {
             return Poll::Ready(Ok(()));
         }
         // An end is met again by the relay, which passes it on.
-        match ready!(down.read.poll_fill(cx, &mut *down.io)) {
-            Ok(1..) => {}
-            Ok(0) | Err(_) => return Poll::Ready(Ok(())),
+        if ready!(down.read.poll_fill(cx, &mut *down.io)).map_err(Broken::Down)? == 0 {
+            return Poll::Ready(Ok(()));
         }
     }
 }

@@ -15,12 +15,12 @@ pub enum PumpError {
 
 /// Moves as much as there is and writes it. Ready when the body is whole and written.
 ///
-/// `copy` sees every byte that leaves `from`.
+/// What leaves `from` is kept in `replay`, where there is one.
 pub fn poll_pump(
     cx: &mut Context<'_>,
     from: &mut Http1,
     to: &mut Http1,
-    mut copy: impl FnMut(&[u8]),
+    mut replay: Option<&mut Replay>,
     bytes: &mut u64,
 ) -> Poll<Result<(), PumpError>> {
     while !to.body_sent() {
@@ -28,11 +28,18 @@ pub fn poll_pump(
             Poll::Ready(Ok(Part::Data(length))) => {
                 let data = &from.data()[..length];
                 let n = ready!(to.poll_data(cx, data)).map_err(PumpError::To)?;
-                copy(&data[..n]);
+                if let Some(replay) = replay.as_deref_mut() {
+                    replay.keep(&data[..n]);
+                }
                 *bytes += n as u64;
                 from.took(n);
             }
-            Poll::Ready(Ok(Part::Trailers(fields))) => to.end_body(Some(&fields)).map_err(PumpError::To)?,
+            Poll::Ready(Ok(Part::Trailers(fields))) => {
+                if let Some(replay) = replay.as_deref_mut() {
+                    replay.lose();
+                }
+                to.end_body(Some(&fields)).map_err(PumpError::To)?;
+            }
             Poll::Ready(Ok(Part::End)) => to.end_body(None).map_err(PumpError::To)?,
             Poll::Ready(Err(stop)) => return Poll::Ready(Err(PumpError::From(stop))),
             Poll::Pending => {
@@ -58,30 +65,24 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// A beginning that nobody needs any more.
-    pub fn over() -> Self {
-        Replay { lost: true, ..Replay::default() }
-    }
-
     /// Keeps `data` as long as all of the body so far can be kept.
     pub fn keep(&mut self, data: &[u8]) {
         if self.lost || self.kept.len() + data.len() > KEPT {
-            self.lost = true;
-            self.kept = Vec::new();
-            return;
+            return self.lose();
         }
         self.kept.extend_from_slice(data);
         self.sent = self.kept.len();
     }
 
+    /// Something has gone out that is not kept.
+    pub fn lose(&mut self) {
+        self.lost = true;
+        self.kept = Vec::new();
+    }
+
     /// False when a body has begun to go out and cannot be repeated.
     pub fn is_whole(&self) -> bool {
         !self.lost
-    }
-
-    /// True when no byte of the body has gone out.
-    pub fn is_empty(&self) -> bool {
-        !self.lost && self.kept.is_empty()
     }
 
     /// Begins anew for another attempt.

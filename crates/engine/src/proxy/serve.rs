@@ -32,6 +32,9 @@ use crate::timer::Timer;
 /// from a downstream that is still writing.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long a connection that was accepted just before the gateway began to leave may take to ask something.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// A connection on which requests come in.
 pub struct Connection {
     /// The byte stream.
@@ -71,6 +74,7 @@ pub async fn serve(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
         begun,
         place,
         patient,
+        served: false,
     };
     let moved = head.is_some();
     if let Some(head) = head {
@@ -93,6 +97,8 @@ struct Downstream {
     begun: Pin<Box<WaitForCancellationFutureOwned>>,
     place: Option<Box<dyn std::any::Any + Send + Sync>>,
     patient: bool,
+    /// It has carried a request.
+    served: bool,
 }
 
 /// How a connection ends.
@@ -131,6 +137,7 @@ impl Downstream {
             {
                 return Last::Move(better);
             }
+            self.served = true;
             let mut record = self.record();
             record.client = self.site.client(&self.request, self.client);
             self.proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -147,8 +154,8 @@ impl Downstream {
     async fn next_head(&mut self, settings: &Settings) -> Result<bool> {
         let timeouts = &settings.timeouts;
         let idle_by = Instant::now() + timeouts.keep_alive;
-        let mut head_by = None;
-        let Self { down, request, timer, begun, patient, .. } = self;
+        let (mut head_by, mut fresh_by) = (None, None);
+        let Self { down, request, timer, begun, patient, served, .. } = self;
         let mut draining = false;
         poll_fn(|cx| {
             match down.poll_request(cx, request, &settings.head) {
@@ -161,15 +168,18 @@ impl Downstream {
             if let Poll::Ready(Err(_)) = down.poll_flush(cx) {
                 return Poll::Ready(Ok(false));
             }
-            if !down.has_input() && *patient {
-                return Poll::Pending;
-            }
             if !down.has_input() {
+                if *patient {
+                    return Poll::Pending;
+                }
                 draining = draining || begun.as_mut().poll(cx).is_ready();
-                return match timer.poll_until(cx, idle_by) {
-                    Poll::Pending if !draining => Poll::Pending,
-                    _ => Poll::Ready(Ok(false)),
+                let until = match (draining, *served) {
+                    (false, _) => idle_by,
+                    (true, true) => return Poll::Ready(Ok(false)),
+                    // It was let in, and what it asks may be on its way.
+                    (true, false) => *fresh_by.get_or_insert_with(|| Instant::now() + FRESH),
                 };
+                return timer.poll_until(cx, until).map(|()| Ok(false));
             }
             let head_by = *head_by.get_or_insert_with(|| Instant::now() + timeouts.head);
             timer.poll_until(cx, head_by).map(|()| {

@@ -125,6 +125,14 @@ impl Proxy {
         with(&mut self.locals[worker].pool.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Puts new deadlines and limits in force for whatever begins from now on.
+    pub fn configure(&self, timeouts: &Timeouts, limits: &Limits) {
+        for worker in self.workers.iter() {
+            self.pool(worker.index, |pool| pool.resize(limits.idle_upstreams, timeouts.upstream_keep_alive));
+        }
+        self.settings.store(Settings::new(timeouts, limits));
+    }
+
     /// Closes what is kept for an upstream, on every worker.
     pub fn forget(&self, upstream: u64) {
         for worker in self.workers.iter() {

@@ -112,6 +112,7 @@ impl Role for Agent {
 
     fn stop(&self) {
         self.proxy.drain.cut();
+        self.proxy.access.store(None);
         self.tunnels.cut();
     }
 }

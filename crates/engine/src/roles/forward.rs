@@ -79,7 +79,8 @@ impl Forward {
                 let port = Arc::new(Port { address, endpoint, connections: Arc::default() });
                 if let Some(socket) = sockets.pop() {
                     let runtime = &workers.list()[0].runtime;
-                    runtime.spawn(port.clone().accept(socket, shared.clone(), stop.clone(), room.clone()));
+                    let task = port.clone().accept(socket, shared.clone(), stop.clone(), room.clone());
+                    proxy.drain.spawn_on(runtime, task);
                 }
                 info!(address = %address, endpoint = &*port.endpoint, "listening");
                 ports.push(port);
@@ -193,5 +194,6 @@ impl Role for Forward {
     fn stop(&self) {
         self.stop.cancel();
         self.proxy.drain.cut();
+        self.proxy.access.store(None);
     }
 }

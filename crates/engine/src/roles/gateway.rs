@@ -73,7 +73,7 @@ impl Role for Gateway {
         };
         let access = AccessLog::open(&snapshot.access_log)?;
         self.listeners.apply(&snapshot.listeners, snapshot.limits.connections, snapshot.takeover)?;
-        self.proxy.settings.store(Settings::new(&snapshot.timeouts, &snapshot.limits));
+        self.proxy.configure(&snapshot.timeouts, &snapshot.limits);
         self.proxy.access.store(access.map(Arc::new));
         self.tunnels.greeting.store(Arc::new(greeting(&snapshot)));
         Ok(())
@@ -90,8 +90,9 @@ impl Role for Gateway {
             "workers": self.workers.list().len(),
             "listeners": self.listeners.status(),
             "endpoints": endpoints,
-            "connections": self.listeners.connections(),
+            "connections": self.listeners.room().0,
             "totals": {"requests": requests, "errors": errors},
+            "problems": self.problems(),
         })
     }
 
@@ -130,7 +131,24 @@ impl Role for Gateway {
     fn stop(&self) {
         self.listeners.stop();
         self.proxy.drain.cut();
+        self.proxy.access.store(None);
         self.tunnels.drain.cut();
+    }
+}
+
+impl Gateway {
+    /// What an operator should look at, in sentences.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let (open, most) = self.listeners.room();
+        if open >= most {
+            problems.push(format!("{open} connections are open, as many as limits.connections allows: others wait"));
+        }
+        let dropped = self.proxy.access.load().as_ref().map_or(0, |access| access.dropped());
+        if dropped > 0 {
+            problems.push(format!("{dropped} lines of the access log were dropped: it cannot be written fast enough"));
+        }
+        problems
     }
 }
 

@@ -68,7 +68,11 @@ impl Driver {
             Framing::WebSocketClient => Some(Side::Client),
             Framing::WebSocketServer => Some(Side::Server),
         };
-        let shared = Shared::new(Mux::new(config.role, if side.is_some() { websocket::RESERVE } else { 0 }));
+        let mut mux = Mux::new(config.role, if side.is_some() { websocket::RESERVE } else { 0 });
+        if !config.takes_streams {
+            mux.refuse_streams();
+        }
+        let shared = Shared::new(mux);
         let now = Instant::now();
         let driver = Driver {
             shared: shared.clone(),
@@ -165,13 +169,13 @@ impl Driver {
         let outcome = receive(&mut state.mux, self.decoder.as_mut(), self.inbound.chunk_mut(), &mut self.pong, now);
         state.mux.take_wakes(&mut self.wakes);
         let arrived = state.mux.take_arrived();
-        let room = state.mux.take_room();
+        let changed = state.mux.take_room() | state.mux.take_answered();
         let leaving = state.mux.peer_is_leaving() && !self.peer_leaving;
         drop(state);
         self.inbound.release();
         self.wakes.drain(..).for_each(Waker::wake);
         self.shared.notify_arrived(arrived);
-        if room {
+        if changed {
             self.shared.notify_changed();
         }
         if leaving {

@@ -26,5 +26,11 @@ pub fn over(agent: BoxedIo, gateway: BoxedIo, websocket: bool) -> (Session, Sess
 
 /// The pings of a real session.
 pub fn config(role: Role, framing: Framing) -> Config {
-    Config { role, framing, ping_interval: Duration::from_secs(30), ping_timeout: Duration::from_secs(10) }
+    Config {
+        role,
+        framing,
+        ping_interval: Duration::from_secs(30),
+        ping_timeout: Duration::from_secs(10),
+        takes_streams: true,
+    }
 }

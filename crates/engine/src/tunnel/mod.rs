@@ -18,6 +18,8 @@ pub mod websocket;
 
 use std::time::Duration;
 
+use crate::snapshot;
+
 pub use end::{End, Ending, OpenError, StreamReset, never_accepted};
 pub use session::{Session, start};
 pub use stream::Stream;
@@ -53,6 +55,25 @@ pub struct Config {
     pub ping_interval: Duration,
     /// Silence after the question, or time in which the peer takes no byte, that ends the session.
     pub ping_timeout: Duration,
+    /// Whether the peer may open streams; where nobody takes them they are refused.
+    pub takes_streams: bool,
+}
+
+impl Config {
+    /// A gateway's end: it opens streams and takes none (compat.md §1.1).
+    pub fn gateway(tunnel: &snapshot::Tunnel) -> Self {
+        Config::new(Role::Server, Framing::WebSocketServer, tunnel, false)
+    }
+
+    /// An agent's end: it takes streams.
+    pub fn agent(tunnel: &snapshot::Tunnel) -> Self {
+        Config::new(Role::Client, Framing::WebSocketClient, tunnel, true)
+    }
+
+    fn new(role: Role, framing: Framing, tunnel: &snapshot::Tunnel, takes_streams: bool) -> Self {
+        let snapshot::Tunnel { ping_interval, ping_timeout } = *tunnel;
+        Config { role, framing, ping_interval, ping_timeout, takes_streams }
+    }
 }
 
 /// What a session has done so far.

@@ -76,6 +76,11 @@ pub struct Mux {
     unacknowledged: usize,
     /// Somebody waits for an answer to open another.
     wanted: bool,
+    /// Nobody here takes streams.
+    refusing: bool,
+    /// Pings of ours that were answered, and whether one was since somebody asked.
+    answers: u64,
+    answered: bool,
     /// What all windows together have grown by.
     grown: u64,
     parser: Parser,
@@ -121,6 +126,9 @@ impl Mux {
             refusals: 0,
             unacknowledged: 0,
             wanted: false,
+            refusing: false,
+            answers: 0,
+            answered: false,
             grown: 0,
             parser: Parser::default(),
             staged: Buffer::new(),
@@ -372,6 +380,26 @@ impl Mux {
     /// Asks the peer whether it is there, unless it has been asked.
     pub fn ask(&mut self) {
         self.ping_due |= self.ping.is_none();
+    }
+
+    /// True while a ping is to be sent or answered.
+    pub fn is_asking(&self) -> bool {
+        self.ping_due || self.ping.is_some()
+    }
+
+    /// How many pings were answered.
+    pub fn answers(&self) -> u64 {
+        self.answers
+    }
+
+    /// True once after a ping was answered.
+    pub fn take_answered(&mut self) -> bool {
+        std::mem::take(&mut self.answered)
+    }
+
+    /// From now on every stream of the peer is refused.
+    pub fn refuse_streams(&mut self) {
+        self.refusing = true;
     }
 
     /// When the ping left that has not been answered.

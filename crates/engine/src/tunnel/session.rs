@@ -135,6 +135,30 @@ impl Session {
         self.shared.with(|mux| mux.go_away());
     }
 
+    /// Waits until the peer has answered a ping sent from now on: whatever it had sent before it read what we said last
+    /// has come then. Returns at the end of the session, too.
+    pub async fn settle(&self) {
+        let mut awaited = None;
+        loop {
+            let changed = self.shared.changed.notified();
+            let settled = self.shared.with(|mux| match awaited {
+                _ if mux.ended().is_some() => true,
+                Some(answers) => mux.answers() >= answers,
+                None => {
+                    if !mux.is_asking() {
+                        mux.ask();
+                        awaited = Some(mux.answers() + 1);
+                    }
+                    false
+                }
+            });
+            if settled {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Ends the session and all its streams.
     pub fn end(&self, how: Ending) {
         self.shared.lock().ending.get_or_insert(how);

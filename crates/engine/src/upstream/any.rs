@@ -79,7 +79,7 @@ impl Upstream {
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Upstream::Session(session) => write!(f, "session {:x}", session.id),
+            Upstream::Session(session) => write!(f, "session {}", session.id),
             Upstream::Address(address) => write!(f, "{address}"),
         }
     }

@@ -22,7 +22,15 @@ impl<C> Pool<C> {
 
     /// The connection that was put back last; the caller looks whether it is still good and asks again if not.
     pub fn take(&mut self, upstream: u64) -> Option<C> {
-        self.idle.get_mut(&upstream)?.pop().map(|(connection, _)| connection)
+        let idle = self.idle.get_mut(&upstream)?;
+        // Where the newest was kept too long, all were: they wait to be swept.
+        let fresh = idle.last().is_some_and(|(_, since)| since.elapsed() < self.keep);
+        if fresh { idle.pop().map(|(connection, _)| connection) } else { None }
+    }
+
+    /// From now on keeps at most `capacity` connections for an upstream, each for `keep`.
+    pub fn resize(&mut self, capacity: usize, keep: Duration) {
+        (self.capacity, self.keep) = (capacity, keep);
     }
 
     /// Keeps a connection, or gives it back to be closed where there are enough.

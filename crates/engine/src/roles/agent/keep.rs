@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::service::Offered;
@@ -15,7 +15,7 @@ use crate::proxy::shared::Proxy;
 use crate::shutdown::Drain;
 use crate::snapshot::{self, Timeouts};
 use crate::tunnel::hello::{Told, UPSTREAM_PATH};
-use crate::tunnel::{Config, Ending, Framing, Role, Session, start};
+use crate::tunnel::{Config, Ending, Session, start};
 
 /// What all tunnels of an agent share.
 pub struct Dialler {
@@ -66,7 +66,7 @@ pub async fn keep(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) {
         let reason = match opened {
             Ok((io, early, told)) => {
                 refusals = 0;
-                backoff.reset();
+                let since = Instant::now();
                 state.set(Word::Connected, &gateway.url, "", &told.url);
                 info!(
                     endpoint = &*offer.name,
@@ -77,10 +77,20 @@ pub async fn keep(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) {
                     tcp = offer.is_tcp(),
                     "connected"
                 );
-                match serve(&dialler, &offer, io, early, &told).await {
+                let left = serve(&dialler, &offer, io, early, &told).await;
+                // A gateway that takes tunnels and drops them at once is no better than one that does not answer.
+                let lived = since.elapsed() >= dialler.tunnel.ping_interval;
+                if lived {
+                    backoff.reset();
+                }
+                match left {
                     Left::Replace => {
                         generation += 1;
-                        continue;
+                        if lived || backoff.is_fresh() {
+                            backoff.next_wait();
+                            continue;
+                        }
+                        "the gateway is leaving".to_owned()
                     }
                     Left::Ended(reason) => reason,
                 }
@@ -136,15 +146,10 @@ enum Left {
 }
 
 async fn serve(dialler: &Arc<Dialler>, offer: &Arc<Offered>, io: BoxedIo, early: Buffer, told: &Told) -> Left {
-    let config = Config {
-        role: Role::Client,
-        framing: Framing::WebSocketClient,
-        ping_interval: dialler.tunnel.ping_interval,
-        ping_timeout: dialler.tunnel.ping_timeout,
-    };
-    let (session, driver) = start(io, early, config);
+    let (session, driver) = start(io, early, Config::agent(&dialler.tunnel));
     let runtime = dialler.proxy.runtime(0);
     dialler.tunnels.spawn_on(runtime, driver);
+    dialler.proxy.drain.spawn_on(runtime, leave(session.clone(), dialler.proxy.drain.begun()));
     dialler.tunnels.spawn_on(runtime, accept(dialler.clone(), offer.clone(), session.clone(), told.features.reuse));
     tokio::select! {
         end = session.ended() => Left::Ended(end.to_string()),
@@ -155,25 +160,30 @@ async fn serve(dialler: &Arc<Dialler>, offer: &Arc<Offered>, io: BoxedIo, early:
     }
 }
 
-/// Serves every stream of a session, and ends the session when the agent leaves.
+/// Tells the gateway when the agent leaves, and waits for the streams that crossed that word: they are served, or
+/// refused so that the gateway knows they went nowhere.
+async fn leave(session: Session, begun: impl Future<Output = ()>) {
+    tokio::select! {
+        _ = session.ended() => {}
+        () = begun => {
+            session.go_away();
+            session.settle().await;
+        }
+    }
+}
+
+/// Serves every stream of a session, and ends the session when the agent has left.
 async fn accept(dialler: Arc<Dialler>, offer: Arc<Offered>, session: Session, patient: bool) {
-    let proxy = &dialler.proxy;
-    let mut leaving = pin!(proxy.drain.begun());
     let mut ending = pin!(dialler.tunnels.begun());
-    let mut said = false;
     loop {
         tokio::select! {
             stream = session.accept() => {
                 let Some(stream) = stream else { return };
-                let (proxy, offer) = (proxy.clone(), offer.clone());
+                let (proxy, offer) = (dialler.proxy.clone(), offer.clone());
                 let runtime = dialler.proxy.runtime(0);
                 dialler.proxy.drain.spawn_on(runtime, async move {
                     offer.serve(proxy, 0, stream, patient).await;
                 });
-            }
-            () = &mut leaving, if !said => {
-                said = true;
-                session.go_away();
             }
             () = &mut ending => return session.end(Ending::Close),
         }

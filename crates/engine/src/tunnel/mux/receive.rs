@@ -70,6 +70,8 @@ impl Mux {
             }
             Kind::Ping => {
                 if let Some((_, sent)) = self.ping.take_if(|(number, _)| *number == header.length) {
+                    self.answers += 1;
+                    self.answered = true;
                     self.stats.rtt = Some(now.saturating_duration_since(sent));
                     self.measured = Some(now);
                 }
@@ -142,7 +144,7 @@ impl Mux {
         if !self.peer_ids.take(id) {
             return Err(End::protocol("a stream id used twice"));
         }
-        if self.leaving || self.backlog.len() >= BACKLOG {
+        if self.leaving || self.refusing || self.backlog.len() >= BACKLOG {
             self.stats.refused += 1;
             self.refusals += 1;
             self.refused.push_back(id);
