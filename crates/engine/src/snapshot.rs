@@ -129,7 +129,7 @@ pub struct Limits {
     pub head_bytes: usize,
     /// Fields of a head; beyond it 431.
     pub head_fields: usize,
-    /// Connections a gateway has at once, all listeners together; beyond it accepting waits.
+    /// Connections of visitors, and as many of agents, that a gateway has at once; beyond it accepting waits.
     pub connections: usize,
     /// Kept idle connections or streams for an upstream, each worker.
     pub idle_upstreams: usize,
@@ -155,6 +155,9 @@ pub struct AccessLog {
     pub to: Option<String>,
     /// Its form.
     pub format: AccessLogFormat,
+    /// Seconds east of UTC of the clock in the text form.
+    #[serde(default)]
+    pub utc_offset: i32,
 }
 
 /// The form of an access log's lines.

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -19,6 +19,8 @@ pub struct Room {
     open: AtomicUsize,
     most: AtomicUsize,
     freed: Notify,
+    /// It has been said that there is none left.
+    said: AtomicBool,
 }
 
 /// One connection's place.
@@ -27,7 +29,12 @@ pub struct Place(Arc<Room>, Arc<AtomicUsize>);
 impl Room {
     /// Room for so many.
     pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Room { open: AtomicUsize::new(0), most: AtomicUsize::new(most), freed: Notify::new() })
+        Arc::new(Room {
+            open: AtomicUsize::new(0),
+            most: AtomicUsize::new(most),
+            freed: Notify::new(),
+            said: AtomicBool::new(false),
+        })
     }
 
     /// From now on room for so many.
@@ -48,6 +55,9 @@ impl Room {
             if self.open.load(Ordering::Relaxed) < self.most.load(Ordering::Relaxed) {
                 return;
             }
+            if !self.said.swap(true, Ordering::Relaxed) {
+                warn!(connections = self.most.load(Ordering::Relaxed), "no room for more connections");
+            }
             freed.await;
         }
     }
@@ -62,7 +72,11 @@ impl Room {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        let open = self.0.open.fetch_sub(1, Ordering::Relaxed) - 1;
+        // Said again only after there was room worth the name, or a full gateway would say nothing else.
+        if open < self.0.most.load(Ordering::Relaxed) / 10 * 9 {
+            self.0.said.store(false, Ordering::Relaxed);
+        }
         self.1.fetch_sub(1, Ordering::Relaxed);
         // All of them: the one that has a connection waiting is not known.
         self.0.freed.notify_waiters();

@@ -24,7 +24,9 @@ use crate::snapshot::{Listener, ListenerKind};
 pub struct Listeners {
     proxy: Arc<Proxy>,
     tunnels: Arc<Tunnels>,
+    /// Visitors and agents have room of their own: neither can keep the others out.
     room: Arc<Room>,
+    tunnel_room: Arc<Room>,
     running: Mutex<Vec<Running>>,
 }
 
@@ -51,9 +53,10 @@ struct Bound {
 }
 
 impl Listeners {
-    /// No listener yet, and room for so many connections.
+    /// No listener yet, and room for so many connections of visitors and of agents.
     pub fn new(proxy: Arc<Proxy>, tunnels: Arc<Tunnels>, connections: usize) -> Self {
-        Listeners { proxy, tunnels, room: Room::new(connections), running: Mutex::default() }
+        let (room, tunnel_room) = (Room::new(connections), Room::new(connections));
+        Listeners { proxy, tunnels, room, tunnel_room, running: Mutex::default() }
     }
 
     /// Makes these the listeners. What stands on the same addresses with the same name and kind goes on untouched; new
@@ -80,6 +83,7 @@ impl Listeners {
         }
 
         self.room.resize(connections);
+        self.tunnel_room.resize(connections);
         let named = endpoints_of_tcp_listeners(wanted);
         running.retain_mut(|one| match wanted.iter().find(|wanted| one.is_same(wanted)) {
             Some(wanted) => {
@@ -129,9 +133,9 @@ impl Listeners {
         running.iter().map(|one| (one.listener.name.clone(), one.connections.load(Ordering::Relaxed))).collect()
     }
 
-    /// Connections that are open, of all listeners, and how many may be.
-    pub fn room(&self) -> (usize, usize) {
-        self.room.taken()
+    /// Connections that are open and how many may be: of visitors, and of agents.
+    pub fn room(&self) -> [(usize, usize); 2] {
+        [self.room.taken(), self.tunnel_room.taken()]
     }
 
     fn start(&self, listener: &Listener, bound: Vec<Bound>, named: &HashSet<String>) -> Running {
@@ -172,7 +176,8 @@ impl Listeners {
         running: &Running,
     ) -> impl Future<Output = ()> + Send + 'static {
         let (proxy, tunnels, kind) = (self.proxy.clone(), self.tunnels.clone(), running.kind.clone());
-        let (stop, room, here) = (running.stop.clone(), self.room.clone(), running.connections.clone());
+        let room = if matches!(kind, Kind::Tunnel) { &self.tunnel_room } else { &self.room };
+        let (stop, room, here) = (running.stop.clone(), room.clone(), running.connections.clone());
         async move {
             // Fails only where the process has no descriptor left for the selector, and then nothing works.
             let Ok(socket) = TcpListener::from_std(socket) else { return };

@@ -131,7 +131,7 @@ async fn read(connection: &mut Http1, limits: &HeadLimits) -> Result<Option<Aske
 async fn refuse(tunnels: &Tunnels, connection: &mut Http1, error: &Error, from: SocketAddr) {
     info!(address = %from, error = error.code.as_str(), detail = %error.detail, "agent refused");
     let id = tunnels.proxy.next_request();
-    connection.send_raw(&respond::error(error, id, Version::Http11, false, false));
+    connection.send_raw(&respond::error(error, id, Version::Http11, false, false).bytes);
     // One that does not read its refusal does not get it.
     let greeting = tunnels.greeting.load_full();
     let _ = tokio::time::timeout(greeting.handshake, poll_fn(|cx| connection.poll_shutdown(cx))).await;

@@ -114,6 +114,7 @@ impl Record {
 pub struct AccessLog {
     shared: Arc<Shared>,
     format: AccessLogFormat,
+    utc_offset: i32,
 }
 
 struct Shared {
@@ -141,7 +142,7 @@ impl AccessLog {
         let shared = Arc::new(Shared { state: Mutex::default(), wake: Condvar::new(), dropped: AtomicU64::new(0) });
         let writer = shared.clone();
         std::thread::Builder::new().name("access-log".into()).spawn(move || write_lines(&writer, sink))?;
-        Ok(Some(AccessLog { shared, format: config.format }))
+        Ok(Some(AccessLog { shared, format: config.format, utc_offset: config.utc_offset }))
     }
 
     /// Lines that were dropped because the buffer was full.
@@ -153,7 +154,7 @@ impl AccessLog {
     pub fn write(&self, record: &Record) {
         let line = match self.format {
             AccessLogFormat::Json => json_line(record),
-            AccessLogFormat::Text => text_line(record),
+            AccessLogFormat::Text => text_line(record, self.utc_offset),
         };
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.waiting.len() + line.len() > WAITING {
@@ -252,18 +253,27 @@ fn ascii(json: &str) -> String {
     escaped
 }
 
-fn text_line(record: &Record) -> String {
+fn text_line(record: &Record, utc_offset: i32) -> String {
     let mut line = String::with_capacity(128);
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() % 86_400;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
+    let seconds = (now + i64::from(utc_offset)).rem_euclid(86_400);
     let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     // Writing to a String cannot fail.
-    let _ = write!(line, "{h:02}:{m:02}:{s:02}Z");
-    for word in [&client(record.client), &*record.endpoint].into_iter().filter(|word| !word.is_empty()) {
+    let _ = write!(line, "{h:02}:{m:02}:{s:02}");
+    // A request that reached no endpoint is known by the host that it asked for.
+    let host = record.asked.as_ref().filter(|_| record.endpoint.is_empty()).map_or("", |asked| &asked.host);
+    for word in [&client(record.client), &*record.endpoint, &host.escape_debug().to_string()]
+        .into_iter()
+        .filter(|word| !word.is_empty())
+    {
         let _ = write!(line, " {word}");
     }
     match &record.asked {
         Some(asked) => {
             let _ = write!(line, " {} {} {}", asked.method.escape_debug(), asked.path.escape_debug(), record.status);
+        }
+        None if record.status != 0 => {
+            let _ = write!(line, " - - {}", record.status);
         }
         None => line.push_str(" stream"),
     }

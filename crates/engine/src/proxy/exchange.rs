@@ -136,7 +136,10 @@ impl Exchange<'_> {
                 Err(failure) if failure.repeatable => {
                     paid = failure.paid;
                     tried.extend(failure.tried);
-                    last = failure.error;
+                    // Once something may have been delivered, no later failure may say that nothing was.
+                    if last.undelivered || !failure.error.undelivered {
+                        last = failure.error;
+                    }
                 }
                 Err(failure) => return Err(failure.error),
             }
@@ -393,7 +396,9 @@ impl Exchange<'_> {
         let error = Error::new(Code::UpstreamMalformed, why.detail());
         self.record.status = error.code.status();
         self.record.answered = self.site.answered();
-        down.send_raw(&super::respond::error(&error, self.record.id, Version::Http11, false, false));
+        let answer = super::respond::error(&error, self.record.id, Version::Http11, false, false);
+        self.record.bytes_out = answer.body as u64;
+        down.send_raw(&answer.bytes);
         self.record.error = Some(error);
         // Whether it can still be told or not, the connection ends.
         down.flush_within(self.timer, self.settings.timeouts.idle).await;

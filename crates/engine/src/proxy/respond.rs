@@ -5,10 +5,18 @@ use serde_json::json;
 use crate::error::{Code, Error};
 use crate::message::Version;
 
+/// An answer of our own, whole.
+pub struct Answer {
+    /// Head and body.
+    pub bytes: Vec<u8>,
+    /// How many of them are the body.
+    pub body: usize,
+}
+
 /// The whole answer: head and JSON body, `{"error": MESSAGE}` with a `detail` where there is one.
 ///
 /// The shape is compat.md §1.3; `x-tidegate-error` and the request id are ours. A `head` answer has no body.
-pub fn error(error: &Error, request_id: u64, version: Version, keep_alive: bool, head: bool) -> Vec<u8> {
+pub fn error(error: &Error, request_id: u64, version: Version, keep_alive: bool, head: bool) -> Answer {
     let body = match error.detail.is_empty() {
         true => json!({"error": error.code.message()}),
         false => json!({"error": error.code.message(), "detail": error.detail}),
@@ -24,17 +32,18 @@ pub fn error(error: &Error, request_id: u64, version: Version, keep_alive: bool,
     } else {
         ""
     };
-    format!(
+    let sent = if head { "" } else { &body };
+    let bytes = format!(
         "HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n\
          Content-Length: {length}\r\nx-tidegate-error: {code}\r\nx-tidegate-request-id: {request_id:016x}\r\n\
-         {allow}{connection}\r\n{body}",
+         {allow}{connection}\r\n{sent}",
         status = error.code.status(),
         reason = reason(error.code.status()),
         length = body.len(),
         code = error.code.as_str(),
-        body = if head { "" } else { &body },
     )
-    .into_bytes()
+    .into_bytes();
+    Answer { body: sent.len(), bytes }
 }
 
 /// The reason phrase of the statuses that we send.
@@ -60,7 +69,7 @@ mod tests {
     #[test]
     fn an_answer_names_the_error_in_head_and_body() {
         let bytes = error(&Error::new(Code::NoUpstream, ""), 0xab, Version::Http11, true, false);
-        let text = String::from_utf8(bytes).expect("text");
+        let text = String::from_utf8(bytes.bytes).expect("text");
         let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
         assert!(head.starts_with("HTTP/1.1 502 Bad Gateway\r\n"));
         assert!(head.contains("\r\nx-tidegate-error: no_upstream\r\nx-tidegate-request-id: 00000000000000ab"));

@@ -258,7 +258,9 @@ impl Downstream {
         record.status = error.code.status();
         record.answered = self.site.answered();
         record.first_byte = Some(Instant::now());
-        self.down.send_raw(&respond::error(&error, record.id, version, keep, is_head));
+        let answer = respond::error(&error, record.id, version, keep, is_head);
+        record.bytes_out = answer.body as u64;
+        self.down.send_raw(&answer.bytes);
         record.error = Some(error);
         // A downstream that cannot be told has left, which the next read shows.
         self.down.flush_within(&mut self.timer, LINGER).await;
@@ -269,7 +271,12 @@ impl Downstream {
             Last::Close => {
                 let _ = poll_fn(|cx| self.down.poll_shutdown(cx)).await;
             }
-            Last::Reset => self.down.reset(),
+            Last::Reset => {
+                // What was said before it broke goes first, in a tunnel too, where a reset overtakes data.
+                self.down.flush_within(&mut self.timer, LINGER).await;
+                tokio::task::yield_now().await;
+                self.down.reset();
+            }
             Last::Linger => {
                 let until = Instant::now() + LINGER;
                 poll_fn(|cx| {

@@ -90,7 +90,7 @@ impl Role for Gateway {
             "workers": self.workers.list().len(),
             "listeners": self.listeners.status(),
             "endpoints": endpoints,
-            "connections": self.listeners.room().0,
+            "connections": self.listeners.room().iter().map(|(open, _)| open).sum::<usize>(),
             "totals": {"requests": requests, "errors": errors},
             "problems": self.problems(),
         })
@@ -140,9 +140,11 @@ impl Gateway {
     /// What an operator should look at, in sentences.
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        let (open, most) = self.listeners.room();
-        if open >= most {
-            problems.push(format!("{open} connections are open, as many as limits.connections allows: others wait"));
+        for ((open, most), whose) in self.listeners.room().into_iter().zip(["visitors", "agents"]) {
+            if open >= most {
+                problems
+                    .push(format!("{open} connections of {whose}, as many as limits.connections allows: more wait"));
+            }
         }
         let dropped = self.proxy.access.load().as_ref().map_or(0, |access| access.dropped());
         if dropped > 0 {

@@ -87,10 +87,13 @@ impl Mux {
 
     fn stream_frame(&mut self, header: Header, now: Instant) -> Result<(), End> {
         let id = header.stream;
+        let data = if header.kind == Kind::Data { header.length } else { 0 };
         if header.flags & SYN != 0 {
+            if data > INITIAL_WINDOW {
+                return Err(End::protocol("data beyond the window"));
+            }
             self.incoming(id)?;
         }
-        let data = if header.kind == Kind::Data { header.length } else { 0 };
         let Some(slot) = self.streams.get_mut(&id) else {
             return self.unknown(id, data);
         };
