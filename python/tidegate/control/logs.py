@@ -18,9 +18,9 @@ from tidegate.control.state import LogOptions
 
 __all__ = ["Log", "escape", "mask"]
 
-LEVELS = {"debug": 0, "info": 1, "warn": 2, "error": 3}
-_COLOURS = {"warn": "\x1b[33m", "error": "\x1b[31m", "debug": "\x1b[2m"}
-_LABELS = {"warn": "warning: ", "error": "error: ", "debug": "", "info": ""}
+LEVELS = {"trace": 0, "debug": 1, "info": 2, "warn": 3, "error": 4}
+_COLOURS = {"warn": "\x1b[33m", "error": "\x1b[31m", "debug": "\x1b[2m", "trace": "\x1b[2m"}
+_LABELS = {"warn": "warning: ", "error": "error: "}
 
 _SECRET_FIELD = re.compile(r"token|password|secret|authorization|cookie|private_key", re.IGNORECASE)
 _USERINFO = re.compile(r"(://)[^/@\s\"']+@")

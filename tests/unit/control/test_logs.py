@@ -103,6 +103,15 @@ def test_less_important_events_are_left_out() -> None:
     assert "loud" in stream.getvalue()
 
 
+def test_a_trace_is_for_those_who_ask_for_it() -> None:
+    shown = {}
+    for level in ("trace", "debug", "info"):
+        stream = io.StringIO()
+        Log(LogOptions(level=level), stream).say("trace", "detail")
+        shown[level] = "detail" in stream.getvalue()
+    assert shown == {"trace": True, "debug": False, "info": False}
+
+
 def test_a_closed_stream_is_no_reason_to_fail() -> None:
     stream = io.StringIO()
     log = Log(LogOptions(), stream)
