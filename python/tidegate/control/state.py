@@ -70,12 +70,14 @@ class State:
         for endpoint in self._without_tunnel(status):
             reason = _reason(endpoint)
             problems.append(f"endpoint {endpoint['name']} has no tunnel" + (f": {reason}" if reason else ""))
+        if self.kind == "gateway" and self._drains(status):
+            problems.append("draining: new connections are refused, and it ends when what runs has finished")
         return {**status, "problems": problems}
 
     def not_ready(self) -> str | None:
         """Why traffic should not be sent here, or nothing."""
         status = self._role.status()
-        if self.draining or status.get("state", "running") != "running":
+        if self._drains(status):
             return "draining"
         for listener in [*status.get("listeners", []), *status.get("forwards", [])]:
             if not (listener.get("addresses") or listener.get("address")):
@@ -92,6 +94,9 @@ class State:
         if not tunnels or any(tunnel.get("state") != "refused" for tunnel in tunnels):
             return None
         return _reason({"tunnels": tunnels}) or "refused"
+
+    def _drains(self, status: dict[str, Any]) -> bool:
+        return self.draining or status.get("state", "running") != "running"
 
     def _without_tunnel(self, status: dict[str, Any]) -> list[dict[str, Any]]:
         if self.kind != "agent":
