@@ -60,12 +60,14 @@ def target(offer: Mapping[str, Any]) -> str:
 def _forward_connect(name: str, url: str) -> str:
     if not url:
         return " --connect URL"
-    parts = urlsplit(url)
-    host = parts.hostname or ""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # a gateway may tell anything
+        return " --connect URL"
     # A name below .localhost is not known to every resolver; localhost is, and means the same gateway.
     if host == f"{name.lower()}.localhost":
-        netloc = f"localhost:{parts.port}" if parts.port else "localhost"
-        url = f"{parts.scheme}://{netloc}"
+        url = f"{parts.scheme}://localhost:{port}" if port else f"{parts.scheme}://localhost"
     return "" if url == "http://localhost:8000" else f" --connect {url}"
 
 
