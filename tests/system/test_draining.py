@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -239,6 +240,25 @@ def test_programs_leave_at_once_however_little_they_say(level: str) -> None:
         for program in reversed(programs):
             assert program.stop(5) == 0
             assert bool(program.seen("stopped")) == (level in ("debug", "info"))
+
+
+def test_ctrl_c_ends_a_program_whose_log_nobody_reads() -> None:
+    with reserved() as admin, ExitStack() as stack:
+        reader, writer = os.pipe()
+        stack.callback(os.close, reader)
+        stack.callback(os.close, writer)
+        words = command("gateway", "--proxy", "127.0.0.1:0", "--agents", "127.0.0.1:0", "--admin", admin)
+        gateway = stack.enter_context(subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=writer))
+        stack.callback(gateway.kill)
+        until(lambda: is_ready(admin), "the gateway is ready")
+
+        os.set_blocking(writer, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(writer, b"x")
+        os.set_blocking(writer, True)
+        gateway.send_signal(signal.SIGINT)
+        assert gateway.wait(10) == 0
 
 
 def is_ready(admin: str) -> bool:
