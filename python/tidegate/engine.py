@@ -83,8 +83,8 @@ def start(snapshot: bytes, level: str = "info") -> Role:
     """
     Starts what the snapshot describes; its listeners are bound when this returns.
 
-    `level` is what a person wants to see: error, warn, info, debug or trace. Events up to info come in any case, because
-    a role is run by them; who writes them leaves out what is not wanted.
+    `level` is what a person wants to see: error, warn, info, debug or trace. Events up to info come in any case,
+    because a role is run by them; who writes them leaves out what is not wanted.
     """
     # Threads inherit the mask of whoever starts them: signals are for the main thread alone.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
 
 from tests.support.http import ask, request
+from tests.support.ports import reserved
 from tests.support.process import Program, until
 from tests.support.raw import Raw
 from tests.support.service import Exchange, Service, TcpService
-from tests.support.tidegate import Agent, Forward, Gateway, command
+from tests.support.tidegate import Agent, Forward, Gateway, Tidegate, command
 from tests.system.load import Visitors
 from tests.system.site import Site
 
@@ -62,6 +67,21 @@ def test_a_gateway_that_leaves_finishes_a_running_request() -> None:
         assert site.gateway.event("stopped")["clean"] is True
 
 
+def test_the_status_command_says_that_a_gateway_is_draining() -> None:
+    with held() as (site, answer):
+        running = ask(site.proxy, "/stay", endpoint="web")
+        answer.until_arrived()
+        site.gateway.signal(signal.SIGTERM)
+        site.gateway.event("draining")
+
+        words = command("status", "--url", f"http://{site.gateway.admin}")
+        screen = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout
+        assert "\nwrong:\n  draining: " in screen
+
+        answer.release.set()
+        assert running.result(20).text == "finished"
+
+
 def test_an_agent_that_leaves_finishes_a_running_request() -> None:
     with held() as (site, answer):
         running = ask(site.proxy, "/stay", endpoint="web")
@@ -98,27 +118,27 @@ def test_an_agent_that_leaves_under_load_loses_nothing() -> None:
 
 def test_an_agent_that_leaves_loses_no_tcp_connection_that_has_another() -> None:
     listeners = {"db": {"bind": "127.0.0.1:0", "kind": "tcp", "to": {"endpoint": "db"}}}
-    with TcpService(lambda connection: connection.sendall(connection.recv(5))) as service:
-        with (
-            Gateway({"listeners": listeners}) as gateway,
-            Agent(gateway.agents, "tcp", "db", service.address) as leaving,
-            Agent(gateway.agents, "tcp", "db", service.address),
-        ):
-            gateway.until_offered("db", 2)
+    with (
+        TcpService(lambda connection: connection.sendall(connection.recv(5))) as service,
+        Gateway({"listeners": listeners}) as gateway,
+        Agent(gateway.agents, "tcp", "db", service.address) as leaving,
+        Agent(gateway.agents, "tcp", "db", service.address),
+    ):
+        gateway.until_offered("db", 2)
 
-            def come_and_go() -> int:
-                lost = 0
-                for _ in range(150):
-                    with Raw(gateway.address("db")) as downstream:
-                        downstream.send(b"hello")
-                        lost += downstream.rest() != b"hello"
-                return lost
+        def come_and_go() -> int:
+            lost = 0
+            for _ in range(150):
+                with Raw(gateway.address("db")) as downstream:
+                    downstream.send(b"hello")
+                    lost += downstream.rest() != b"hello"
+            return lost
 
-            with ThreadPoolExecutor(4) as pool:
-                counts = [pool.submit(come_and_go) for _ in range(4)]
-                until(lambda: service.connections > 50, "connections come and go")
-                assert leaving.stop() == 0
-                assert [count.result() for count in counts] == [0, 0, 0, 0]
+        with ThreadPoolExecutor(4) as pool:
+            counts = [pool.submit(come_and_go) for _ in range(4)]
+            until(lambda: service.connections > 50, "connections come and go")
+            assert leaving.stop() == 0
+            assert [count.result() for count in counts] == [0, 0, 0, 0]
 
 
 def test_a_tcp_stream_is_finished_too() -> None:
@@ -191,3 +211,59 @@ def test_ctrl_c_without_anything_running_is_a_clean_stop() -> None:
         for program in (site.agent, site.gateway):
             program.signal(signal.SIGINT)
             assert program.wait(5) == 0
+
+
+def test_a_second_sigterm_ends_at_once() -> None:
+    with held() as (site, answer):
+        running = ask(site.proxy, "/stay", endpoint="web")
+        answer.until_arrived()
+        site.gateway.signal(signal.SIGTERM)
+        site.gateway.event("draining")
+        site.gateway.signal(signal.SIGTERM)
+        assert site.gateway.wait(5) == 143
+        assert running.exception(20) or running.result().status != 200
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warn", "error"])
+def test_programs_leave_at_once_however_little_they_say(level: str) -> None:
+    with ExitStack() as stack:
+        proxy, agents, *admins = (stack.enter_context(reserved()) for _ in range(5))
+        commands = [
+            ("gateway", "--proxy", proxy, "--agents", agents),
+            ("agent", "http", "web", "3000", "--connect", f"http://{agents}"),
+            ("forward", "127.0.0.1:0", "web", "--connect", f"http://{proxy}"),
+        ]
+        programs = []
+        for words, admin in zip(commands, admins, strict=True):
+            programs.append(stack.enter_context(Tidegate(*words, "--admin", admin, "--log-level", level)))
+            until(lambda admin=admin: is_ready(admin), f"{words[0]} is ready")  # type: ignore[misc]
+        for program in reversed(programs):
+            assert program.stop(5) == 0
+            assert bool(program.seen("stopped")) == (level in ("debug", "info"))
+
+
+def test_ctrl_c_ends_a_program_whose_log_nobody_reads() -> None:
+    with reserved() as admin, ExitStack() as stack:
+        reader, writer = os.pipe()
+        stack.callback(os.close, reader)
+        stack.callback(os.close, writer)
+        words = command("gateway", "--proxy", "127.0.0.1:0", "--agents", "127.0.0.1:0", "--admin", admin)
+        gateway = stack.enter_context(subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=writer))
+        stack.callback(gateway.kill)
+        until(lambda: is_ready(admin), "the gateway is ready")
+
+        os.set_blocking(writer, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(writer, b"x")
+        os.set_blocking(writer, True)
+        gateway.send_signal(signal.SIGINT)
+        assert gateway.wait(10) == 0
+
+
+def is_ready(admin: str) -> bool:
+    """Whether a program takes traffic, and with it signals."""
+    try:
+        return request(admin, "/ready").status == 200
+    except OSError:
+        return False

@@ -123,6 +123,18 @@ def test_a_refused_snapshot_is_an_engine_error(engine: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("wanted", "kept"),
+    [("error", "info"), ("warn", "info"), ("info", "info"), ("debug", "debug"), ("trace", "trace")],
+)
+def test_events_that_a_role_is_run_by_come_at_every_level(engine: Any, wanted: str, kept: str) -> None:
+    levels: list[str] = []
+    native = type("Native", (), {"set_level": lambda _, level: levels.append(level)})
+    sys.modules["tidegate._engine"].start = lambda _: native()  # type: ignore[attr-defined]
+    engine.start(b"{}", wanted)
+    assert levels == [kept]
+
+
+@pytest.mark.parametrize(
     ("words", "name"),
     [
         (["/usr/bin/python3", "/opt/bin/tidegate", "gateway", "--proxy"], "tidegate gateway"),

@@ -18,7 +18,7 @@ use tracing::field::{Field, Visit};
 use tracing::span;
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Notices that wait at most; beyond it the newest are dropped and counted.
+/// Notices that wait at most; beyond it the oldest are dropped and counted: the last word of a role is never lost.
 const CAPACITY: usize = 4096;
 
 /// The queue of one role.
@@ -72,8 +72,8 @@ impl Events {
     fn push(&self, event: Vec<u8>) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.waiting.len() >= CAPACITY {
+            queue.waiting.pop_front();
             queue.dropped += 1;
-            return;
         }
         queue.waiting.push_back(event);
         if queue.waiting.len() == 1 {

@@ -8,9 +8,10 @@ What comes from peers is escaped and secrets are masked here, once for all. What
 import json
 import logging
 import re
+import select
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -21,6 +22,9 @@ __all__ = ["Log", "escape", "mask"]
 LEVELS = {"trace": 0, "debug": 1, "info": 2, "warn": 3, "error": 4}
 _COLOURS = {"warn": "\x1b[33m", "error": "\x1b[31m", "debug": "\x1b[2m", "trace": "\x1b[2m"}
 _LABELS = {"warn": "warning: ", "error": "error: "}
+
+# A reader that takes nothing for so long is stuck, and must not hold up signals and the admin listener.
+READER_MILLISECONDS = 1000
 
 _SECRET_FIELD = re.compile(r"token|password|secret|authorization|cookie|private_key", re.IGNORECASE)
 _USERINFO = re.compile(r"(://)[^/@\s\"']+@")
@@ -36,6 +40,8 @@ class Log:
         self.text = options.format in ("text", "human") or (options.format != "json" and terminal)
         self._colours = self.text and terminal
         self._least = LEVELS.get(options.level, LEVELS["info"])
+        self._room = _poll(self._stream)
+        self._dropped = 0
 
     def event(self, event: Mapping[str, Any], sentence: str | None = None) -> None:
         """Writes one event; `sentence` is what a person reads instead of its name and fields, an empty one nothing."""
@@ -44,17 +50,30 @@ class Log:
             return
         if self.text and sentence == "":
             return
-        line = self._for_a_person(event, level, sentence) if self.text else as_json(event, level)
+        if not self._reader_is_there():
+            self._dropped += 1
+            return
+        if self._dropped:
+            lost = {"event": "events dropped", "time": time.time(), "count": self._dropped}
+            self._dropped = 0
+            self._write(self._for_a_person(lost, "warn", None) if self.text else as_json(lost, "warn"))
+        self._write(self._for_a_person(event, level, sentence) if self.text else as_json(event, level))
+
+    def say(self, level: str, name: str, sentence: str | None = None, **fields: Any) -> None:
+        """Writes an event of our own, of now."""
+        self.event({"event": name, "level": level, "time": time.time(), **fields}, sentence)
+
+    def _reader_is_there(self) -> bool:
+        # Once stuck, it is not waited for again until it has read something.
+        return self._room is None or bool(self._room(0 if self._dropped else READER_MILLISECONDS))
+
+    def _write(self, line: str) -> None:
         try:
             self._stream.write(line + "\n")
             self._stream.flush()
         except (OSError, ValueError):
             # Nobody reads us any more: no reason to stop serving.
             return
-
-    def say(self, level: str, name: str, sentence: str | None = None, **fields: Any) -> None:
-        """Writes an event of our own, of now."""
-        self.event({"event": name, "level": level, "time": time.time(), **fields}, sentence)
 
     def _for_a_person(self, event: Mapping[str, Any], level: str, sentence: str | None) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(_seconds(event)))
@@ -79,6 +98,17 @@ class Bridge(logging.Handler):
         if record.exc_info and record.exc_info[1] is not None:
             fields["error"] = repr(record.exc_info[1])
         self._log.say(level, record.getMessage(), **fields)
+
+
+def _poll(stream: TextIO) -> Callable[[int], list[Any]] | None:
+    """What tells whether a stream takes a line without waiting; nothing where it is no file."""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):
+        return None
+    room = select.poll()
+    room.register(descriptor, select.POLLOUT)
+    return room.poll
 
 
 def as_text(event: Mapping[str, Any]) -> str:

@@ -71,7 +71,7 @@ class State:
             reason = _reason(endpoint)
             problems.append(f"endpoint {endpoint['name']} has no tunnel" + (f": {reason}" if reason else ""))
         if self.kind == "gateway" and self._drains(status):
-            problems.append("draining: nobody new is let in; it ends when what runs has finished")
+            problems.append("draining: new connections are refused, and it ends when what runs has finished")
         return {**status, "problems": problems}
 
     def not_ready(self) -> str | None:

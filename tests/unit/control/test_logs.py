@@ -1,8 +1,10 @@
 """How events are written, for people and for programs."""
 
+import fcntl
 import io
 import json
 import logging
+import os
 import re
 
 import pytest
@@ -101,6 +103,36 @@ def test_less_important_events_are_left_out() -> None:
     log.say("error", "loud")
     assert "quiet" not in stream.getvalue()
     assert "loud" in stream.getvalue()
+
+
+def test_a_trace_is_for_those_who_ask_for_it() -> None:
+    shown = {}
+    for level in ("trace", "debug", "info"):
+        stream = io.StringIO()
+        Log(LogOptions(level=level), stream).say("trace", "detail")
+        shown[level] = "detail" in stream.getvalue()
+    assert shown == {"trace": True, "debug": False, "info": False}
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_a_reader_that_is_stuck_holds_nobody_up_and_hears_what_it_missed(
+    format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidegate.control.logs.READER_MILLISECONDS", 1)
+    reader, writer = os.pipe()
+    with open(reader, encoding="ascii") as read, open(writer, "w", encoding="ascii") as stream:
+        log = Log(LogOptions(format=format), stream)
+        written = fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ) // 100
+        for _ in range(written):
+            log.say("info", "noise", filler="x" * 100)
+        os.set_blocking(reader, False)
+        told = len(read.read().splitlines())
+        log.say("info", "heard again")
+        missed, last = read.read().splitlines()
+    assert 0 < told < written
+    assert "events dropped" in missed
+    assert str(written - told) in missed
+    assert "heard again" in last
 
 
 def test_a_closed_stream_is_no_reason_to_fail() -> None:

@@ -52,6 +52,20 @@ def test_what_the_engine_finds_wrong_is_kept() -> None:
     assert State(FakeRole({"problems": ["workers are late"]}), "gateway").status()["problems"] == ["workers are late"]
 
 
+def test_a_gateway_that_drains_says_so_after_what_the_engine_finds_wrong() -> None:
+    draining = State(FakeRole({"state": "draining", "problems": ["workers are late"]}), "gateway").status()["problems"]
+    assert draining[0] == "workers are late"
+    assert [problem.partition(":")[0] for problem in draining[1:]] == ["draining"]
+    asked = State(FakeRole(), "gateway")
+    assert asked.status()["problems"] == []
+    asked.draining = True
+    assert asked.status()["problems"] == draining[1:]
+
+
+def test_nothing_is_wrong_with_a_forward() -> None:
+    assert State(FakeRole({"state": "running", "forwards": []}), "forward").status()["problems"] == []
+
+
 def test_an_agent_is_refused_for_good_when_every_tunnel_is() -> None:
     assert State(FakeRole(agent("refused", "refused", reason="401 invalid token")), "agent").refused_for_good() == (
         "401 invalid token"

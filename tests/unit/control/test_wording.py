@@ -25,6 +25,8 @@ def test_a_gateway_that_tells_no_address_is_named_itself() -> None:
         ("http://pg.localhost:9000", "tidegate forward 5432 pg --connect http://localhost:9000"),
         ("https://pg.gate.example.com", "tidegate forward 5432 pg --connect https://pg.gate.example.com"),
         ("", "tidegate forward 5432 pg --connect URL"),
+        ("http://[", "tidegate forward 5432 pg --connect URL"),
+        ("http://pg.localhost:99999", "tidegate forward 5432 pg --connect URL"),
     ],
 )
 def test_a_tcp_endpoint_shows_the_forward_to_use(url: str, line: str) -> None:
