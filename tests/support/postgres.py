@@ -54,7 +54,7 @@ class Postgres:
     def _start(self) -> Program:
         host, _, port = self.address.rpartition(":")
         options = ["-h", host, "-p", port, "-k", str(self._folder), "-c", "fsync=off"]
-        command = [*self._as_user, self._programs / "postgres", "-D", self._data, *options]
+        command: list[str | Path] = [*self._as_user, self._programs / "postgres", "-D", self._data, *options]
         server = Program(command, name="postgres", cwd=self._folder)
         server.says("database system is ready to accept connections")
         return server

@@ -120,7 +120,8 @@ impl Exchange<'_> {
         let mut paid = false;
         let mut last = Error::undelivered(Code::NoUpstream, "");
         while let Some(upstream) = route.upstreams.pick(self.worker, &tried) {
-            let affordable = self.record.attempts == 0 || paid || self.proxy.spend_retry(self.worker);
+            let affordable =
+                self.record.attempts == 0 || std::mem::take(&mut paid) || self.proxy.spend_retry(self.worker);
             if !affordable || !replay.is_whole() {
                 break;
             }
