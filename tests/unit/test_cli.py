@@ -91,6 +91,11 @@ def test_a_gateway_without_configuration_says_so(tidegate: Tidegate) -> None:
         (["forward", "start"], "no configuration"),
         (["piko", "server"], "not built yet"),
         (["completion", "tcsh"], "tcsh"),
+        (["completion"], "bash, zsh, fish"),
+        (["status", "foo"], "there is no 'foo' to show (write `tidegate status` or "),
+        (["status", "--url", "nonsense"], "'nonsense' is no URL of an admin listener"),
+        (["agent", "http", "web", "99999"], "'99999' is no port (1 to 65535)"),
+        (["agent", "http", "web", "0"], "'0' is no port (1 to 65535)"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(tidegate: Tidegate, words: list[str], said: str) -> None:

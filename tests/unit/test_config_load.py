@@ -129,3 +129,10 @@ def test_a_dump_reads_back_the_same() -> None:
 def test_an_endpoint_is_offered_once() -> None:
     found = mistakes("endpoints: [{name: a, to: 1}, {name: a, to: 2}]", Agent)
     assert "offered twice" in "".join(found)
+
+
+def test_a_listener_s_name_is_told_in_one_line() -> None:
+    (found,) = mistakes("listeners: {\"a\\nb\": {bind: ':80'}}")
+    assert "is no listener name" in found
+    assert "\n" not in found
+    assert "[key]" not in found

@@ -1,7 +1,10 @@
 """What the engine gets."""
 
 import json
+import os
+import resource
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 from tidegate.config import snapshot
 from tidegate.config.load import parse, validate
 from tidegate.config.model import Agent, Forward, Gateway
-from tidegate.config.snapshot import agent_snapshot, describe, forward_snapshot, gateway_snapshot, resolve_bind
+from tidegate.config.snapshot import agent_snapshot, describe, forward_snapshot, gateway_snapshot, note, resolve_bind
 from tidegate.errors import ConfigError
 
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"
@@ -178,3 +181,54 @@ def test_what_is_shown_of_a_configuration_holds_no_secret() -> None:
     assert shown["endpoints"] == [{"name": "a", "to": "http://localhost:1"}]
     assert "to-ken" not in json.dumps(shown)
     assert describe(Gateway())["listeners"][0] == {"name": "proxy", "kind": "http", "bind": "127.0.0.1:8000"}
+
+
+@pytest.mark.parametrize(
+    ("hard", "written", "in_force"),
+    [(20_600, "", 10_000), (4_296, "", 2_048), (4_296, "limits: {connections: 9}", 9), (150, "", 16)],
+)
+def test_connections_leave_descriptors_for_where_they_lead(
+    hard: int, written: str, in_force: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, hard))
+    assert gateway(written)["limits"]["connections"] == in_force
+    assert note(validate(Gateway, parse(written, "f"))) == ""
+
+
+def test_a_limit_that_somebody_wrote_is_not_lowered_silently(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 4_296))
+    config = validate(Gateway, parse("limits: {connections: 5000}", "f"))
+    assert note(config).startswith("limits.connections is 2048 instead of 5000")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, resource.RLIM_INFINITY))
+    assert note(config) == ""
+
+
+def test_an_access_log_that_cannot_be_written_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        gateway(f"access_log: {{to: {tmp_path}/nowhere/x}}")
+    assert str(refused.value) == f"access log {tmp_path}/nowhere/x: cannot be opened: no such file or directory"
+    with pytest.raises(ConfigError, match="is a directory"):
+        gateway(f"access_log: {{to: {tmp_path}}}")
+    os.mkfifo(tmp_path / "pipe")
+    assert gateway(f"access_log: {{to: {tmp_path}/pipe}}")["access_log"]["to"] == f"{tmp_path}/pipe"
+
+
+def test_the_access_log_is_told_the_local_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "EAST-05:30")
+    time.tzset()
+    try:
+        assert gateway()["access_log"]["utc_offset"] == 19_800
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_two_entries_with_one_address_are_both_named() -> None:
+    text = "forwards: [{bind: '127.0.0.1:1', endpoint: a}, {bind: '127.0.0.1:1', endpoint: b}]"
+    config = validate(Forward, parse(text, "f"))
+    with pytest.raises(ConfigError) as refused:
+        forward_snapshot(config)
+    assert str(refused.value) == "forwards[1].bind: forwards[0].bind binds 127.0.0.1:1 already"
+    with pytest.raises(ConfigError, match=r"^listeners\.b\.bind: listeners\.a\.bind binds 127\.0\.0\.1:1 already$"):
+        gateway("listeners: {a: {bind: 'localhost:1'}, b: {bind: '127.0.0.1:1'}}")
+    gateway("listeners: {a: {bind: 'localhost:0'}, b: {bind: '127.0.0.1:0'}}")

@@ -7,9 +7,11 @@ Sockets are bound when the server is made, so that a port in use ends the start 
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -27,6 +29,8 @@ __all__ = ["Server"]
 CLOSING_SECONDS = 1
 CONNECTION_SECONDS = 30.0
 BACKLOG = 128
+# What accept() says when nothing is left for another connection.
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Server:
@@ -65,6 +69,28 @@ class Server:
                 yield
             finally:
                 server.should_exit = True
+
+
+class _Listening(socket.socket):
+    """
+    A listening socket that fails once a round where nothing is left for another connection.
+
+    asyncio rests for a second at such a failure, but first asks again as often as the queue is long, and plans a
+    round of its own for every failure: soon nothing else runs.
+    """
+
+    _failed = False
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """A connection; after a failure, the end of the round."""
+        if self._failed:
+            self._failed = False
+            raise BlockingIOError(errno.EAGAIN, "nothing is left for another connection")
+        try:
+            return super().accept()
+        except OSError as error:
+            self._failed = error.errno in EXHAUSTED
+            raise
 
 
 class _Brief(H11Protocol):
@@ -111,7 +137,7 @@ def shown(sock: socket.socket) -> str:
 
 def _bound(place: str) -> socket.socket:
     host, port = bind_parts(place)
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    sock = _Listening(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if ":" in host:

@@ -95,7 +95,8 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _sentence(message: str) -> str:
-    message = message.rstrip(".")
+    # Some of click's messages have several lines.
+    message = " ".join(message.split()).rstrip(".")
     return message[:1].lower() + message[1:]
 
 

@@ -12,7 +12,7 @@ import click
 
 from tidegate.config.knobs import Knob, knobs
 from tidegate.config.model import Agent, ClientTls, Forward, Gateway
-from tidegate.config.snapshot import agent_snapshot, describe, forward_snapshot, gateway_snapshot, new_agent_id
+from tidegate.config.snapshot import agent_snapshot, describe, forward_snapshot, gateway_snapshot, new_agent_id, note
 
 __all__ = [
     "PLAIN_TLS", "Command", "KnobOption", "config_option", "given", "knob_options", "section_of", "short_tls_options",
@@ -114,6 +114,7 @@ def start(config: Gateway | Agent | Forward, source: str) -> int:
     from tidegate.cli.run import run  # noqa: PLC0415  heavy, and not needed to find a mistake
     from tidegate.control.state import Admin, LogOptions  # noqa: PLC0415
 
+    remark = note(config)
     bind = config.admin.bind
     return run(
         role,
@@ -121,6 +122,6 @@ def start(config: Gateway | Agent | Forward, source: str) -> int:
         admin=Admin(bind=bind, hosts=config.admin.hosts) if bind else None,
         log=LogOptions(format=config.log.format, level=config.log.level),
         grace_period=config.grace_period,
-        source=source,
+        source=f"{source}; {remark}" if remark else source,
         describe=describe(config),
     )

@@ -4,6 +4,8 @@ Puts a role together with its admin listener and runs it: what every command tha
 Nothing is decided here; running is `control.roles`, the admin listener `admin.server`.
 """
 
+import contextlib
+import resource
 from typing import TYPE_CHECKING, Any
 
 from tidegate.control import roles
@@ -26,6 +28,7 @@ def run(
     describe: dict[str, Any],
 ) -> int:
     """Runs a role until it ends and returns the exit code; raises `TidegateError` where it cannot start."""
+    _raise_descriptors()
     return roles.run(
         role,
         snapshot,
@@ -36,6 +39,13 @@ def run(
         describe=describe,
         open_admin=_open_admin,
     )
+
+
+def _raise_descriptors() -> None:
+    # Every connection takes one or two, and the usual 1,024 are for programs that still call select().
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _open_admin(admin: Admin) -> "Server":

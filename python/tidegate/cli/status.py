@@ -15,7 +15,7 @@ import click
 
 from tidegate.cli import tables
 from tidegate.control.logs import escape
-from tidegate.errors import TidegateError
+from tidegate.errors import ConfigError, TidegateError
 
 __all__ = ["status"]
 
@@ -26,7 +26,7 @@ MAX_ANSWER = 64 * 1024 * 1024
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["endpoints"]), required=False, metavar="[endpoints")
+@click.argument("what", required=False, metavar="[endpoints")
 @click.argument("name", required=False, metavar="[NAME]]")
 @click.option(
     "-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True,
@@ -48,6 +48,11 @@ def status(what: str | None, name: str | None, output: str, watch: bool, url: st
     tidegate status endpoints        every endpoint
     tidegate status endpoints web    one endpoint, with each agent or tunnel
     """
+    if what not in (None, "endpoints"):
+        raise click.UsageError(
+            f"there is no {what!r} to show (write `tidegate status` or `tidegate status endpoints [NAME]`)",
+            click.get_current_context(),
+        )
     while True:
         text = _render(_ask(url, _path(what, name)), what, name, output)
         if watch:
@@ -71,7 +76,7 @@ def _ask(base: str, path: str) -> dict[str, Any]:
     except ValueError:
         fits = False
     if not fits:
-        raise TidegateError(f"{base} is no URL of an admin listener (write --url http://HOST:PORT)")
+        raise ConfigError(f"{base!r} is no URL of an admin listener (write --url http://HOST:PORT)")
     # An admin listener is never behind the proxy that the environment names for the web.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

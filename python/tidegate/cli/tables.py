@@ -134,7 +134,8 @@ def _to(endpoint: dict[str, Any]) -> str:
 
 
 def _totals(totals: dict[str, Any]) -> str:
-    return "since the start: " + ", ".join(f"{plain(value)} {plain(name)}" for name, value in totals.items())
+    counted = [(value, name.removesuffix("s") if value == 1 else name) for name, value in totals.items()]
+    return "since the start: " + ", ".join(f"{plain(value)} {plain(name)}" for value, name in counted)
 
 
 def _problems(problems: Sequence[Any] | None) -> str:

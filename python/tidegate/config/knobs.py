@@ -97,6 +97,7 @@ Size = Annotated[int, BeforeValidator(values.size), Label("SIZE")]
 Bind = Annotated[str, BeforeValidator(_bind), Label("ADDR")]
 PortOrBind = Annotated[str, BeforeValidator(_port_or_bind), Label("ADDR")]
 Endpoint = Annotated[str, BeforeValidator(_text), AfterValidator(values.endpoint_name), Label("NAME")]
+ListenerName = Annotated[str, BeforeValidator(_text), AfterValidator(values.listener_name)]
 FileName = Annotated[str, AfterValidator(_beside), Label("FILE")]
 AccessTarget = Annotated[
     str, AfterValidator(lambda value, info: value if value in ("stdout", "off") else _beside(value, info)),

@@ -213,7 +213,13 @@ def _model_at(model: type[BaseModel], path: Path_) -> type[BaseModel] | None:
 def _dotted(path: Path_) -> str:
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        if part == "[key]":  # pydantic's word for the name in front of the value
+            continue
+        if isinstance(part, int):
+            text += f"[{part}]"
+            continue
+        shown = part if part.isprintable() else repr(part)
+        text += f".{shown}" if text else shown
     return text
 
 

@@ -17,6 +17,7 @@ from tidegate.config.knobs import (
     FileName,
     Knob,
     Label,
+    ListenerName,
     Model,
     PortOrBind,
     Positive,
@@ -78,7 +79,11 @@ class Limits(Model):
 
     head_bytes: Size = knob(65536, "Largest head of a message, in bytes; a larger one gets 431.")
     head_fields: Annotated[int, Field(ge=1)] = knob(200, "Most fields in the head of a message; more get 431.")
-    connections: Annotated[int, Field(ge=1)] = knob(10000, "Most connections at once, all listeners together.")
+    connections: Annotated[int, Field(ge=1)] = knob(
+        10000,
+        "Most connections at once, all listeners together; a gateway keeps below half of its descriptors "
+        "(`ulimit -Hn`, less 200), but at least 16.",
+    )
     idle_upstreams: Annotated[int, Field(ge=0)] = knob(64, "Most idle connections kept for an upstream, each worker.")
     retry_percent: Annotated[int, Field(ge=0, le=100)] = knob(
         20, "Share of the requests of the last seconds that may be tried again, in percent."
@@ -270,7 +275,7 @@ class Gateway(Model):
         ("routes", "upstreams", "routing", "auth", "tls", "tenants"), _LATER
     )
 
-    listeners: dict[Endpoint, Listener] = Field(default_factory=default_listeners, min_length=1)
+    listeners: dict[ListenerName, Listener] = Field(default_factory=default_listeners, min_length=1)
     admin: Admin = Admin()
     public_url: Annotated[str | None, AfterValidator(lambda v: v and _public_url(v)), Label("URL")] = knob(
         None,

@@ -4,11 +4,14 @@ Turns a configuration into what the engine takes: complete, every name resolved,
 The other side is `crates/engine/src/snapshot.rs`. Everything that can be wrong is told at once.
 """
 
+import errno
 import json
 import os
+import resource
 import secrets
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -31,7 +34,11 @@ from tidegate.config.model import (
 from tidegate.config.values import bind_parts, header_text, service
 from tidegate.errors import ConfigError
 
-__all__ = ["agent_snapshot", "describe", "forward_snapshot", "gateway_snapshot", "new_agent_id", "resolve_bind"]
+# What a process needs besides connections: tunnels, listeners, logs, libraries.
+OTHER_DESCRIPTORS = 200
+FEWEST_CONNECTIONS = 16
+
+__all__ = ["agent_snapshot", "describe", "forward_snapshot", "gateway_snapshot", "new_agent_id", "note", "resolve_bind"]
 
 
 class _Checked:
@@ -46,6 +53,16 @@ class _Checked:
         except ValueError as error:
             self.mistakes.append(f"{key}: {error}")
             return None
+
+    def differ(self, places: list[tuple[str, list[str] | None]]) -> None:
+        """Refuses two keys that stand for one address."""
+        seen: dict[str, str] = {}
+        for key, addresses in places:
+            for address in addresses or []:
+                other = seen.setdefault(address, key)
+                if other != key and bind_parts(address)[1] != 0:
+                    self.mistakes.append(f"{key}: {other} binds {address} already")
+                    break
 
     def done(self, snapshot: dict[str, Any]) -> bytes:
         if self.mistakes:
@@ -64,6 +81,7 @@ def gateway_snapshot(config: Gateway) -> bytes:
         }
         for name, listener in config.listeners.items()
     ]
+    checked.differ([(f"listeners.{each['name']}.bind", each["bind"]) for each in listeners])
     return checked.done(
         {
             "role": "gateway",
@@ -73,7 +91,8 @@ def gateway_snapshot(config: Gateway) -> bytes:
             "takeover": config.takeover,
             "listeners": listeners,
             "public_url": config.public_url,
-            **_common(config),
+            **_common(config, checked),
+            "limits": {**Limits.model_dump(config.limits), "connections": _connections(config.limits)},
             "tunnel": _tunnel(config.tunnel),
         }
     )
@@ -109,7 +128,7 @@ def agent_snapshot(config: Agent, agent_id: str) -> bytes:
             "connect": _connect(config.connect, checked, os.environ),
             "connections": config.connect.connections,
             "endpoints": offers,
-            **_common(config),
+            **_common(config, checked),
             "tunnel": _tunnel(config.tunnel),
         }
     )
@@ -124,13 +143,14 @@ def forward_snapshot(config: Forward) -> bytes:
         {"bind": checked.call(f"forwards[{position}].bind", resolve_bind, port.bind), "endpoint": port.endpoint}
         for position, port in enumerate(config.forwards)
     ]
+    checked.differ([(f"forwards[{position}].bind", port["bind"]) for position, port in enumerate(ports)])
     return checked.done(
         {
             "role": "forward",
             "version": __version__,
             "connect": _connect(config.connect, checked, os.environ),
             "forwards": ports,
-            **_common(config),
+            **_common(config, checked),
         }
     )
 
@@ -195,11 +215,29 @@ def _listener_kind(listener: Listener) -> dict[str, Any]:
     return {"kind": "http", "dynamic_endpoints": allowed}
 
 
-def _common(config: Gateway | Agent | Forward) -> dict[str, Any]:
+def note(config: Gateway | Agent | Forward) -> str:
+    """What the start line says of a value that somebody wrote and that is not in force; empty for nothing."""
+    if not isinstance(config, Gateway) or "connections" not in config.limits.model_fields_set:
+        return ""
+    found = _connections(config.limits)
+    if found == config.limits.connections:
+        return ""
+    return f"limits.connections is {found} instead of {config.limits.connections}: more needs a higher `ulimit -Hn`"
+
+
+def _connections(limits: Limits) -> int:
+    """As many connections as there are descriptors for: each may need a second one, to where it leads."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        return limits.connections
+    return min(limits.connections, max(FEWEST_CONNECTIONS, (hard - OTHER_DESCRIPTORS) // 2))
+
+
+def _common(config: Gateway | Agent | Forward, checked: _Checked) -> dict[str, Any]:
     return {
         "timeouts": Timeouts.model_dump(config.timeouts),
         "limits": Limits.model_dump(config.limits),
-        "access_log": _access_log(config.access_log),
+        "access_log": _access_log(config.access_log, checked),
     }
 
 
@@ -207,11 +245,22 @@ def _tunnel(tunnel: Tunnel) -> dict[str, Any]:
     return tunnel.model_dump()
 
 
-def _access_log(log: AccessLog) -> dict[str, Any]:
+def _access_log(log: AccessLog, checked: _Checked) -> dict[str, Any]:
+    if log.to not in ("stdout", "off"):
+        _try_to_append(log.to, checked)
     form = log.format
     if form == "auto":
         form = "text" if log.to == "stdout" and sys.stdout is not None and sys.stdout.isatty() else "json"
-    return {"to": None if log.to == "off" else log.to, "format": form}
+    return {"to": None if log.to == "off" else log.to, "format": form, "utc_offset": time.localtime().tm_gmtoff}
+
+
+def _try_to_append(name: str, checked: _Checked) -> None:
+    try:
+        # A pipe without a reader must not hold up the start here.
+        os.close(os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            checked.mistakes.append(f"access log {name}: cannot be opened: {(error.strerror or str(error)).lower()}")
 
 
 def _connect(connect: Connect, checked: _Checked, env: Mapping[str, str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ __all__ = [
     "duration",
     "endpoint_name",
     "header_text",
+    "listener_name",
     "port_number",
     "service",
     "size",
@@ -61,10 +62,17 @@ def endpoint_name(value: str) -> str:
     return value
 
 
-def port_number(text: str) -> int:
-    """A port, 0 included: the system picks."""
-    if not re.fullmatch(r"\d{1,5}", text) or int(text) > 65535:
-        raise ValueError(f"{text!r} is no port (0 to 65535)")
+def listener_name(value: str) -> str:
+    """The name itself, when it is one: the same characters."""
+    if not _ENDPOINT.fullmatch(value):
+        raise ValueError(f"{value!r} is no listener name (1 to 128 of the characters A-Z a-z 0-9 . _ -)")
+    return value
+
+
+def port_number(text: str, least: int = 0) -> int:
+    """A port; 0, where it is allowed, lets the system pick."""
+    if not re.fullmatch(r"\d{1,5}", text) or not least <= int(text) <= 65535:
+        raise ValueError(f"{text!r} is no port ({least} to 65535)")
     return int(text)
 
 
@@ -122,9 +130,7 @@ def service(value: object, kind: str = "http") -> Service:
         host, colon, port = rest, ":", "443" if scheme == "https" else "80"
     if not colon:
         raise ValueError(f"{text!r} is no local service (write a port, HOST:PORT or http://HOST:PORT)")
-    number = port_number(port)
-    if number == 0:
-        raise ValueError(f"{text!r}: nothing listens on port 0")
+    number = port_number(port, least=1)
     return Service(_host(host, text) or "localhost", number, "tcp" if scheme == "tcp" else "http", scheme == "https")
 
 

@@ -7,6 +7,7 @@ What comes from peers is escaped and secrets are masked here, once for all. What
 
 import json
 import logging
+import math
 import re
 import select
 import sys
@@ -20,6 +21,10 @@ from tidegate.control.state import LogOptions
 __all__ = ["Log", "escape", "mask"]
 
 LEVELS = {"trace": 0, "debug": 1, "info": 2, "warn": 3, "error": 4}
+# What libraries log again and again is written once in so long, with the number of times that it was left out.
+REPEAT_SECONDS = 10.0
+MOST_REPEATED = 256
+
 _COLOURS = {"warn": "\x1b[33m", "error": "\x1b[31m", "debug": "\x1b[2m", "trace": "\x1b[2m"}
 _LABELS = {"warn": "warning: ", "error": "error: "}
 
@@ -85,19 +90,43 @@ class Log:
 
 
 class Bridge(logging.Handler):
-    """Carries what Python's libraries log into our events."""
+    """Carries what Python's libraries log into our events, the same thing once in `REPEAT_SECONDS`."""
 
     def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)
         self._log = log
+        self._repeated: dict[tuple[str, str], tuple[float, int]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes one record as an event."""
+        message = record.getMessage()
+        left_out = self._left_out((record.name, message))
+        if left_out is None:
+            return
+        more: dict[str, Any] = {"left_out": left_out} if left_out else {}
+        error = record.exc_info[1] if record.exc_info else None
+        if record.name == "asyncio" and message.startswith("socket.accept() out of system resource"):
+            # Only the admin listener accepts connections in Python.
+            reason = (getattr(error, "strerror", None) or "nothing is left for another connection").lower()
+            sentence = f"the admin listener cannot accept: {reason}"
+            self._log.say("warn", "accepting rests", sentence, listener="admin", error=reason, **more)
+            return
         level = "error" if record.levelno >= logging.ERROR else "warn"
-        fields: dict[str, Any] = {"logger": record.name}
-        if record.exc_info and record.exc_info[1] is not None:
-            fields["error"] = repr(record.exc_info[1])
-        self._log.say(level, record.getMessage(), **fields)
+        if error is not None:
+            more["error"] = repr(error)
+        self._log.say(level, message, logger=record.name, **more)
+
+    def _left_out(self, what: tuple[str, str]) -> int | None:
+        """How often this was left out since it was written last, where it is to be written now; else nothing."""
+        now = time.monotonic()
+        since, count = self._repeated.get(what, (-math.inf, 0))
+        if now - since < REPEAT_SECONDS:
+            self._repeated[what] = (since, count + 1)
+            return None
+        if len(self._repeated) >= MOST_REPEATED:
+            self._repeated.clear()
+        self._repeated[what] = (now, 0)
+        return count
 
 
 def _poll(stream: TextIO) -> Callable[[int], list[Any]] | None:

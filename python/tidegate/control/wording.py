@@ -89,7 +89,11 @@ def service_unreachable(event: Mapping[str, Any]) -> str:
 
 def refused(event: Mapping[str, Any]) -> str:
     """That a gateway does not want an endpoint of ours, for good."""
-    return f"endpoint {event.get('endpoint')} was refused: {_with_gateway(event)} (correct it and start anew)"
+    what = "correct it and start anew"
+    if "answered 400: missing endpoint id" in str(event.get("reason", "")):
+        # A port for visitors reads the request for a tunnel as a visitor's.
+        what = "this is no agents' port: agents connect to port 8001 by default"
+    return f"endpoint {event.get('endpoint')} was refused: {_with_gateway(event)} ({what})"
 
 
 def disconnected(event: Mapping[str, Any]) -> str:

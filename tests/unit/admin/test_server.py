@@ -1,9 +1,11 @@
 """The admin listener's sockets: bound early, served in the role's loop, silent about signals."""
 
 import asyncio
+import errno
 import signal
 import socket
 from contextlib import closing, suppress
+from typing import Any
 
 import httpx
 import pytest
@@ -110,3 +112,32 @@ def test_a_name_takes_every_address_it_stands_for() -> None:
     server = Server(Admin(f"localhost:{port}"))
     assert f"127.0.0.1:{port}" in server.addresses
     server.close()
+
+
+def test_without_descriptors_it_fails_once_a_round_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(_: socket.socket) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def scene() -> None:
+        problems: list[dict[str, Any]] = []
+        failed = asyncio.Event()
+
+        def handle(_: asyncio.AbstractEventLoop, problem: dict[str, Any]) -> None:
+            problems.append(problem)
+            failed.set()
+
+        asyncio.get_running_loop().set_exception_handler(handle)
+        server = Server(Admin("127.0.0.1:0"))
+        async with server.serve(State(FixedRole(), "gateway")):
+            host, port = server.addresses[0].split(":")
+            with monkeypatch.context() as patch:
+                patch.setattr(socket.socket, "accept", exhausted)
+                reader, writer = await asyncio.open_connection(host, int(port))
+                await asyncio.wait_for(failed.wait(), 10)
+            writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = await asyncio.wait_for(reader.read(), 10)
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            writer.close()
+        assert len(problems) == 1
+
+    asyncio.run(scene())

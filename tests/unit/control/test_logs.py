@@ -1,14 +1,17 @@
 """How events are written, for people and for programs."""
 
+import errno
 import fcntl
 import io
 import json
 import logging
 import os
 import re
+import time
 
 import pytest
 
+from tidegate.control import logs
 from tidegate.control.logs import Bridge, Log, escape
 from tidegate.control.state import LogOptions
 
@@ -154,3 +157,38 @@ def test_what_libraries_log_becomes_an_event() -> None:
     assert written["event"] == "Exception in ASGI application"
     assert written["level"] == "error"
     assert written["error"] == "ValueError('broken')"
+
+
+def test_what_libraries_repeat_is_written_once_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    stream = io.StringIO()
+    logger = logging.Logger("uvicorn.error")
+    logger.addHandler(Bridge(Log(LogOptions(), stream)))
+    for _ in range(1000):
+        logger.warning("no room")
+    logger.warning("another thing")
+    now += logs.REPEAT_SECONDS
+    logger.warning("no room")
+    written = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(each["event"], each.get("left_out")) for each in written] == [
+        ("no room", None), ("another thing", None), ("no room", 999),
+    ]  # fmt: skip
+
+
+def test_an_admin_listener_without_descriptors_is_told_in_our_words() -> None:
+    for form in ("text", "json"):
+        stream = io.StringIO()
+        logger = logging.Logger("asyncio")
+        logger.addHandler(Bridge(Log(LogOptions(format=form), stream)))
+        for _ in range(3):
+            problem = OSError(errno.EMFILE, "Too many open files")
+            logger.error("socket.accept() out of system resource\nsocket: <3>", exc_info=problem)
+        assert stream.getvalue().count("\n") == 1
+        if form == "text":
+            assert "warning: the admin listener cannot accept: too many open files\n" in stream.getvalue()
+        else:
+            written = json.loads(stream.getvalue())
+            assert (written["event"], written["listener"], written["error"]) == (
+                "accepting rests", "admin", "too many open files",
+            )  # fmt: skip

@@ -84,3 +84,8 @@ def test_listeners_off_loopback_are_named_with_the_line_that_closes_them() -> No
 def test_the_admin_listener_of_an_agent_is_closed_by_its_flag() -> None:
     (admin,) = wording.exposed({"role": "agent"}, ["192.0.2.1:9000"])
     assert "--admin 127.0.0.1:9000" in admin.sentence
+
+
+def test_an_agent_at_a_port_for_visitors_is_told_where_agents_go() -> None:
+    event = {"endpoint": "web", "gateway": "http://g:8000", "reason": "http://g:8000 answered 400: missing endpoint id"}
+    assert wording.refused(event).endswith("(this is no agents' port: agents connect to port 8001 by default)")
