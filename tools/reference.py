@@ -56,6 +56,10 @@ EVENTS = {
     "agent connected": ("gateway", "A session of an agent began: an endpoint has one listener more."),
     "agent disconnected": ("gateway", "A session ended, and why."),
     "agent refused": ("gateway", "Somebody asked for a tunnel in a way that is not served."),
+    "no room for more connections": (
+        "gateway, forward",
+        "`limits.connections` are open; more wait in the kernel. Said again only after there was room.",
+    ),
     "accepting rests": ("all", "No descriptor or memory is left for another connection; tried again."),
     "connected": ("agent", "A tunnel is up; the address of the application, where the gateway told it."),
     "disconnected": ("agent", "A tunnel ended or could not be opened; when it is tried again, in seconds."),
