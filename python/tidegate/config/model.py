@@ -81,7 +81,7 @@ class Limits(Model):
     head_fields: Annotated[int, Field(ge=1)] = knob(200, "Most fields in the head of a message; more get 431.")
     connections: Annotated[int, Field(ge=1)] = knob(
         10000,
-        "Most connections at once, all listeners together; a gateway keeps below half of its descriptors "
+        "Most connections of visitors at once, and as many of agents; a gateway keeps below half of its descriptors "
         "(`ulimit -Hn`, less 200), but at least 16.",
     )
     idle_upstreams: Annotated[int, Field(ge=0)] = knob(64, "Most idle connections kept for an upstream, each worker.")
