@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use tidegate_engine::event::Events;
-use tidegate_engine::roles::{self, handle};
+use tidegate_engine::roles;
 
 use crate::errors::{EngineError, raised};
 
@@ -32,7 +32,7 @@ impl Role {
 
     /// Replaces the whole configuration, or raises and changes nothing.
     fn apply(&self, py: Python<'_>, snapshot: &[u8]) -> PyResult<()> {
-        py.detach(|| handle::read(snapshot).and_then(|snapshot| self.role.apply(snapshot))).map_err(raised)
+        py.detach(|| roles::read(snapshot).and_then(|snapshot| self.role.apply(snapshot))).map_err(raised)
     }
 
     /// The state of everything, one JSON object.
@@ -72,7 +72,7 @@ impl Role {
 pub(crate) fn start(py: Python<'_>, snapshot: &[u8]) -> PyResult<Role> {
     py.detach(|| {
         let events = Events::new().map_err(roles::StartError::from)?;
-        let role = roles::start(handle::read(snapshot)?, &events)?;
+        let role = roles::start(roles::read(snapshot)?, &events)?;
         Ok(Role { role, events })
     })
     .map_err(raised)

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use crate::http1::framing::Framing;
-use crate::http1::head::is_token;
+use crate::http1::refusal::is_token;
 use crate::http1::target::MAX_HOST;
 use crate::message::{Field, Fields, Known, RequestHead, ResponseHead, Version, tokens};
 use crate::snapshot::HostHeader;

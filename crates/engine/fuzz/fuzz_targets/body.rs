@@ -4,7 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use tidegate_engine::http1::body::{Decoder, Encoder, What};
 use tidegate_engine::http1::framing::Framing;
-use tidegate_engine::http1::head::{HeadError, HeadLimits};
+use tidegate_engine::http1::head::HeadLimits;
+use tidegate_engine::http1::refusal::HeadError;
 use tidegate_engine::io::Buffer;
 use tidegate_engine::message::Fields;
 

@@ -3,8 +3,8 @@
 //! Neither side holds body bytes: the decoder says where they are, the encoder writes what stands around them.
 
 use super::framing::Framing;
-use super::head::HeadError::{self, Malformed, TooLarge};
 use super::head::{HeadLimits, parse_trailers, write_fields};
+use super::refusal::HeadError::{self, Malformed, TooLarge};
 use crate::io::Buffer;
 use crate::message::{Field, Fields, Known};
 

@@ -3,7 +3,7 @@
 //! One rule more than the RFC has: whatever two readers could understand differently is refused, also where the RFC
 //! would let a recipient repair it.
 
-use super::head::HeadError::{self, Malformed};
+use super::refusal::HeadError::{self, Malformed};
 use crate::message::{Fields, Known, RequestHead, ResponseHead, Version, tokens};
 
 /// How the end of a body is known.

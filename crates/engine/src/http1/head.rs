@@ -3,11 +3,12 @@
 //! A head is searched for its end first, each byte once however it drips in, and parsed when it is whole. A parsed
 //! request has one valid Host (none is possible in HTTP/1.0) and a target in origin form, whatever form it came in.
 
-use std::fmt;
 use std::mem::MaybeUninit;
 
 use httparse::{Header, ParserConfig, Status};
 
+use super::refusal::HeadError::{self, Malformed, TooLarge};
+use super::refusal::is_token;
 use super::target;
 use crate::io::Buffer;
 use crate::message::{Fields, Known, RequestHead, ResponseHead, Version, tokens};
@@ -20,34 +21,6 @@ pub struct HeadLimits {
     /// Fields.
     pub fields: usize,
 }
-
-/// Why a message is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadError {
-    /// It breaks RFC 9112 or can be read in two ways.
-    Malformed(&'static str),
-    /// It exceeds a limit.
-    TooLarge(&'static str),
-}
-
-impl HeadError {
-    /// What is wrong, for a person.
-    pub fn detail(&self) -> &'static str {
-        match self {
-            HeadError::Malformed(detail) | HeadError::TooLarge(detail) => detail,
-        }
-    }
-}
-
-impl fmt::Display for HeadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.detail())
-    }
-}
-
-impl std::error::Error for HeadError {}
-
-use HeadError::{Malformed, TooLarge};
 
 /// Empty lines that are passed over before a request (RFC 9112 §2.2); old clients send one after a POST.
 const LEADING_LINES: usize = 4;
@@ -181,11 +154,6 @@ fn is_method_start(bytes: &[u8]) -> bool {
 fn is_version_start(bytes: &[u8]) -> bool {
     let n = bytes.len().min(7);
     bytes[..n] == b"HTTP/1."[..n]
-}
-
-/// True when `bytes` is a token (RFC 9110 §5.6.2).
-pub(crate) fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
 }
 
 /// Calls `parse` with room for `fields` fields.

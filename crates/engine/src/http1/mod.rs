@@ -3,6 +3,7 @@
 //! What RFC 9112 calls ambiguous is refused here, in both directions, so that nothing above can pass it on. Reading,
 //! writing and deadlines are the caller's.
 
+pub mod refusal;
 pub mod body;
 pub mod framing;
 pub mod head;

@@ -2,8 +2,8 @@
 //!
 //! Nothing is decoded: a path stays as it was written, byte for byte.
 
-use super::head::HeadError::{self, Malformed};
-use super::head::is_token;
+use super::refusal::HeadError::{self, Malformed};
+use super::refusal::is_token;
 use crate::message::{Known, RequestHead, Version};
 
 /// The longest Host: a DNS name of 253 bytes and a port fit.

@@ -16,7 +16,7 @@ use super::site::{Route, Site};
 use crate::error::{Code, Error};
 use crate::headers::{self, Forwarding, Hop, Return};
 use crate::http1::framing::{self, Framing};
-use crate::http1::head::HeadError;
+use crate::http1::refusal::HeadError;
 use crate::io::Buffer;
 use crate::message::{Known, RequestHead, ResponseHead, Version};
 use crate::snapshot::HostHeader;

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use crate::http1::body::{Decoder, Encoder, What};
 use crate::http1::framing::Framing;
-use crate::http1::head::{self, HeadError, HeadLimits};
+use crate::http1::head::{self, HeadLimits};
+use crate::http1::refusal::HeadError;
 use crate::io::{BUFFER_SIZE, BoxedIo, Buffer};
 use crate::message::{Fields, RequestHead, ResponseHead};
 use crate::timer::Timer;

@@ -2,15 +2,10 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::agent::Agent;
-use super::forward::Forward;
-use super::gateway::Gateway;
-use crate::event::{self, Events};
 use crate::listener::ListenError;
 use crate::snapshot::Snapshot;
 
@@ -61,20 +56,4 @@ impl From<io::Error> for StartError {
     fn from(error: io::Error) -> Self {
         StartError::System(error)
     }
-}
-
-/// Reads a snapshot.
-pub fn read(snapshot: &[u8]) -> Result<Snapshot, StartError> {
-    serde_json::from_slice(snapshot)
-        .map_err(|error| StartError::Snapshot(format!("the snapshot does not fit: {error}")))
-}
-
-/// Starts what the snapshot describes. Listeners are bound when this returns.
-pub fn start(snapshot: Snapshot, events: &Arc<Events>) -> Result<Box<dyn Role>, StartError> {
-    let _subscribed = event::subscribe(events);
-    Ok(match snapshot {
-        Snapshot::Gateway(snapshot) => Box::new(Gateway::start(snapshot, events)?),
-        Snapshot::Agent(snapshot) => Box::new(Agent::start(snapshot, events)?),
-        Snapshot::Forward(snapshot) => Box::new(Forward::start(snapshot, events)?),
-    })
 }

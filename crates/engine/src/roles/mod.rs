@@ -1,8 +1,12 @@
 //! What one starts: a gateway, an agent, a forward. Each is a page that puts the parts together.
 
+pub mod handle;
+// The three roles.
 pub mod agent;
 pub mod forward;
 pub mod gateway;
-pub mod handle;
+// Whichever a snapshot describes.
+pub mod start;
 
-pub use handle::{Role, StartError, start};
+pub use handle::{Role, StartError};
+pub use start::{read, start};

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::frame::GO_AWAY_PROTOCOL;
 use super::mux::Mux;
-use super::session::Shared;
+use super::shared::Shared;
 use super::websocket::{self, Decoder, Event, Payload, Side};
 use super::{Config, End, Ending, Framing};
 use crate::io::{BoxedIo, Buffer};

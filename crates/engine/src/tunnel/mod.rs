@@ -13,6 +13,7 @@ pub mod hello;
 pub mod memory;
 pub mod mux;
 mod session;
+mod shared;
 mod stream;
 pub mod websocket;
 

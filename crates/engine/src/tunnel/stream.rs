@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::mux::Fault;
-use super::session::Shared;
+use super::shared::Shared;
 use super::{End, StreamReset};
 use crate::io::Io;
 

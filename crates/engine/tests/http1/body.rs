@@ -2,7 +2,7 @@
 
 use tidegate_engine::http1::body::{Decoder, Encoder, What};
 use tidegate_engine::http1::framing::Framing;
-use tidegate_engine::http1::head::HeadError::{self, Malformed, TooLarge};
+use tidegate_engine::http1::refusal::HeadError::{self, Malformed, TooLarge};
 use tidegate_engine::io::Buffer;
 use tidegate_engine::message::Fields;
 

@@ -1,8 +1,8 @@
 //! Which heads are accepted, and as what (cases 1, 2, 3, 8, 14 and 25 of what a gate must withstand).
 
 use tidegate_engine::http1::framing::Framing;
-use tidegate_engine::http1::head::HeadError::{self, Malformed, TooLarge};
 use tidegate_engine::http1::head::{HeadLimits, parse_request, write_request, write_response};
+use tidegate_engine::http1::refusal::HeadError::{self, Malformed, TooLarge};
 use tidegate_engine::message::{Known, RequestHead, Version};
 
 use crate::{LIMITS, answer_framing, framing_with, lines, request, response, written};

@@ -7,7 +7,8 @@ mod headers;
 mod splits;
 
 use tidegate_engine::http1::framing::{Framing, request_framing, response_framing};
-use tidegate_engine::http1::head::{HeadError, HeadLimits, parse_request, parse_response};
+use tidegate_engine::http1::head::{HeadLimits, parse_request, parse_response};
+use tidegate_engine::http1::refusal::HeadError;
 use tidegate_engine::io::Buffer;
 use tidegate_engine::message::{Fields, RequestHead, ResponseHead};
 

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use tidegate_engine::http1::body::{Decoder, Encoder, What};
 use tidegate_engine::http1::framing::Framing;
-use tidegate_engine::http1::head::{HeadError, HeadLimits, parse_request, parse_response};
+use tidegate_engine::http1::head::{HeadLimits, parse_request, parse_response};
+use tidegate_engine::http1::refusal::HeadError;
 use tidegate_engine::message::{Fields, RequestHead, ResponseHead};
 
 use crate::body::{Decoded, decode};
