@@ -1,10 +1,13 @@
 //! Who somebody is, and what that permits.
 //!
-//! Every connection, session and request carries an identity, anonymous where nothing is configured. Where it comes
-//! from is not decided here.
+//! Every connection, session and request carries an identity, anonymous where nothing is configured, and can be found
+//! and ended by it. Where it comes from is not decided here.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
+
+use hashbrown::HashMap;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Who connected, and what they may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +51,68 @@ impl Identity {
     }
 }
 
+/// Everything that lives under some identity.
+#[derive(Default)]
+pub struct Directory {
+    live: Mutex<Live>,
+}
+
+#[derive(Default)]
+struct Live {
+    next: u64,
+    entries: HashMap<u64, (Arc<Identity>, CancellationToken)>,
+}
+
+impl Directory {
+    /// Notes something that lives under `identity`, until the entry is dropped.
+    pub fn enter(self: &Arc<Self>, identity: Arc<Identity>) -> Entry {
+        let ended = CancellationToken::new();
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = live.next;
+        live.next += 1;
+        live.entries.insert(number, (identity, ended.clone()));
+        Entry { directory: self.clone(), number, ended }
+    }
+
+    /// Ends whatever lives under an identity that `is_meant` picks; how many that were.
+    pub fn end(&self, is_meant: impl Fn(&Identity) -> bool) -> usize {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let meant: Vec<_> = live.entries.values().filter(|(identity, _)| is_meant(identity)).collect();
+        meant.iter().for_each(|(_, ended)| ended.cancel());
+        meant.len()
+    }
+
+    /// How much lives under any identity.
+    pub fn len(&self) -> usize {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).entries.len()
+    }
+
+    /// True when nothing does.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One thing that lives under an identity.
+pub struct Entry {
+    directory: Arc<Directory>,
+    number: u64,
+    ended: CancellationToken,
+}
+
+impl Entry {
+    /// Resolves when it is to end because of who it belongs to.
+    pub fn ended(&self) -> WaitForCancellationFutureOwned {
+        self.ended.clone().cancelled_owned()
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.directory.live.lock().unwrap_or_else(PoisonError::into_inner).entries.remove(&self.number);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +122,17 @@ mod tests {
         let names = Permitted::Names(["web".into(), "team-*".into()].into());
         assert!(names.contains("web") && names.contains("team-a") && names.contains("team-"));
         assert!(!names.contains("web2") && !names.contains("Team-a") && !names.contains("team"));
+    }
+
+    #[tokio::test]
+    async fn what_lives_under_an_identity_is_found_and_ended_by_it() {
+        let directory = Arc::new(Directory::default());
+        let of = |tenant: &str| Arc::new(Identity { tenant: tenant.into(), ..Identity::clone(&Identity::anonymous()) });
+        let (mine, theirs) = (directory.enter(of("a")), directory.enter(of("b")));
+        assert_eq!(directory.end(|identity| &*identity.tenant == "a"), 1);
+        mine.ended().await;
+        assert!(!theirs.ended.is_cancelled());
+        drop((mine, theirs));
+        assert!(directory.is_empty());
     }
 }

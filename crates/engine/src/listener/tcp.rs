@@ -51,7 +51,11 @@ pub fn accepted(
         let Ok(stream) = TcpStream::from_std(stream) else { return };
         let in_flight = &proxy_there.metrics.in_flight;
         in_flight.fetch_add(1, Ordering::Relaxed);
-        stream::relay_tcp(&proxy_there, target, &upstreams, Box::new(stream), client, &mut record).await;
+        let entry = proxy_there.directory.enter(proxy_there.anonymous.clone());
+        tokio::select! {
+            () = stream::relay_tcp(&proxy_there, target, &upstreams, Box::new(stream), client, &mut record) => {}
+            () = entry.ended() => {}
+        }
         in_flight.fetch_sub(1, Ordering::Relaxed);
         proxy_there.finish(target, &record);
     });

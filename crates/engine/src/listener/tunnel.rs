@@ -94,7 +94,11 @@ pub async fn connection(tunnels: Arc<Tunnels>, worker: usize, stream: TcpStream,
         let leaving = Error::new(Code::Draining, "this gateway is leaving: connect to another");
         return refuse(&tunnels, &mut connection, &leaving, from).await;
     }
-    let counts = tunnels.proxy.registry.tunnels_by_worker("", &asked.endpoint, tunnels.proxy.workers.len());
+    let counts = tunnels.proxy.registry.tunnels_by_worker(
+        &tunnels.proxy.anonymous.tenant,
+        &asked.endpoint,
+        tunnels.proxy.workers.len(),
+    );
     let fewest = (0..counts.len()).min_by_key(|i| (counts[*i], *i != worker)).unwrap_or(worker);
     let (io, early) = connection.take_stream();
     let Ok(Ok(stream)) = io.into_tcp().map(TcpStream::into_std) else { return };
@@ -195,6 +199,8 @@ async fn drive(tunnels: &Tunnels, session: &AgentSession, driver: impl Future<Ou
     let mut leaving = pin!(tunnels.proxy.drain.begun());
     let mut ending = pin!(tunnels.drain.begun());
     let mut gone_away = pin!(session.tunnel.gone_away());
+    let entry = tunnels.proxy.directory.enter(session.identity.clone());
+    let mut disowned = pin!(entry.ended());
     let (mut said, mut withdrawn, mut ended) = (false, false, false);
     loop {
         tokio::select! {
@@ -208,6 +214,10 @@ async fn drive(tunnels: &Tunnels, session: &AgentSession, driver: impl Future<Ou
             () = &mut leaving, if !said => {
                 said = true;
                 session.tunnel.go_away();
+            }
+            () = &mut disowned, if !ended => {
+                ended = true;
+                session.tunnel.end(Ending::Close);
             }
             () = &mut ending, if !ended => {
                 ended = true;

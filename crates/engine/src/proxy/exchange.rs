@@ -209,14 +209,15 @@ impl Exchange<'_> {
     async fn connection(&self, attempt: &Attempt<'_>) -> Result<(Http1, bool), Failure> {
         let upstream = attempt.upstream;
         if attempt.kept_allowed && (upstream.features().reuse || attempt.plan.idempotent) {
-            while let Some(mut kept) = self.proxy.pool(self.worker, |pool| pool.take(upstream.id())) {
+            while let Some(mut kept) = self.proxy.pool(self.worker, |pool| pool.take(upstream.id(), StreamKind::Http1))
+            {
                 if kept.is_quiet() {
                     return Ok((kept, true));
                 }
             }
         }
         let info = StreamInfo {
-            tenant: self.proxy.anonymous.tenant.clone(),
+            tenant: attempt.route.upstreams.tenant(),
             endpoint: attempt.route.endpoint.clone(),
             kind: StreamKind::Http1,
             client: self.client,
@@ -330,7 +331,8 @@ impl Exchange<'_> {
             return Next::Reset;
         }
         if up.request_done && reusable && upstream.is_open() && !self.proxy.drain.is_begun() {
-            let surplus = self.proxy.pool(self.worker, |pool| pool.put(upstream.id(), up.connection));
+            let surplus =
+                self.proxy.pool(self.worker, |pool| pool.put(upstream.id(), StreamKind::Http1, up.connection));
             // It may have begun to leave just now, when what is kept for it had been given up already.
             if !upstream.is_open() {
                 self.proxy.forget(upstream.id());

@@ -40,7 +40,7 @@ pub async fn open(
         record.attempts += 1;
         record.upstream = upstream.to_string();
         let info = StreamInfo {
-            tenant: proxy.anonymous.tenant.clone(),
+            tenant: upstreams.tenant(),
             endpoint: record.endpoint.clone(),
             kind: StreamKind::Tcp,
             client,

@@ -80,7 +80,12 @@ pub async fn serve(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
     if let Some(head) = head {
         downstream.request = *head;
     }
-    let last = downstream.requests(moved).await;
+    let entry = downstream.proxy.directory.enter(downstream.identity.clone());
+    let last = tokio::select! {
+        biased;
+        last = downstream.requests(moved) => last,
+        () = entry.ended() => Last::Reset,
+    };
     downstream.end(last).await;
 }
 

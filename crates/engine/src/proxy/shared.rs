@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use super::access::{AccessLog, Record};
 use super::http1::Http1;
 use crate::http1::head::HeadLimits;
-use crate::identity::Identity;
+use crate::identity::{Directory, Identity};
 use crate::metrics::{Metrics, Sample};
 use crate::registry::Registry;
 use crate::shutdown::Drain;
@@ -53,6 +53,8 @@ pub struct Proxy {
     pub workers: Arc<[Worker]>,
     /// Nobody in particular.
     pub anonymous: Arc<Identity>,
+    /// Connections and sessions, by whose they are.
+    pub directory: Arc<Directory>,
     locals: Box<[Local]>,
     next_request: AtomicU64,
 }
@@ -98,6 +100,7 @@ impl Proxy {
             locals: workers.iter().map(|_| local()).collect(),
             workers,
             anonymous: Identity::anonymous(),
+            directory: Arc::default(),
             // Ids of two runs should not look alike in a log.
             next_request: AtomicU64::new(getrandom::u64().unwrap_or_default()),
         })

@@ -76,6 +76,14 @@ impl UpstreamSet {
         Some(Upstream::Session(sessions[chosen].clone()))
     }
 
+    /// Who owns the endpoint; empty where there are no tenants.
+    pub fn tenant(&self) -> Arc<str> {
+        match self {
+            UpstreamSet::Endpoint(endpoint) => endpoint.tenant.clone(),
+            UpstreamSet::One(_) => Arc::default(),
+        }
+    }
+
     /// The ids of every tunnel that leads to the same agent process as `upstream`, itself included.
     pub fn siblings(&self, upstream: &Upstream) -> Vec<u64> {
         let (UpstreamSet::Endpoint(endpoint), Upstream::Session(session)) = (self, upstream) else {

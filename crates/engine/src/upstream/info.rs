@@ -21,7 +21,7 @@ pub struct StreamInfo {
 }
 
 /// What a stream carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StreamKind {
     /// HTTP/1.1 requests, one after the other.
     Http1,

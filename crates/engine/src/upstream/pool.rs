@@ -1,4 +1,4 @@
-//! Connections kept open between requests, newest first out, one pool a worker.
+//! Connections kept open between requests, by upstream and protocol, newest first out, one pool a worker.
 //!
 //! What a connection is, and how one sees that it is still good, is the owner's: the pool keeps and forgets.
 
@@ -7,9 +7,11 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use tokio::time::Instant;
 
-/// Idle connections by upstream id.
+use super::info::StreamKind;
+
+/// Idle connections by upstream id and protocol.
 pub struct Pool<C> {
-    idle: HashMap<u64, Vec<(C, Instant)>>,
+    idle: HashMap<(u64, StreamKind), Vec<(C, Instant)>>,
     capacity: usize,
     keep: Duration,
 }
@@ -21,8 +23,8 @@ impl<C> Pool<C> {
     }
 
     /// The connection that was put back last; the caller looks whether it is still good and asks again if not.
-    pub fn take(&mut self, upstream: u64) -> Option<C> {
-        let idle = self.idle.get_mut(&upstream)?;
+    pub fn take(&mut self, upstream: u64, kind: StreamKind) -> Option<C> {
+        let idle = self.idle.get_mut(&(upstream, kind))?;
         // Where the newest was kept too long, all were: they wait to be swept.
         let fresh = idle.last().is_some_and(|(_, since)| since.elapsed() < self.keep);
         if fresh { idle.pop().map(|(connection, _)| connection) } else { None }
@@ -34,8 +36,8 @@ impl<C> Pool<C> {
     }
 
     /// Keeps a connection, or gives it back to be closed where there are enough.
-    pub fn put(&mut self, upstream: u64, connection: C) -> Option<C> {
-        let idle = self.idle.entry(upstream).or_default();
+    pub fn put(&mut self, upstream: u64, kind: StreamKind, connection: C) -> Option<C> {
+        let idle = self.idle.entry((upstream, kind)).or_default();
         if idle.len() >= self.capacity {
             return Some(connection);
         }
@@ -58,7 +60,8 @@ impl<C> Pool<C> {
 
     /// Takes out everything kept for an upstream.
     pub fn remove(&mut self, upstream: u64) -> Vec<C> {
-        self.idle.remove(&upstream).unwrap_or_default().into_iter().map(|(connection, _)| connection).collect()
+        let removed = self.idle.extract_if(|(id, _), _| *id == upstream);
+        removed.flat_map(|(_, idle)| idle).map(|(connection, _)| connection).collect()
     }
 
     /// Takes out everything.
@@ -84,14 +87,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_newest_comes_out_first_and_the_old_are_swept() {
         let mut pool = Pool::new(2, Duration::from_secs(10));
-        assert_eq!(pool.put(1, "a"), None);
+        assert_eq!(pool.put(1, StreamKind::Http1, "a"), None);
         tokio::time::advance(Duration::from_secs(6)).await;
-        assert_eq!(pool.put(1, "b"), None);
-        assert_eq!(pool.put(1, "c"), Some("c"));
+        assert_eq!(pool.put(1, StreamKind::Http1, "b"), None);
+        assert_eq!(pool.put(1, StreamKind::Http1, "c"), Some("c"));
         tokio::time::advance(Duration::from_secs(5)).await;
         assert_eq!(pool.sweep(|_| true), ["a"]);
-        assert_eq!(pool.take(1), Some("b"));
-        assert_eq!(pool.take(1), None);
+        assert_eq!(pool.take(1, StreamKind::Http1), Some("b"));
+        assert_eq!(pool.take(1, StreamKind::Http1), None);
         assert!(pool.is_empty());
     }
 }
