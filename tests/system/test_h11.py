@@ -42,7 +42,11 @@ class Arrived:
 
     def answer(self, exchange: Exchange) -> None:
         """Notes the request and answers."""
-        body = exchange.read()
+        try:
+            body = exchange.read()
+        except OSError:
+            # It was not whole and is not sent on any further: nothing has arrived.
+            return
         with self.lock:
             self.requests.append(Seen(exchange.method.encode(), exchange.target.encode(), body))
         exchange.answer("200 OK", b"seen")
@@ -95,7 +99,7 @@ TARGETS = st.sampled_from(
 VERSIONS = st.sampled_from([b"HTTP/1.1"] * 6 + [b"HTTP/1.0", b"HTTP/2.0", b"HTTP/0.9", b"http/1.1", b"HTTP/1.11"])
 LENGTHS = st.sampled_from([b"4", b"04", b"+4", b"0x4", b"4, 4", b"-1", b"", b"4 ", b"99999999999999999999"])
 FIELDS = st.one_of(
-    st.sampled_from([HOST, b"Host: other", b"host:web.example.com", b"Connection: X-A", b"Expect: x"]),
+    st.sampled_from([HOST, b"Host: other", b"host:web.example.com", b"Connection: X-A"]),
     st.sampled_from([b"X-A: 1", b"X-A : 1", b" X-A: folded", b": empty"]),
     st.sampled_from([b"X-B: a\x00b", b"X-B: a\rb", b"X-C: \xff\xfe"]),
     st.builds(lambda value: b"Content-Length: " + value, LENGTHS),
