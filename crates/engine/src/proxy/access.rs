@@ -37,6 +37,16 @@ pub enum Answered {
     Upstream,
 }
 
+impl Answered {
+    fn word(self) -> &'static str {
+        match self {
+            Answered::Gateway => "gateway",
+            Answered::Agent => "agent",
+            Answered::Upstream => "upstream",
+        }
+    }
+}
+
 /// What is known of a request or stream when it has ended.
 pub struct Record {
     /// Its id, unique in this process.
@@ -115,6 +125,8 @@ pub struct AccessLog {
     shared: Arc<Shared>,
     format: AccessLogFormat,
     utc_offset: i32,
+    /// A line of text says everything, not only what a person at an agent wants to see.
+    whole: bool,
 }
 
 struct Shared {
@@ -132,8 +144,8 @@ struct State {
 }
 
 impl AccessLog {
-    /// Opens the log; none where the configuration wants none.
-    pub fn open(config: &Config) -> io::Result<Option<Self>> {
+    /// Opens the log; none where the configuration wants none. `whole`: lines of text say everything that is known.
+    pub fn open(config: &Config, whole: bool) -> io::Result<Option<Self>> {
         let Some(to) = &config.to else { return Ok(None) };
         let sink: Box<dyn Write + Send> = match to.as_str() {
             "stdout" => Box::new(io::stdout()),
@@ -142,7 +154,7 @@ impl AccessLog {
         let shared = Arc::new(Shared { state: Mutex::default(), wake: Condvar::new(), dropped: AtomicU64::new(0) });
         let writer = shared.clone();
         std::thread::Builder::new().name("access-log".into()).spawn(move || write_lines(&writer, sink))?;
-        Ok(Some(AccessLog { shared, format: config.format, utc_offset: config.utc_offset }))
+        Ok(Some(AccessLog { shared, format: config.format, utc_offset: config.utc_offset, whole }))
     }
 
     /// Lines that were dropped because the buffer was full.
@@ -154,7 +166,7 @@ impl AccessLog {
     pub fn write(&self, record: &Record) {
         let line = match self.format {
             AccessLogFormat::Json => json_line(record),
-            AccessLogFormat::Text => text_line(record, self.utc_offset),
+            AccessLogFormat::Text => text_line(record, self.utc_offset, self.whole),
         };
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.waiting.len() + line.len() > WAITING {
@@ -221,11 +233,7 @@ fn json_line(record: &Record) -> String {
         "bytes_out": record.bytes_out,
         "first_byte_ms": record.first_byte.map(|at| millis(at.duration_since(record.began))),
         "duration_ms": millis(record.began.elapsed()),
-        "answered": match record.answered {
-            Answered::Gateway => "gateway",
-            Answered::Agent => "agent",
-            Answered::Upstream => "upstream",
-        },
+        "answered": record.answered.word(),
         "error": record.error.as_ref().map(|e| e.code.as_str()),
         "detail": record.error.as_ref().map(|e| &*e.detail),
     });
@@ -253,7 +261,7 @@ fn ascii(json: &str) -> String {
     escaped
 }
 
-fn text_line(record: &Record, utc_offset: i32) -> String {
+fn text_line(record: &Record, utc_offset: i32, whole: bool) -> String {
     let mut line = String::with_capacity(128);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
     let seconds = (now + i64::from(utc_offset)).rem_euclid(86_400);
@@ -278,6 +286,9 @@ fn text_line(record: &Record, utc_offset: i32) -> String {
         None => line.push_str(" stream"),
     }
     let _ = write!(line, " {:.1}ms {}B in {}B out", millis(record.began.elapsed()), record.bytes_in, record.bytes_out);
+    if whole {
+        rest_of_line(record, &mut line);
+    }
     if let Some(error) = &record.error {
         let _ = write!(line, " ({}", error.code.as_str());
         if !error.detail.is_empty() {
@@ -287,6 +298,18 @@ fn text_line(record: &Record, utc_offset: i32) -> String {
     }
     line.push('\n');
     line
+}
+
+/// What a gateway's line says besides: an agent and a forward are their only listener, and go to one place.
+fn rest_of_line(record: &Record, line: &mut String) {
+    if let Some(asked) = &record.asked {
+        let _ = write!(line, " host={}", asked.host.escape_debug());
+    }
+    if let Some(first) = record.first_byte {
+        let _ = write!(line, " first={:.1}ms", millis(first.duration_since(record.began)));
+    }
+    let _ = write!(line, " listener={} upstream={:?} attempts={}", record.listener, record.upstream, record.attempts);
+    let _ = write!(line, " answered={} id={:016x}", record.answered.word(), record.id);
 }
 
 /// Who asked: nothing where nobody is known, no port where only an address is.

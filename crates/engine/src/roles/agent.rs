@@ -46,7 +46,7 @@ impl Agent {
         // What can be wrong is found before anything is started.
         let gateways = Gateway::all(&snapshot.connect).map_err(StartError::Snapshot)?;
         let offers = Offered::all(&snapshot).map_err(StartError::Snapshot)?;
-        let access = AccessLog::open(&snapshot.access_log)?;
+        let access = AccessLog::open(&snapshot.access_log, false)?;
 
         // One thread carries more than one machine's services answer.
         let workers = Workers::start("agent", 1, events)?;

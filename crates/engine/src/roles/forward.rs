@@ -59,7 +59,7 @@ impl Forward {
     pub fn start(snapshot: snapshot::Forward, events: &Arc<Events>) -> Result<Self, StartError> {
         // What can be wrong is found before anything is started.
         let gateways = Gateway::all(&snapshot.connect).map_err(StartError::Snapshot)?;
-        let access = AccessLog::open(&snapshot.access_log)?;
+        let access = AccessLog::open(&snapshot.access_log, false)?;
         let workers = Workers::start("forward", 1, events)?;
         let settings = Settings::new(&snapshot.timeouts, &snapshot.limits);
         let list = workers.list().clone();

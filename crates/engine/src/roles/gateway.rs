@@ -40,7 +40,7 @@ impl Gateway {
     /// Starts a gateway.
     pub fn start(snapshot: snapshot::Gateway, events: &Arc<Events>) -> Result<Self, StartError> {
         // What can be wrong is found before anything is started.
-        let access = AccessLog::open(&snapshot.access_log)?;
+        let access = AccessLog::open(&snapshot.access_log, true)?;
         let settings = Settings::new(&snapshot.timeouts, &snapshot.limits);
 
         let workers = Workers::start("gateway", snapshot.workers, events)?;
@@ -71,7 +71,7 @@ impl Role for Gateway {
         let Snapshot::Gateway(snapshot) = snapshot else {
             return Err(StartError::Snapshot("a running gateway cannot become something else".to_owned()));
         };
-        let access = AccessLog::open(&snapshot.access_log)?;
+        let access = AccessLog::open(&snapshot.access_log, true)?;
         self.listeners.apply(&snapshot.listeners, snapshot.limits.connections, snapshot.takeover)?;
         self.proxy.configure(&snapshot.timeouts, &snapshot.limits);
         self.proxy.access.store(access.map(Arc::new));
