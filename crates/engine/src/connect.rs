@@ -3,6 +3,7 @@
 //! What is carried then is the caller's: a tunnel for an agent, one byte stream for a forward.
 
 use std::future::poll_fn;
+use std::io;
 use std::time::Duration;
 
 use crate::dial;
@@ -98,6 +99,10 @@ impl Gateway {
         let failed = |why: String| Error::undelivered(Code::UpstreamUnreachable, why);
         match tokio::time::timeout(timeouts.handshake, connector.connect(io, &self.host)).await {
             Ok(Ok(io)) => Ok(io),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Err(failed(format!(
+                "TLS with {} failed: {error} (where no TLS is spoken, the URL begins with http://)",
+                self.url
+            ))),
             Ok(Err(error)) => Err(failed(format!("TLS with {} failed: {error}", self.url))),
             Err(_) => Err(failed(self.silent(timeouts.handshake).reason)),
         }
