@@ -7,7 +7,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
+
+pub mod route;
+pub mod upstream;
+
+pub use route::{Destination, Route};
+pub use upstream::Upstream;
 
 /// What one engine is to be.
 #[derive(Clone, Debug, Deserialize)]
@@ -34,6 +41,18 @@ pub struct Gateway {
     pub takeover: bool,
     /// Where we accept.
     pub listeners: Vec<Listener>,
+    /// Addresses that routes and listeners lead to, by name.
+    pub upstreams: Vec<Upstream>,
+    /// Where requests and TLS connections lead.
+    pub routes: Vec<Route>,
+    /// Which of several matching routes counts.
+    pub routing: Routing,
+    /// The status of a request that no route matches: 404, or what a predecessor sent.
+    pub no_route_status: u16,
+    /// Sources whose `X-Forwarded-...` fields are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Pages that take the place of our own answers' bodies.
+    pub error_pages: ErrorPages,
     /// `https://{endpoint}.gate.example.com`; none where the operator gave none.
     pub public_url: Option<String>,
     /// Deadlines.
@@ -53,9 +72,78 @@ pub struct Listener {
     pub name: String,
     /// The addresses it binds, resolved; port 0 lets the system pick.
     pub bind: Vec<SocketAddr>,
+    /// Where it speaks TLS; without certificates everything is passed through.
+    pub tls: Option<ServerTls>,
+    /// Sources from which every connection begins with a PROXY header; elsewhere one is refused. Empty: nowhere.
+    pub proxy_protocol: Vec<IpNet>,
     /// What is spoken on it.
     #[serde(flatten)]
     pub kind: ListenerKind,
+}
+
+/// How a listener speaks TLS.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct ServerTls {
+    /// What it shows, chosen by server name; the first one where no name fits. Empty: nothing is decrypted.
+    pub certificates: Vec<Certificate>,
+    /// PEM of the authorities whose client certificates are believed; none: none is asked for.
+    pub client_ca: Option<String>,
+    /// Whether a connection without one is refused.
+    pub client_certificate: ClientCertificate,
+    /// The oldest version that is spoken: 1.2 or 1.3.
+    pub min_version: TlsVersion,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct Certificate {
+    /// PEM of the chain, the leaf first.
+    pub cert: String,
+    /// PEM of the leaf's private key.
+    pub key: Secret,
+    /// What to call it in messages: the file's name.
+    pub name: String,
+}
+
+/// Whether a client certificate is needed.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificate {
+    /// Nobody gets in without.
+    Required,
+    /// One that is shown must be good.
+    Optional,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[serde(rename = "1.2")]
+    Tls12,
+    /// RFC 8446.
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+/// Which of several matching routes counts.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Routing {
+    /// The most specific one.
+    Specific,
+    /// The first of the list.
+    First,
+}
+
+/// Bodies of our own answers; `{status}`, `{reason}`, `{code}`, `{message}`, `{detail}` and `{request_id}` are filled
+/// in, escaped for the language of the page.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+pub struct ErrorPages {
+    /// For browsers; none: the built-in page.
+    pub html: Option<String>,
+    /// For programs; none: the built-in object.
+    pub json: Option<String>,
 }
 
 /// What is spoken on a listener.
@@ -67,10 +155,10 @@ pub enum ListenerKind {
         /// Which endpoints a request may name.
         dynamic_endpoints: DynamicEndpoints,
     },
-    /// Raw bytes to one endpoint.
+    /// Raw bytes to one endpoint or upstream.
     Tcp {
         /// Where they lead.
-        to: EndpointRef,
+        to: Destination,
     },
     /// Agents.
     Tunnel {},
@@ -251,13 +339,17 @@ pub struct Offer {
     pub to: Target,
     /// What the local service sees as Host.
     pub host_header: HostHeader,
+    /// The HTTP version of the local service and, where the gateway knows it too, of the streams.
+    pub protocol: upstream::Protocol,
+    /// How the service is asked whether it works; while it fails the endpoint is withdrawn. None: it is not asked.
+    pub health: Option<upstream::Health>,
 }
 
 /// What the streams of an endpoint carry.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum OfferKind {
-    /// HTTP/1.1 requests.
+    /// HTTP requests.
     Http,
     /// Raw bytes.
     Tcp,
@@ -315,4 +407,9 @@ impl std::fmt::Debug for Secret {
 
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+fn optional_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let seconds = Option::<f64>::deserialize(deserializer)?;
+    seconds.map(Duration::try_from_secs_f64).transpose().map_err(serde::de::Error::custom)
 }

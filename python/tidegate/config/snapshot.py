@@ -77,6 +77,8 @@ def gateway_snapshot(config: Gateway) -> bytes:
         {
             "name": name,
             "bind": checked.call(f"listeners.{name}.bind", resolve_bind, listener.bind),
+            "tls": None,
+            "proxy_protocol": [],
             **_listener_kind(listener),
         }
         for name, listener in config.listeners.items()
@@ -90,6 +92,12 @@ def gateway_snapshot(config: Gateway) -> bytes:
             "workers": config.workers or len(os.sched_getaffinity(0)),
             "takeover": config.takeover,
             "listeners": listeners,
+            "upstreams": [],
+            "routes": [],
+            "routing": "specific",
+            "no_route_status": 404,
+            "trusted_proxies": [],
+            "error_pages": {},
             "public_url": config.public_url,
             **_common(config, checked),
             "limits": {**Limits.model_dump(config.limits), "connections": _connections(config.limits)},
@@ -118,6 +126,8 @@ def agent_snapshot(config: Agent, agent_id: str) -> bytes:
                 "host_header": offer.host_header
                 if offer.host_header in ("keep", "rewrite")
                 else {"set": offer.host_header},
+                "protocol": "http1",
+                "health": None,
             }
         )
     return checked.done(
@@ -207,7 +217,7 @@ def _has_ipv6(host: str) -> bool:
 
 def _listener_kind(listener: Listener) -> dict[str, Any]:
     if listener.kind == "tcp" and listener.to is not None:
-        return {"kind": "tcp", "to": {"tenant": listener.to.tenant, "endpoint": listener.to.endpoint}}
+        return {"kind": "tcp", "to": {"endpoint": {"tenant": listener.to.tenant, "endpoint": listener.to.endpoint}}}
     if listener.kind == "tunnel":
         return {"kind": "tunnel"}
     dynamic = listener.dynamic_endpoints

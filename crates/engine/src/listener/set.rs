@@ -17,7 +17,7 @@ use super::tcp;
 use super::tunnel::Tunnels;
 use super::{http, tunnel};
 use crate::proxy::shared::Proxy;
-use crate::proxy::site::{HttpListener, Rules};
+use crate::proxy::site::HttpListener;
 use crate::snapshot::{Listener, ListenerKind};
 
 /// The listeners that run.
@@ -84,10 +84,9 @@ impl Listeners {
 
         self.room.resize(connections);
         self.tunnel_room.resize(connections);
-        let named = endpoints_of_tcp_listeners(wanted);
         running.retain_mut(|one| match wanted.iter().find(|wanted| one.is_same(wanted)) {
             Some(wanted) => {
-                one.update(wanted, &named);
+                one.update(wanted);
                 true
             }
             None => {
@@ -96,7 +95,7 @@ impl Listeners {
             }
         });
         for (listener, bound) in fresh {
-            running.push(self.start(listener, bound, &named));
+            running.push(self.start(listener, bound));
         }
         let local = running.iter().filter(|one| matches!(one.kind, Kind::Http(_))).flat_map(|one| &one.addresses);
         let local = local.copied().find(|address| address.ip().is_loopback() || address.ip().is_unspecified());
@@ -138,12 +137,12 @@ impl Listeners {
         [self.room.taken(), self.tunnel_room.taken()]
     }
 
-    fn start(&self, listener: &Listener, bound: Vec<Bound>, named: &HashSet<String>) -> Running {
+    fn start(&self, listener: &Listener, bound: Vec<Bound>) -> Running {
         let name: Arc<str> = listener.name.as_str().into();
         let kind = match &listener.kind {
             ListenerKind::Http { dynamic_endpoints } => {
-                let rules = Rules::new(dynamic_endpoints.clone(), named.clone());
-                Kind::Http(Arc::new(HttpListener { name: name.clone(), rules: ArcSwap::from_pointee(rules) }))
+                let dynamic = ArcSwap::from_pointee(dynamic_endpoints.clone());
+                Kind::Http(Arc::new(HttpListener { name: name.clone(), dynamic }))
             }
             ListenerKind::Tcp { to } => {
                 Kind::Tcp(Arc::new(tcp::TcpListener { name: name.clone(), to: ArcSwap::from_pointee(to.clone()) }))
@@ -209,10 +208,10 @@ impl Running {
             && std::mem::discriminant(&self.listener.kind) == std::mem::discriminant(&wanted.kind)
     }
 
-    fn update(&mut self, wanted: &Listener, named: &HashSet<String>) {
+    fn update(&mut self, wanted: &Listener) {
         match (&self.kind, &wanted.kind) {
             (Kind::Http(listener), ListenerKind::Http { dynamic_endpoints }) => {
-                listener.rules.store(Arc::new(Rules::new(dynamic_endpoints.clone(), named.clone())));
+                listener.dynamic.store(Arc::new(dynamic_endpoints.clone()));
             }
             (Kind::Tcp(listener), ListenerKind::Tcp { to }) => listener.to.store(Arc::new(to.clone())),
             _ => {}
@@ -229,14 +228,4 @@ impl Kind {
             Kind::Tunnel => "tunnel",
         }
     }
-}
-
-fn endpoints_of_tcp_listeners(listeners: &[Listener]) -> HashSet<String> {
-    listeners
-        .iter()
-        .filter_map(|listener| match &listener.kind {
-            ListenerKind::Tcp { to } => Some(to.endpoint.clone()),
-            _ => None,
-        })
-        .collect()
 }

@@ -1,4 +1,4 @@
-//! Connections of a listener of kind tcp: raw bytes to one endpoint.
+//! Connections of a listener of kind tcp: raw bytes to one endpoint or upstream.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,15 +13,14 @@ use crate::io::Io;
 use crate::proxy::access::{Answered, Record};
 use crate::proxy::shared::Proxy;
 use crate::proxy::stream;
-use crate::snapshot::EndpointRef;
-use crate::upstream::UpstreamSet;
+use crate::snapshot::Destination;
 
 /// A listener of kind tcp.
 pub struct TcpListener {
     /// Its name.
     pub name: Arc<str>,
     /// Where it leads.
-    pub to: ArcSwap<EndpointRef>,
+    pub to: ArcSwap<Destination>,
 }
 
 /// Relays an accepted connection, on a worker that drives a tunnel of the endpoint where there is one.
@@ -35,13 +34,12 @@ pub fn accepted(
 ) {
     let mut record = Record::new(proxy.next_request(), client, listener.name.clone(), Answered::Gateway);
     let to = listener.to.load();
-    let Some(endpoint) = proxy.registry.find(&to.tenant, &to.endpoint) else {
+    let Some((upstreams, label)) = proxy.destination(&to) else {
         stream.reset();
         record.error = Some(Error::undelivered(Code::NoUpstream, ""));
         return proxy.finish(worker, &record);
     };
-    record.endpoint = endpoint.name.clone();
-    let upstreams = UpstreamSet::Endpoint(endpoint);
+    record.endpoint = label;
     let target = upstreams.better_worker(worker).unwrap_or(worker);
     let Ok(stream) = stream.into_std() else { return };
     let proxy_there = proxy.clone();

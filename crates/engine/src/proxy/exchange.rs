@@ -153,7 +153,7 @@ impl Exchange<'_> {
         match self.site {
             Site::Listener(_) => Hop {
                 forwarding: Forwarding::Rebuild { client: self.client.ip(), proto: "http" },
-                host: &HostHeader::Keep,
+                host: route.forward().map_or(&HostHeader::Keep, |forward| &forward.host_header),
                 // Only for a request of HTTP/1.0 without a Host.
                 authority: &route.endpoint,
                 framing,

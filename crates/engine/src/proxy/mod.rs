@@ -6,6 +6,7 @@ pub mod pump;
 pub mod relay;
 pub mod respond;
 // What all connections share, and where a request leads.
+pub mod table;
 pub mod shared;
 pub mod site;
 // One request, one stream, one connection.

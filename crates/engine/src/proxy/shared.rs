@@ -9,13 +9,14 @@ use tokio::runtime::Handle;
 
 use super::access::{AccessLog, Record};
 use super::http1::Http1;
+use super::table::Table;
 use crate::http1::head::HeadLimits;
 use crate::identity::{Directory, Identity};
 use crate::metrics::{Metrics, Sample};
 use crate::registry::Registry;
 use crate::shutdown::Drain;
-use crate::snapshot::{Limits, Timeouts};
-use crate::upstream::Pool;
+use crate::snapshot::{Destination, Limits, Timeouts};
+use crate::upstream::{Pool, UpstreamSet};
 use crate::worker::Worker;
 
 /// How often kept connections are looked through.
@@ -41,6 +42,8 @@ pub struct Settings {
 pub struct Proxy {
     /// The deadlines and limits in force.
     pub settings: ArcSwap<Settings>,
+    /// The routes and upstreams in force; empty in an agent.
+    pub table: ArcSwap<Table>,
     /// Who offers what; empty in an agent.
     pub registry: Registry,
     /// What is counted.
@@ -93,6 +96,7 @@ impl Proxy {
         };
         Arc::new(Proxy {
             settings: ArcSwap::new(settings),
+            table: ArcSwap::from_pointee(Table::empty()),
             registry,
             metrics: Metrics::new(workers.len()),
             access: ArcSwapOption::new(access.map(Arc::new)),
@@ -140,6 +144,22 @@ impl Proxy {
     pub fn forget(&self, upstream: u64) {
         for worker in self.workers.iter() {
             close_kept(self.pool(worker.index, |pool| pool.remove(upstream)));
+        }
+    }
+
+    /// Where a listener or route leads, and what logs and metrics call it; none where nobody offers the endpoint.
+    pub fn destination(&self, to: &Destination) -> Option<(UpstreamSet, Arc<str>)> {
+        match to {
+            Destination::Endpoint(to) => {
+                let endpoint = self.registry.find(&to.tenant, &to.endpoint)?;
+                let label = endpoint.name.clone();
+                Some((UpstreamSet::Endpoint(endpoint), label))
+            }
+            Destination::Upstream(name) => {
+                let group = self.table.load().group(name)?.clone();
+                let label = group.name.clone();
+                Some((UpstreamSet::Group(group, 0), label))
+            }
         }
     }
 

@@ -4,7 +4,6 @@
 //! between a request that a gateway proxies and one that an agent does.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -12,10 +11,12 @@ use arc_swap::ArcSwap;
 
 use super::access::Answered;
 use super::shared::Proxy;
+use super::table::{Lead, Table};
 use crate::error::{Code, Error, Result};
 use crate::identity::Identity;
 use crate::message::{Known, RequestHead, tokens};
 use crate::route::{self, Named};
+use crate::snapshot::route::Forward;
 use crate::snapshot::{DynamicEndpoints, HostHeader};
 use crate::upstream::{Upstream, UpstreamSet};
 
@@ -32,15 +33,8 @@ pub enum Site {
 pub struct HttpListener {
     /// Its name.
     pub name: Arc<str>,
-    /// What is in force on it.
-    pub rules: ArcSwap<Rules>,
-}
-
-/// Which endpoints a request may name by itself.
-pub struct Rules {
-    dynamic: DynamicEndpoints,
-    /// Names that something else of the configuration leads to.
-    named: HashSet<String>,
+    /// Which endpoints a request may name by itself.
+    pub dynamic: ArcSwap<DynamicEndpoints>,
 }
 
 /// A local service that an agent offers.
@@ -59,24 +53,26 @@ pub struct Service {
 pub struct Route {
     /// Whoever may serve it.
     pub upstreams: UpstreamSet,
-    /// The endpoint's name, for logs and metrics.
+    /// The endpoint's name, or that of the upstream, for logs and metrics.
     pub endpoint: Arc<str>,
+    /// The route of the configuration that it took, where it took one.
+    pub lead: Option<Arc<Lead>>,
     /// A byte stream over WebSocket is asked for, not an HTTP exchange.
     pub tcp: bool,
 }
 
-impl Rules {
-    /// Rules as the snapshot has them; `named` are endpoints that TCP listeners lead to.
-    pub fn new(dynamic: DynamicEndpoints, named: HashSet<String>) -> Self {
-        Rules { dynamic, named }
+impl Route {
+    /// How the configuration wants the request sent on.
+    pub fn forward(&self) -> Option<&Forward> {
+        self.lead.as_ref()?.forward()
     }
+}
 
-    /// True when a request may name this endpoint.
-    pub fn permits(&self, endpoint: &str) -> bool {
-        match &self.dynamic {
-            DynamicEndpoints::Unnamed => !self.named.contains(endpoint),
-            DynamicEndpoints::Allow(names) => names.iter().any(|name| name == endpoint),
-        }
+/// True when a request may name this endpoint by itself.
+fn permits(dynamic: &DynamicEndpoints, table: &Table, endpoint: &str) -> bool {
+    match dynamic {
+        DynamicEndpoints::Unnamed => !table.names(endpoint),
+        DynamicEndpoints::Allow(names) => names.iter().any(|name| name == endpoint),
     }
 }
 
@@ -124,23 +120,48 @@ impl Site {
                 return Ok(Route {
                     upstreams: UpstreamSet::One(service.upstream.clone()),
                     endpoint: service.endpoint.clone(),
+                    lead: None,
                     tcp: false,
                 });
             }
             Site::Listener(listener) => listener,
         };
-        let (name, tcp): (Cow<'_, str>, bool) = match route::endpoint_of(head)? {
-            Named::Http(name) => (name, false),
-            Named::Tcp(name) => (name.into(), true),
+        let table = proxy.table.load();
+        if let Some(lead) = table.find(&listener.name, head) {
+            return follow(lead.clone(), proxy, identity);
+        }
+        let dynamic = listener.dynamic.load();
+        if !table.has_no_routes() && **dynamic == DynamicEndpoints::Allow(Vec::new()) {
+            return Err(Error::new(Code::NoRoute, ""));
+        }
+        let (name, tcp): (Cow<'_, str>, bool) = match route::endpoint_of(head) {
+            Ok(Named::Http(name)) => (name, false),
+            Ok(Named::Tcp(name)) => (name.into(), true),
+            Err(error) if error.code == Code::MissingEndpoint && !table.has_no_routes() => {
+                return Err(Error::new(Code::NoRoute, ""));
+            }
+            Err(error) => return Err(error),
         };
         // A name that is not permitted is answered like one that nobody offers, so that nothing is told by the difference.
-        let endpoint = (listener.rules.load().permits(&name) && identity.reach.contains(&name))
+        let endpoint = (permits(&dynamic, &table, &name) && identity.reach.contains(&name))
             .then(|| proxy.registry.find(&identity.tenant, &name))
             .flatten()
             .ok_or(Error::undelivered(Code::NoUpstream, ""))?;
         let label = endpoint.name.clone();
-        Ok(Route { upstreams: UpstreamSet::Endpoint(endpoint), endpoint: label, tcp })
+        Ok(Route { upstreams: UpstreamSet::Endpoint(endpoint), endpoint: label, lead: None, tcp })
     }
+}
+
+/// Where a route of the configuration leads.
+fn follow(lead: Arc<Lead>, proxy: &Proxy, _identity: &Identity) -> Result<Route> {
+    let Some(forward) = lead.forward() else {
+        return Err(Error::new(Code::NoRoute, "redirects and fixed answers"));
+    };
+    let (upstreams, endpoint) = match &lead.group {
+        Some(group) => (UpstreamSet::Group(group.clone(), 0), group.name.clone()),
+        None => proxy.destination(&forward.to).ok_or(Error::undelivered(Code::NoUpstream, ""))?,
+    };
+    Ok(Route { upstreams, endpoint, lead: Some(lead), tcp: false })
 }
 
 #[cfg(test)]
@@ -148,11 +169,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_of_a_tcp_listener_is_reached_by_name_only_where_allow_says_so() {
-        let named = HashSet::from(["postgres".to_owned()]);
-        let unnamed = Rules::new(DynamicEndpoints::Unnamed, named.clone());
-        assert!(unnamed.permits("web") && !unnamed.permits("postgres"));
-        let allowed = Rules::new(DynamicEndpoints::Allow(vec!["postgres".into()]), named);
-        assert!(allowed.permits("postgres") && !allowed.permits("web"));
+    fn only_an_endpoint_that_allow_names_is_reached_by_name() {
+        let allowed = DynamicEndpoints::Allow(vec!["postgres".into()]);
+        let table = Table::empty();
+        assert!(permits(&allowed, &table, "postgres") && !permits(&allowed, &table, "web"));
+        assert!(permits(&DynamicEndpoints::Unnamed, &table, "web"));
     }
 }

@@ -16,6 +16,7 @@ use crate::listener::tunnel::{Greeting, Tunnels};
 use crate::metrics::Page;
 use crate::proxy::access::AccessLog;
 use crate::proxy::shared::{Proxy, Settings};
+use crate::proxy::table::Table;
 use crate::registry::Registry;
 use crate::shutdown::Drain;
 use crate::snapshot::{self, Snapshot};
@@ -50,6 +51,9 @@ impl Gateway {
         let proxy = Proxy::new(settings, &snapshot.limits, registry, access, Drain::new(), workers.list().clone());
         proxy.keep_pools_clean();
 
+        let table = Table::compile(&snapshot, &Table::empty()).map_err(StartError::Snapshot)?;
+        proxy.table.store(Arc::new(table));
+
         // Tunnels end after the requests on them, so they are drained apart.
         let tunnels = Arc::new(Tunnels {
             proxy: proxy.clone(),
@@ -72,7 +76,9 @@ impl Role for Gateway {
             return Err(StartError::Snapshot("a running gateway cannot become something else".to_owned()));
         };
         let access = AccessLog::open(&snapshot.access_log, true)?;
+        let table = Table::compile(&snapshot, &self.proxy.table.load()).map_err(StartError::Snapshot)?;
         self.listeners.apply(&snapshot.listeners, snapshot.limits.connections, snapshot.takeover)?;
+        self.proxy.table.store(Arc::new(table));
         self.proxy.configure(&snapshot.timeouts, &snapshot.limits);
         self.proxy.access.store(access.map(Arc::new));
         self.tunnels.greeting.store(Arc::new(greeting(&snapshot)));

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 
 use super::any::Upstream;
+use super::group::Group;
 use super::session::AgentSession;
 
 /// One endpoint and the sessions that offer it.
@@ -44,6 +45,8 @@ impl Endpoint {
 pub enum UpstreamSet {
     /// Whoever offers an endpoint at the moment.
     Endpoint(Arc<Endpoint>),
+    /// The addresses of a named upstream, and what requests that belong together have in common.
+    Group(Arc<Group>, u64),
     /// Exactly one.
     One(Upstream),
 }
@@ -53,6 +56,7 @@ impl UpstreamSet {
     /// that `worker` drives itself: it spares a wake-up across threads and changes nothing for the agent.
     pub fn pick(&self, worker: usize, tried: &[u64]) -> Option<Upstream> {
         let endpoint = match self {
+            UpstreamSet::Group(group, key) => return group.pick(*key, tried),
             UpstreamSet::One(upstream) => return (!tried.contains(&upstream.id())).then(|| upstream.clone()),
             UpstreamSet::Endpoint(endpoint) => endpoint,
         };
@@ -80,7 +84,7 @@ impl UpstreamSet {
     pub fn tenant(&self) -> Arc<str> {
         match self {
             UpstreamSet::Endpoint(endpoint) => endpoint.tenant.clone(),
-            UpstreamSet::One(_) => Arc::default(),
+            UpstreamSet::Group(..) | UpstreamSet::One(_) => Arc::default(),
         }
     }
 

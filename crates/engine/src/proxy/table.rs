@@ -1,0 +1,135 @@
+//! The routes and upstreams in force, compiled from one snapshot and replaced whole.
+//!
+//! Which route a request takes is `route::matcher`; what an upstream does with it is `upstream::group`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::message::RequestHead;
+use crate::route::matcher::Matcher;
+use crate::snapshot::route::{Action, Forward};
+use crate::snapshot::{self, Destination, ListenerKind, Routing};
+use crate::upstream::Group;
+
+/// Everything that routes lead to.
+pub struct Table {
+    matcher: Matcher,
+    leads: Vec<Arc<Lead>>,
+    groups: HashMap<String, Arc<Group>>,
+    /// Endpoints that something in the configuration leads to.
+    named: HashSet<String>,
+    /// What a request gets that no route matches.
+    pub no_route_status: u16,
+}
+
+/// A route, ready to be followed.
+pub struct Lead {
+    /// The route as the configuration has it.
+    pub route: snapshot::Route,
+    /// The upstream that it leads to, where that is one.
+    pub group: Option<Arc<Group>>,
+    /// Its name, for logs and metrics.
+    pub name: Arc<str>,
+}
+
+impl Lead {
+    /// How requests are sent on, where they are.
+    pub fn forward(&self) -> Option<&Forward> {
+        match &self.route.action {
+            Action::Forward(forward) => Some(forward),
+            Action::Redirect(_) | Action::Respond(_) => None,
+        }
+    }
+}
+
+impl Table {
+    /// No route and no upstream: what an agent has.
+    pub fn empty() -> Self {
+        Table {
+            matcher: Matcher::new(&[], Routing::Specific),
+            leads: Vec::new(),
+            groups: HashMap::new(),
+            named: HashSet::new(),
+            no_route_status: 404,
+        }
+    }
+
+    /// The table of a snapshot. Upstreams that are as they were go on with their state. An error says what cannot be.
+    pub fn compile(snapshot: &snapshot::Gateway, before: &Table) -> Result<Self, String> {
+        let mut groups = HashMap::new();
+        for upstream in &snapshot.upstreams {
+            let kept = before.groups.get(&upstream.name).filter(|group| group.made_from == *upstream);
+            let group = match kept {
+                Some(group) => group.clone(),
+                None => Group::new(upstream, &snapshot.timeouts)?,
+            };
+            groups.insert(upstream.name.clone(), group);
+        }
+        let mut leads = Vec::new();
+        for route in &snapshot.routes {
+            let group = match &route.action {
+                Action::Forward(forward) => group_of(&forward.to, &groups)
+                    .map_err(|name| format!("route \"{}\": there is no upstream \"{name}\"", route.name))?,
+                Action::Redirect(_) | Action::Respond(_) => None,
+            };
+            leads.push(Arc::new(Lead { route: route.clone(), group, name: route.name.as_str().into() }));
+        }
+        Ok(Table {
+            matcher: Matcher::new(&snapshot.routes, snapshot.routing),
+            leads,
+            groups,
+            named: endpoints_named(snapshot),
+            no_route_status: snapshot.no_route_status,
+        })
+    }
+
+    /// The route that a request takes on a listener.
+    pub fn find(&self, listener: &str, head: &RequestHead) -> Option<&Arc<Lead>> {
+        self.matcher.find(listener, head).map(|position| &self.leads[position])
+    }
+
+    /// The upstream of this name.
+    pub fn group(&self, name: &str) -> Option<&Arc<Group>> {
+        self.groups.get(name)
+    }
+
+    /// Every upstream.
+    pub fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        self.groups.values()
+    }
+
+    /// True where there is no route, so that a request has to name its endpoint by itself.
+    pub fn has_no_routes(&self) -> bool {
+        self.leads.is_empty()
+    }
+
+    /// True when something in the configuration leads to this endpoint.
+    pub fn names(&self, endpoint: &str) -> bool {
+        self.named.contains(endpoint)
+    }
+}
+
+fn group_of(to: &Destination, groups: &HashMap<String, Arc<Group>>) -> Result<Option<Arc<Group>>, String> {
+    match to {
+        Destination::Endpoint(_) => Ok(None),
+        Destination::Upstream(name) => groups.get(name).cloned().map(Some).ok_or_else(|| name.clone()),
+    }
+}
+
+fn endpoints_named(snapshot: &snapshot::Gateway) -> HashSet<String> {
+    let routes = snapshot.routes.iter().filter_map(|route| match &route.action {
+        Action::Forward(forward) => Some(&forward.to),
+        Action::Redirect(_) | Action::Respond(_) => None,
+    });
+    let listeners = snapshot.listeners.iter().filter_map(|listener| match &listener.kind {
+        ListenerKind::Tcp { to } => Some(to),
+        ListenerKind::Http { .. } | ListenerKind::Tunnel {} => None,
+    });
+    let endpoint = |to: &Destination| match to {
+        Destination::Endpoint(to) => Some(to.endpoint.clone()),
+        Destination::Upstream(_) => None,
+    };
+    routes.chain(listeners).filter_map(endpoint).collect()
+}

@@ -1,0 +1,135 @@
+//! Routes of a snapshot: what a request or a TLS connection must be, and where that leads.
+//!
+//! Names of hosts arrive in the one normal form that matching uses (`sniff::name`): lower case, no trailing dot,
+//! punycode. Which of several routes counts is `route::matcher`.
+
+use serde::Deserialize;
+
+use super::EndpointRef;
+
+/// A match and where it leads.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct Route {
+    /// What logs, metrics and status call it; unique.
+    pub name: String,
+    /// Listeners it counts on; empty: every one of kind http.
+    pub listeners: Vec<String>,
+    /// The TLS server name, exact or `*.` and a name: such a connection is passed through, not decrypted. Then nothing
+    /// of what follows is set, and `action` is `forward`.
+    pub sni: Option<String>,
+    /// The host, exact or `*.` and a name, which stands for one label or more; none: every host.
+    pub host: Option<String>,
+    /// The path; none: every path.
+    pub path: Option<PathMatch>,
+    /// The methods; empty: every one.
+    pub methods: Vec<String>,
+    /// Fields that must be there.
+    pub headers: Vec<HeaderMatch>,
+    /// What is done.
+    pub action: Action,
+}
+
+/// What a path must be. Compared byte for byte with what was sent, without the query.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum PathMatch {
+    /// This path, and what stands below it: `/api` matches `/api` and `/api/x`, not `/apix`.
+    Prefix(String),
+    /// Exactly this path.
+    Exact(String),
+}
+
+/// A field that a request must have.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct HeaderMatch {
+    /// Its name, in lower case.
+    pub name: String,
+    /// Its value, byte for byte; none: any.
+    pub value: Option<String>,
+}
+
+/// What is done with a request that matches.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// It goes to an upstream.
+    Forward(Box<Forward>),
+    /// It is sent elsewhere.
+    Redirect(Redirect),
+    /// It gets this answer.
+    Respond(Respond),
+}
+
+/// How a request is sent on.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct Forward {
+    /// Where.
+    pub to: Destination,
+    /// What becomes of the matched path.
+    pub path: PathRewrite,
+    /// What the upstream sees as Host.
+    pub host_header: super::HostHeader,
+    /// Edits of the request's fields, after ours have been removed and added.
+    pub request_headers: Edits,
+    /// Edits of the response's fields.
+    pub response_headers: Edits,
+    /// Instead of `timeouts.response`, in seconds.
+    #[serde(deserialize_with = "super::optional_seconds")]
+    pub response_timeout: Option<std::time::Duration>,
+    /// Instead of `timeouts.idle`, in seconds.
+    #[serde(deserialize_with = "super::optional_seconds")]
+    pub idle_timeout: Option<std::time::Duration>,
+}
+
+/// Where a route or a TCP listener leads.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum Destination {
+    /// An endpoint that agents offer.
+    Endpoint(EndpointRef),
+    /// An upstream of the snapshot, by its name.
+    Upstream(String),
+}
+
+/// What becomes of the part of a path that a route matched.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum PathRewrite {
+    /// Nothing.
+    Keep,
+    /// It is cut off; what is left begins with `/`.
+    Strip,
+    /// This stands in its place.
+    Replace(String),
+}
+
+/// Fields that are taken out, set and added, in this order.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+pub struct Edits {
+    /// Names, in lower case.
+    pub remove: Vec<String>,
+    /// Names and values that take the place of all fields of that name.
+    pub set: Vec<(String, String)>,
+    /// Names and values that stand beside those that are there.
+    pub add: Vec<(String, String)>,
+}
+
+/// An answer that sends the downstream elsewhere.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct Redirect {
+    /// The status: 301, 302, 303, 307 or 308.
+    pub status: u16,
+    /// The new URL; `{scheme}`, `{host}`, `{path}` and `{query}` stand for those of the request; `{query}` has its `?`.
+    pub to: String,
+}
+
+/// An answer of the configuration's own.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct Respond {
+    /// The status, 200 to 599.
+    pub status: u16,
+    /// The body.
+    pub body: String,
+    /// Fields, `Content-Type` among them.
+    pub headers: Vec<(String, String)>,
+}
