@@ -200,6 +200,71 @@ impl Drop for Buffer {
     }
 }
 
+/// A stream of which some bytes have been read already.
+pub struct WithEarly<S> {
+    early: Buffer,
+    stream: S,
+}
+
+impl<S: Io> WithEarly<S> {
+    /// `stream`, with `early` in front of what it brings.
+    pub fn new(early: Buffer, stream: S) -> Self {
+        WithEarly { early, stream }
+    }
+}
+
+impl<S: Io> Io for WithEarly<S> {
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.early.is_empty() { self.stream.poll_read_ready(cx) } else { Poll::Ready(()) }
+    }
+
+    fn reset(&mut self) {
+        self.stream.reset();
+    }
+
+    fn into_tcp(self: Box<Self>) -> Result<TcpStream, BoxedIo> {
+        Err(self)
+    }
+}
+
+impl<S: Io> AsyncRead for WithEarly<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.early.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let n = self.early.len().min(buf.remaining());
+        buf.put_slice(&self.early.chunk()[..n]);
+        self.early.consume(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: Io> AsyncWrite for WithEarly<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 impl std::fmt::Debug for Buffer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Never the bytes: they may hold a credential.

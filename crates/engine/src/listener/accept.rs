@@ -1,87 +1,19 @@
-//! Accepts connections, and no more than there is room for.
+//! Accepts connections, and refuses those for which there is no room.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::room::{Full, Place, Room};
+
 /// How long accepting rests when the process has no descriptor or memory left.
 const REST: Duration = Duration::from_millis(100);
-
-/// How many connections there may be, of all listeners together.
-pub struct Room {
-    open: AtomicUsize,
-    most: AtomicUsize,
-    freed: Notify,
-    /// It has been said that there is none left.
-    said: AtomicBool,
-}
-
-/// One connection's place.
-pub struct Place(Arc<Room>, Arc<AtomicUsize>);
-
-impl Room {
-    /// Room for so many.
-    pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Room {
-            open: AtomicUsize::new(0),
-            most: AtomicUsize::new(most),
-            freed: Notify::new(),
-            said: AtomicBool::new(false),
-        })
-    }
-
-    /// From now on room for so many.
-    pub fn resize(&self, most: usize) {
-        self.most.store(most, Ordering::Relaxed);
-        self.freed.notify_waiters();
-    }
-
-    /// Connections that are open, and how many may be.
-    pub fn taken(&self) -> (usize, usize) {
-        (self.open.load(Ordering::Relaxed), self.most.load(Ordering::Relaxed))
-    }
-
-    /// Waits until there is room. Each worker may go one connection beyond it.
-    async fn free(&self) {
-        loop {
-            let freed = self.freed.notified();
-            if self.open.load(Ordering::Relaxed) < self.most.load(Ordering::Relaxed) {
-                return;
-            }
-            if !self.said.swap(true, Ordering::Relaxed) {
-                warn!(connections = self.most.load(Ordering::Relaxed), "no room for more connections");
-            }
-            freed.await;
-        }
-    }
-
-    /// Takes a place for a connection; `here` counts those of its listener.
-    fn place(self: &Arc<Self>, here: &Arc<AtomicUsize>) -> Place {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        here.fetch_add(1, Ordering::Relaxed);
-        Place(self.clone(), here.clone())
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let open = self.0.open.fetch_sub(1, Ordering::Relaxed) - 1;
-        // Said again only after there was room worth the name, or a full gateway would say nothing else.
-        if open < self.0.most.load(Ordering::Relaxed) / 10 * 9 {
-            self.0.said.store(false, Ordering::Relaxed);
-        }
-        self.1.fetch_sub(1, Ordering::Relaxed);
-        // All of them: the one that has a connection waiting is not known.
-        self.0.freed.notify_waiters();
-    }
-}
 
 /// Accepts until told to stop, then takes what the kernel has already queued, so that nobody who was let in is dropped.
 pub async fn accept(
@@ -90,25 +22,22 @@ pub async fn accept(
     stop: CancellationToken,
     room: Arc<Room>,
     here: Arc<AtomicUsize>,
-    mut on: impl FnMut(TcpStream, SocketAddr, Place),
+    mut on: impl FnMut(TcpStream, SocketAddr, Result<Place, Full>),
 ) {
     let mut full = false;
     loop {
-        let next = async {
-            room.free().await;
-            listener.accept().await
-        };
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            accepted = next => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, from)) => {
                 full = false;
                 // Refused only on a socket that is gone already.
                 let _ = stream.set_nodelay(true);
-                on(stream, from, room.place(&here));
+                let place = room.admit(&stream, &here);
+                on(stream, from, place);
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -128,7 +57,8 @@ pub async fn accept(
             };
             let ready = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
             if let (Ok(()), Ok(stream)) = (ready, TcpStream::from_std(stream)) {
-                on(stream, from, room.place(&here));
+                let place = room.admit(&stream, &here);
+                on(stream, from, place);
             }
         }
     }
