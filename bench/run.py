@@ -2,7 +2,8 @@
 Measures tidegate against its peers and its bars, in one run, and prints the tables of docs/benchmarks.md.
 
 Every round measures each case once, in the same order (A B C, A B C, ...), with programs that are started for it. This
-is the command line and the rounds; the cases and bars are in `rows`, what they start in `paths`.
+is the command line and the rounds; the cases are in `cases`, what they start in `paths` and `gates`, what it may cost
+in `bars`.
 """
 
 import argparse
@@ -19,11 +20,11 @@ import latency
 import load
 import memory
 import table
+from cases import GROUPS, HELP, IDLE_AGENT, IDLE_TUNNEL, PACED, Case, Measured, Series
 from programs import ROOT, BenchError, Ground, Tools, default_tools, end_on_sigterm
-from rows import HELP, IDLE_AGENT, IDLE_TUNNEL, PACED, REQUESTS, TRANSFERS, Case, Measured, Series
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-GROUPS = ("requests", "bulk", "latency", "idle")
+CHOICES = (*GROUPS, "latency", "idle")
 WARM_UP_SECONDS = 1
 HELP_RUNS = 10
 
@@ -36,7 +37,7 @@ class Bench:
         self.tools = tools
         self.cpus = cpus
         chosen = options.only
-        loads = [*(REQUESTS if "requests" in chosen else ()), *(TRANSFERS if "bulk" in chosen else ())]
+        loads = [case for name, tables in GROUPS.items() if name in chosen for cases in tables for case in cases]
         self.cases = {case: Measured() for case in loads}
         self.paced = {case: Measured() for case in PACED} if "latency" in chosen else {}
         self.idle: dict[str, Series] = {}
@@ -132,7 +133,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=5, help="length of each measurement (5)")
     parser.add_argument("--rate", type=int, default=1000, help="requests/s of the open loop (1000)")
     parser.add_argument("--tunnels", type=int, default=2000, help="idle tunnels (2000)")
-    parser.add_argument("--only", action="append", choices=GROUPS, help="measure only this; may be repeated")
+    parser.add_argument("--only", action="append", choices=CHOICES, help="measure only this; may be repeated")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--tidegate", default=tools.tidegate, help="the tidegate to measure")
     parser.add_argument("--peers", type=Path, default=tools.peers, help="folder of what `make bench-peers` builds")
@@ -141,7 +142,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("--write needs all groups: leave --only out")
     if options.rounds < 1 or options.seconds < 1:
         parser.error("--rounds and --seconds are 1 or more")
-    options.only = options.only or list(GROUPS)
+    options.only = options.only or list(CHOICES)
     return options
 
 
@@ -149,7 +150,7 @@ def main(arguments: list[str]) -> int:
     """Returns the exit code: 0 where every case has a result, 1 where one has errors, 2 where something is missing."""
     options = parse(arguments)
     tools = Tools(options.tidegate, options.peers.resolve())
-    if missing := tools.missing("taskset", "wrk", "nginx", "haproxy"):
+    if missing := tools.missing("taskset", "wrk", "h2load", "openssl", "nginx", "haproxy"):
         print(f"missing: {', '.join(missing)} (`make bench-peers` installs and builds them)", file=sys.stderr)
         return 2
     # The last CPU is measured, because the first takes most interrupts; we ourselves stay off it where we can.
