@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from cases import (
     ADDRESS,
+    APPLY,
+    CHANGING,
     ENDED,
     GO,
     HAPROXY,
@@ -22,6 +24,7 @@ from cases import (
     NGINX_STREAMED,
     PASSED,
     PASSED_BULK,
+    SAVED,
     SHAKEN,
     STREAMED,
     TCP,
@@ -132,6 +135,16 @@ BARS = (
     _at_most("full handshakes, against nginx", SHAKEN, NGINX_SHAKEN, 1 / 0.9),
     _at_most("HTTP/2, against nginx", STREAMED, NGINX_STREAMED, 1 / 0.8, 1 / 1.1),
     Bar("memory of the gateway for an idle tunnel", "KiB", 40, 16, (), lambda _, idle: idle[IDLE_TUNNEL]),
+    Bar("10,000 routes, from `apply` to in force", "ms", 200, None, (), lambda _, idle: idle[APPLY]),
+    Bar("10,000 routes, from a saved file to in force", "s", 5, None, (), lambda _, idle: idle[SAVED]),
+    Bar(
+        "the same, saved every second: p99 against none",
+        "times",
+        None,
+        None,
+        (),
+        lambda _, idle: idle[CHANGING],
+    ),
     Bar("`tidegate --help`", "ms", 300, None, (), lambda _, idle: idle[HELP]),
     Bar("memory of an idle agent, Python and all", "MiB", None, None, (), lambda _, idle: idle[IDLE_AGENT]),
 )

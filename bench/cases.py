@@ -134,3 +134,4 @@ PACED = (DIRECT, TUNNEL, GO)
 
 Cases = Mapping[Case, Measured]
 IDLE_TUNNEL, IDLE_AGENT, HELP = "idle tunnel", "idle agent", "help"
+APPLY, SAVED, CHANGING = "apply", "saved", "changing"

@@ -15,16 +15,17 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import changes
 import cpu
 import latency
 import load
 import memory
 import table
-from cases import GROUPS, HELP, IDLE_AGENT, IDLE_TUNNEL, PACED, Case, Measured, Series
+from cases import APPLY, CHANGING, GROUPS, HELP, IDLE_AGENT, IDLE_TUNNEL, PACED, SAVED, Case, Measured, Series
 from programs import ROOT, BenchError, Ground, Tools, default_tools, end_on_sigterm
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-CHOICES = (*GROUPS, "latency", "idle")
+CHOICES = (*GROUPS, "latency", "changes", "idle")
 WARM_UP_SECONDS = 1
 HELP_RUNS = 10
 
@@ -50,6 +51,8 @@ class Bench:
             for case, measured in self.paced.items():
                 name = f"round {number}: {case.name}, open loop"
                 self._attempt(measured, name, partial(self._pace, case, measured))
+            if "changes" in self.options.only:
+                self._change(number)
             if "idle" in self.options.only:
                 self._rest(number)
 
@@ -112,6 +115,17 @@ class Bench:
         for name in ("p50", "p99", "p999", "late"):
             measured.latency.setdefault(name, Series()).values.append(getattr(seen, name))
         return f"p50 {seen.p50:.0f} µs, p99 {seen.p99:.0f} µs, p99.9 {seen.p999:.0f} µs"
+
+    def _change(self, number: int) -> None:
+        pins = self._pins(1)
+        with Ground(self.tools, pins) as ground:
+            applied = changes.apply_ms(ground.folder)
+        saved = changes.saved_seconds(self.tools, pins)
+        changing = changes.p99_ratio(self.tools, pins, self.options.rate, self.options.seconds)
+        for name, value in ((APPLY, applied), (SAVED, saved), (CHANGING, changing)):
+            self.idle.setdefault(name, Series()).values.append(value)
+        said = f"applied in {applied:.0f} ms, in force {saved:.2f} s after saving, p99 {changing:.2f} times"
+        print(f"round {number}: changes: {said}", file=sys.stderr, flush=True)
 
     def _rest(self, number: int) -> None:
         pins = self._pins(1)
