@@ -111,7 +111,7 @@ impl Exchange<'_> {
             idempotent: is_idempotent(head.method()),
             upgrade: headers::upgrade_of(head).is_some(),
             expects: head.version != Version::Http10 && head.fields.get(Known::Expect).is_some(),
-            keep_alive: framing::keeps_alive_request(head) && !self.proxy.drain.is_begun(),
+            keep_alive: framing::keeps_alive_request(head) && !self.site.is_closing(self.proxy),
         };
         headers::to_upstream(head, &self.hop(route, framing));
         self.proxy.earn_retry(self.worker, self.settings.retry_percent);

@@ -57,7 +57,7 @@ pub struct Connection {
 
 /// Serves a connection on the worker whose thread this is, until it ends.
 pub async fn serve(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
-    let begun = Box::pin(proxy.drain.begun());
+    let begun = Box::pin(connection.site.closing(&proxy));
     let Connection { io, read, client, identity, site, head, place, patient } = connection;
     let down = Http1::new(io, read);
     let (request, response) = (RequestHead::new(), ResponseHead::new());
@@ -242,7 +242,7 @@ impl Downstream {
             Err(error) => {
                 let misunderstood = error.code.side() == Side::Downstream && error.code != Code::MissingEndpoint;
                 let keep =
-                    wants_more && !misunderstood && self.down.skip_arrived_body() && !self.proxy.drain.is_begun();
+                    wants_more && !misunderstood && self.down.skip_arrived_body() && !self.site.is_closing(&self.proxy);
                 self.answer_error(record, error, version, keep, is_head).await;
                 (!keep).then_some(Last::Linger)
             }

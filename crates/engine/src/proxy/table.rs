@@ -71,6 +71,12 @@ impl Table {
             };
             groups.insert(upstream.name.clone(), group);
         }
+        for listener in &snapshot.listeners {
+            if let ListenerKind::Tcp { to } = &listener.kind {
+                group_of(to, &groups)
+                    .map_err(|name| format!("listener \"{}\": there is no upstream \"{name}\"", listener.name))?;
+            }
+        }
         let mut leads = Vec::new();
         for route in &snapshot.routes {
             let group = match &route.action {
