@@ -14,6 +14,7 @@ pub mod room;
 pub mod worker;
 
 // decide
+pub mod sniff;
 pub mod message;
 pub mod http1;
 pub mod route;

@@ -1,4 +1,4 @@
-//! Accepts connections, and refuses those for which there is no room.
+//! Accepts connections, each with a place or with the reason why there is none.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,16 +15,26 @@ use crate::room::{Full, Place, Room};
 /// How long accepting rests when the process has no descriptor or memory left.
 const REST: Duration = Duration::from_millis(100);
 
+/// What an accepted connection has come to. A new configuration may put another one behind the same socket.
+pub struct Door<T> {
+    /// The listener's name.
+    pub name: Arc<str>,
+    /// Where there has to be room.
+    pub room: Arc<Room>,
+    /// Open connections of this listener.
+    pub connections: Arc<AtomicUsize>,
+    /// What is done with them.
+    pub leads: T,
+}
+
 /// Accepts until told to stop, then takes what the kernel has already queued, so that nobody who was let in is dropped.
-pub async fn accept(
+pub async fn accept<T>(
     listener: TcpListener,
-    name: Arc<str>,
     stop: CancellationToken,
-    room: Arc<Room>,
-    here: Arc<AtomicUsize>,
-    mut on: impl FnMut(TcpStream, SocketAddr, Result<Place, Full>),
+    door: impl Fn() -> Arc<Door<T>>,
+    mut on: impl FnMut(&Door<T>, TcpStream, SocketAddr, Result<Place, Full>),
 ) {
-    let mut full = false;
+    let mut resting = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -33,16 +43,17 @@ pub async fn accept(
         };
         match accepted {
             Ok((stream, from)) => {
-                full = false;
+                resting = false;
                 // Refused only on a socket that is gone already.
                 let _ = stream.set_nodelay(true);
-                let place = room.admit(&stream, &here);
-                on(stream, from, place);
+                let door = door();
+                let place = door.room.admit(&stream, &door.connections);
+                on(&door, stream, from, place);
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                if !std::mem::replace(&mut full, true) {
-                    warn!(listener = %name, %error, "accepting rests");
+                if !std::mem::replace(&mut resting, true) {
+                    warn!(listener = %door().name, %error, "accepting rests");
                 }
                 tokio::time::sleep(REST).await;
             }
@@ -57,8 +68,9 @@ pub async fn accept(
             };
             let ready = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
             if let (Ok(()), Ok(stream)) = (ready, TcpStream::from_std(stream)) {
-                let place = room.admit(&stream, &here);
-                on(stream, from, place);
+                let door = door();
+                let place = door.room.admit(&stream, &door.connections);
+                on(&door, stream, from, place);
             }
         }
     }

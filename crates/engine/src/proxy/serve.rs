@@ -10,14 +10,14 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::access::{Asked, Record};
 use super::exchange::{Exchange, Next, malformed};
 use super::http1::{Http1, Stop};
-use super::respond;
+use super::respond::{self, Answer};
+use super::secured::Secured;
 use super::shared::{Proxy, Settings};
 use super::site::{Route, Site};
 use super::stream;
@@ -25,7 +25,8 @@ use crate::error::{Code, Error, Result, Side};
 use crate::http1::framing::{self, Framing};
 use crate::identity::Identity;
 use crate::io::{BoxedIo, Buffer};
-use crate::message::{RequestHead, ResponseHead, Version};
+use crate::message::{Known, RequestHead, ResponseHead, Version};
+use crate::room::Place;
 use crate::timer::Timer;
 
 /// How long the rest of a request is read after an answer that ends the connection: a reset would take the answer away
@@ -49,16 +50,18 @@ pub struct Connection {
     pub site: Site,
     /// A head that was read and not answered: the connection was moved to the worker that can.
     pub head: Option<Box<RequestHead>>,
-    /// Held as long as the connection lives, whatever it is.
-    pub place: Option<Box<dyn std::any::Any + Send + Sync>>,
+    /// What TLS settled, where this gateway ended it.
+    pub secured: Option<Arc<Secured>>,
+    /// Held as long as the connection lives; none where nobody counts them.
+    pub place: Option<Place>,
     /// Only the other side ends it while it is idle (design.md "Tunnels": only the gateway closes an idle kept stream).
     pub patient: bool,
 }
 
 /// Serves a connection on the worker whose thread this is, until it ends.
 pub async fn serve(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
-    let begun = Box::pin(proxy.drain.begun());
-    let Connection { io, read, client, identity, site, head, place, patient } = connection;
+    let begun = Box::pin(connection.site.closing(&proxy));
+    let Connection { io, read, client, identity, site, head, secured, place, patient } = connection;
     let down = Http1::new(io, read);
     let (request, response) = (RequestHead::new(), ResponseHead::new());
     let mut downstream = Downstream {
@@ -72,6 +75,7 @@ pub async fn serve(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
         request,
         response,
         begun,
+        secured,
         place,
         patient,
         served: false,
@@ -100,7 +104,8 @@ struct Downstream {
     request: RequestHead,
     response: ResponseHead,
     begun: Pin<Box<WaitForCancellationFutureOwned>>,
-    place: Option<Box<dyn std::any::Any + Send + Sync>>,
+    secured: Option<Arc<Secured>>,
+    place: Option<Place>,
     patient: bool,
     /// It has carried a request.
     served: bool,
@@ -135,7 +140,11 @@ impl Downstream {
                     }
                 }
             }
-            let route = self.site.route(&self.request, &self.proxy, &self.identity);
+            let route = match &self.secured {
+                Some(secured) => secured.admit(&self.request, &self.site, &self.proxy),
+                None => Ok(()),
+            };
+            let route = route.and_then(|()| self.site.route(&self.request, &self.proxy, &self.identity));
             if std::mem::take(&mut movable)
                 && let Ok(route) = &route
                 && let Some(better) = route.upstreams.better_worker(self.worker)
@@ -158,12 +167,22 @@ impl Downstream {
     /// Waits for the next request. `false`: there is none, and nothing is left to say.
     async fn next_head(&mut self, settings: &Settings) -> Result<bool> {
         let timeouts = &settings.timeouts;
-        let idle_by = Instant::now() + timeouts.keep_alive;
+        let now = Instant::now();
+        let idle_by = now + timeouts.keep_alive;
+        if let Some(place) = &self.place {
+            place.idle(now);
+        }
         let (mut head_by, mut fresh_by) = (None, None);
-        let Self { down, request, timer, begun, patient, served, .. } = self;
+        let Self { down, request, timer, begun, place, patient, served, .. } = self;
         let mut draining = false;
         poll_fn(|cx| {
-            match down.poll_request(cx, request, &settings.head) {
+            let asked = down.poll_request(cx, request, &settings.head);
+            if let Some(place) = place
+                && (asked.is_ready() || down.has_input())
+            {
+                place.busy();
+            }
+            match asked {
                 Poll::Ready(Ok(arrived)) => return Poll::Ready(Ok(arrived)),
                 Poll::Ready(Err(Stop::Malformed(error))) => return Poll::Ready(Err(malformed(error))),
                 Poll::Ready(Err(Stop::Io(_) | Stop::Closed)) => return Poll::Ready(Ok(false)),
@@ -176,6 +195,9 @@ impl Downstream {
             if !down.has_input() {
                 if *patient {
                     return Poll::Pending;
+                }
+                if place.as_ref().is_some_and(|place| place.poll_evicted(cx).is_ready()) {
+                    return Poll::Ready(Ok(false));
                 }
                 draining = draining || begun.as_mut().poll(cx).is_ready();
                 let until = match (draining, *served) {
@@ -214,6 +236,7 @@ impl Downstream {
                     site: &self.site,
                     worker: self.worker,
                     client: self.client,
+                    proto: if self.secured.is_some() { "https" } else { "http" },
                     timer: &mut self.timer,
                     response: &mut self.response,
                     record,
@@ -242,7 +265,7 @@ impl Downstream {
             Err(error) => {
                 let misunderstood = error.code.side() == Side::Downstream && error.code != Code::MissingEndpoint;
                 let keep =
-                    wants_more && !misunderstood && self.down.skip_arrived_body() && !self.proxy.drain.is_begun();
+                    wants_more && !misunderstood && self.down.skip_arrived_body() && !self.site.is_closing(&self.proxy);
                 self.answer_error(record, error, version, keep, is_head).await;
                 (!keep).then_some(Last::Linger)
             }
@@ -260,13 +283,21 @@ impl Downstream {
     }
 
     async fn answer_error(&mut self, record: &mut Record, error: Error, version: Version, keep: bool, is_head: bool) {
-        record.status = error.code.status();
+        // A head that was not understood asks for nothing.
+        let heard = !matches!(error.code, Code::MalformedRequest | Code::HeadTooLarge | Code::DownstreamTimeout);
+        let prefers_html = heard && respond::prefers_html(self.request.fields.all(Known::Accept));
+        let answer = self.proxy.table.load().answer(&error, record.id, prefers_html);
+        record.error = Some(error);
+        self.send_answer(record, &answer, version, keep, is_head).await;
+    }
+
+    /// Sends an answer of our own.
+    async fn send_answer(&mut self, record: &mut Record, answer: &Answer, version: Version, keep: bool, is_head: bool) {
+        record.status = answer.status;
         record.answered = self.site.answered();
         record.first_byte = Some(Instant::now());
-        let answer = respond::error(&error, record.id, version, keep, is_head);
-        record.bytes_out = answer.body as u64;
-        self.down.send_raw(&answer.bytes);
-        record.error = Some(error);
+        record.bytes_out = answer.sent(is_head).len() as u64;
+        self.down.send_raw(&answer.to_http1(version, keep, is_head));
         // A downstream that cannot be told has left, which the next read shows.
         self.down.flush_within(&mut self.timer, LINGER).await;
     }
@@ -274,7 +305,13 @@ impl Downstream {
     async fn end(mut self, last: Last) {
         match last {
             Last::Close => {
-                let _ = poll_fn(|cx| self.down.poll_shutdown(cx)).await;
+                // TLS has a last word, for which there may be no room.
+                let until = Instant::now() + LINGER;
+                poll_fn(|cx| match self.down.poll_shutdown(cx) {
+                    Poll::Ready(_) => Poll::Ready(()),
+                    Poll::Pending => self.timer.poll_until(cx, until),
+                })
+                .await;
             }
             Last::Reset => {
                 // What was said before it broke goes first, in a tunnel too, where a reset overtakes data.
@@ -299,20 +336,20 @@ impl Downstream {
     /// Takes the connection to another worker, or serves it from here where it cannot be moved.
     fn move_to(self, worker: usize) {
         let (io, read, _) = self.down.into_parts();
-        let rest = (self.client, self.identity, self.site, Some(Box::new(self.request)), self.place, self.patient);
+        let (head, moves) = (Some(Box::new(self.request)), (self.secured, self.place, self.patient));
+        let rest = (self.client, self.identity, self.site, head, moves);
         let proxy = self.proxy.clone();
         let connection = move |io: BoxedIo| {
-            let (client, identity, site, head, place, patient) = rest;
-            Connection { io, read, client, identity, site, head, place, patient }
+            let (client, identity, site, head, (secured, place, patient)) = rest;
+            Connection { io, read, client, identity, site, head, secured, place, patient }
         };
-        match io.into_tcp().map(TcpStream::into_std) {
-            Ok(Ok(tcp)) => self.proxy.drain.spawn_on(self.proxy.runtime(worker), async move {
-                // Registration fails only where the process has no memory or descriptor left: the connection ends.
-                if let Ok(tcp) = TcpStream::from_std(tcp) {
-                    serve(proxy, worker, connection(Box::new(tcp))).await;
+        match io.detach() {
+            Ok(detached) => self.proxy.drain.spawn_on(self.proxy.runtime(worker), async move {
+                // It fails only where the process has no memory or descriptor left: the connection ends.
+                if let Ok(io) = detached.attach() {
+                    serve(proxy, worker, connection(io)).await;
                 }
             }),
-            Ok(Err(_)) => {}
             Err(io) => {
                 let here = self.worker;
                 let later = async move { Box::pin(serve(proxy, here, connection(io))).await };

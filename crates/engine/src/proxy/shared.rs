@@ -140,6 +140,13 @@ impl Proxy {
         self.settings.store(Settings::new(timeouts, limits));
     }
 
+    /// Writes the last lines of the access log; nothing is logged from then on.
+    pub fn close_log(&self) {
+        if let Some(access) = self.access.swap(None) {
+            access.close();
+        }
+    }
+
     /// Closes what is kept for an upstream, on every worker.
     pub fn forget(&self, upstream: u64) {
         for worker in self.workers.iter() {

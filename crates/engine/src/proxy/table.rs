@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::respond::{Answer, Pages};
+use crate::error::{Code, Error};
 use crate::message::RequestHead;
 use crate::route::matcher::Matcher;
 use crate::snapshot::route::{Action, Forward};
@@ -21,7 +23,8 @@ pub struct Table {
     /// Endpoints that something in the configuration leads to.
     named: HashSet<String>,
     /// What a request gets that no route matches.
-    pub no_route_status: u16,
+    no_route_status: u16,
+    pages: Pages,
 }
 
 /// A route, ready to be followed.
@@ -53,6 +56,7 @@ impl Table {
             groups: HashMap::new(),
             named: HashSet::new(),
             no_route_status: 404,
+            pages: Pages::default(),
         }
     }
 
@@ -66,6 +70,12 @@ impl Table {
                 None => Group::new(upstream, &snapshot.timeouts)?,
             };
             groups.insert(upstream.name.clone(), group);
+        }
+        for listener in &snapshot.listeners {
+            if let ListenerKind::Tcp { to } = &listener.kind {
+                group_of(to, &groups)
+                    .map_err(|name| format!("listener \"{}\": there is no upstream \"{name}\"", listener.name))?;
+            }
         }
         let mut leads = Vec::new();
         for route in &snapshot.routes {
@@ -82,12 +92,19 @@ impl Table {
             groups,
             named: endpoints_named(snapshot),
             no_route_status: snapshot.no_route_status,
+            pages: Pages::new(&snapshot.error_pages),
         })
     }
 
     /// The route that a request takes on a listener.
     pub fn find(&self, listener: &str, head: &RequestHead) -> Option<&Arc<Lead>> {
         self.matcher.find(listener, head).map(|position| &self.leads[position])
+    }
+
+    /// The answer to an error.
+    pub fn answer(&self, error: &Error, request_id: u64, prefers_html: bool) -> Answer {
+        let status = if error.code == Code::NoRoute { self.no_route_status } else { error.code.status() };
+        self.pages.answer(error, status, request_id, prefers_html)
     }
 
     /// The upstream of this name.

@@ -16,7 +16,7 @@ use crate::error::{Code, Error};
 use crate::event::Events;
 use crate::io::{BoxedIo, Buffer, Io};
 use crate::listener::ListenError;
-use crate::listener::accept::{Place, Room, accept};
+use crate::listener::accept::{Door, accept};
 use crate::listener::bind::bind;
 use crate::metrics::Page;
 use crate::proxy::access::{AccessLog, Answered, Record};
@@ -24,6 +24,7 @@ use crate::proxy::relay::Leg;
 use crate::proxy::shared::{Proxy, Settings};
 use crate::proxy::stream;
 use crate::registry::Registry;
+use crate::room::{self, Place, Room};
 use crate::shutdown::Drain;
 use crate::snapshot::{self, Snapshot};
 use crate::tunnel::hello::TCP_PATH;
@@ -34,6 +35,7 @@ use crate::worker::Workers;
 pub struct Forward {
     ports: Vec<Arc<Port>>,
     proxy: Arc<Proxy>,
+    room: Arc<Room>,
     stop: CancellationToken,
     version: String,
     since: Instant,
@@ -59,7 +61,7 @@ impl Forward {
     pub fn start(snapshot: snapshot::Forward, events: &Arc<Events>) -> Result<Self, StartError> {
         // What can be wrong is found before anything is started.
         let gateways = Gateway::all(&snapshot.connect).map_err(StartError::Snapshot)?;
-        let access = AccessLog::open(&snapshot.access_log, false)?;
+        let access = AccessLog::open(&snapshot.access_log, false, None)?;
         let workers = Workers::start("forward", 1, events)?;
         let settings = Settings::new(&snapshot.timeouts, &snapshot.limits);
         let list = workers.list().clone();
@@ -86,7 +88,7 @@ impl Forward {
                 ports.push(port);
             }
         }
-        Ok(Forward { ports, proxy, stop, version: snapshot.version, since: Instant::now(), workers })
+        Ok(Forward { ports, proxy, room, stop, version: snapshot.version, since: Instant::now(), workers })
     }
 }
 
@@ -100,12 +102,23 @@ impl Port {
     ) {
         // Fails only where the process has no descriptor left for the selector, and then nothing works.
         let Ok(socket) = TcpListener::from_std(socket) else { return };
-        let here = self.connections.clone();
-        accept(socket, self.endpoint.clone(), stop, room, here, |stream, from, place| {
-            shared.proxy.metrics.connections.fetch_add(1, Ordering::Relaxed);
-            let task = self.clone().carry(shared.clone(), stream, from, place);
-            shared.proxy.drain.spawn_on(shared.proxy.runtime(0), task);
-        })
+        let (name, connections) = (self.endpoint.clone(), self.connections.clone());
+        let door = Arc::new(Door { name, room, connections, leads: () });
+        accept(
+            socket,
+            stop,
+            || door.clone(),
+            |_, mut stream, from, place| {
+                shared.proxy.metrics.connections.fetch_add(1, Ordering::Relaxed);
+                match place {
+                    Ok(place) => {
+                        let task = self.clone().carry(shared.clone(), stream, from, place);
+                        shared.proxy.drain.spawn_on(shared.proxy.runtime(0), task);
+                    }
+                    Err(_) => stream.reset(),
+                }
+            },
+        )
         .await;
     }
 
@@ -177,6 +190,7 @@ impl Role for Forward {
     fn metrics(&self) -> String {
         let mut page = Page::default();
         self.proxy.metrics.render(&mut page);
+        room::render(&[&self.room], &mut page);
         page.finish()
     }
 
@@ -194,6 +208,6 @@ impl Role for Forward {
     fn stop(&self) {
         self.stop.cancel();
         self.proxy.drain.cut();
-        self.proxy.access.store(None);
+        self.proxy.close_log();
     }
 }

@@ -1,7 +1,7 @@
 //! A gateway: downstreams on one side, agents on the other.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU16;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -34,6 +34,7 @@ pub struct Gateway {
     proxy: Arc<Proxy>,
     version: String,
     since: Instant,
+    applying: Mutex<()>,
     workers: Workers,
 }
 
@@ -41,7 +42,7 @@ impl Gateway {
     /// Starts a gateway.
     pub fn start(snapshot: snapshot::Gateway, events: &Arc<Events>) -> Result<Self, StartError> {
         // What can be wrong is found before anything is started.
-        let access = AccessLog::open(&snapshot.access_log, true)?;
+        let access = AccessLog::open(&snapshot.access_log, true, None)?;
         let settings = Settings::new(&snapshot.timeouts, &snapshot.limits);
 
         let workers = Workers::start("gateway", snapshot.workers, events)?;
@@ -51,8 +52,8 @@ impl Gateway {
         let proxy = Proxy::new(settings, &snapshot.limits, registry, access, Drain::new(), workers.list().clone());
         proxy.keep_pools_clean();
 
-        let table = Table::compile(&snapshot, &Table::empty()).map_err(StartError::Snapshot)?;
-        proxy.table.store(Arc::new(table));
+        let table = Arc::new(Table::compile(&snapshot, &Table::empty()).map_err(StartError::Snapshot)?);
+        proxy.table.store(table.clone());
 
         // Tunnels end after the requests on them, so they are drained apart.
         let tunnels = Arc::new(Tunnels {
@@ -64,9 +65,11 @@ impl Gateway {
 
         // Bound last: nothing is accepted before it can be answered.
         let listeners = Arc::new(Listeners::new(proxy.clone(), tunnels.clone(), snapshot.limits.connections));
-        listeners.apply(&snapshot.listeners, snapshot.limits.connections, snapshot.takeover)?;
+        let tls = listeners.compile_tls(&snapshot).map_err(StartError::Snapshot)?;
+        listeners.apply(&snapshot, &table, tls, || ())?;
 
-        Ok(Gateway { listeners, tunnels, proxy, version: snapshot.version, since: Instant::now(), workers })
+        let (version, since) = (snapshot.version, Instant::now());
+        Ok(Gateway { listeners, tunnels, proxy, version, since, applying: Mutex::default(), workers })
     }
 }
 
@@ -75,13 +78,22 @@ impl Role for Gateway {
         let Snapshot::Gateway(snapshot) = snapshot else {
             return Err(StartError::Snapshot("a running gateway cannot become something else".to_owned()));
         };
-        let access = AccessLog::open(&snapshot.access_log, true)?;
-        let table = Table::compile(&snapshot, &self.proxy.table.load()).map_err(StartError::Snapshot)?;
-        self.listeners.apply(&snapshot.listeners, snapshot.limits.connections, snapshot.takeover)?;
-        self.proxy.table.store(Arc::new(table));
-        self.proxy.configure(&snapshot.timeouts, &snapshot.limits);
-        self.proxy.access.store(access.map(Arc::new));
-        self.tunnels.greeting.store(Arc::new(greeting(&snapshot)));
+        // One at a time: what goes on as it was is taken from what is in force.
+        let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = Arc::new(Table::compile(&snapshot, &self.proxy.table.load()).map_err(StartError::Snapshot)?);
+        let tls = self.listeners.compile_tls(&snapshot).map_err(StartError::Snapshot)?;
+        let before = self.proxy.access.load_full();
+        let access = AccessLog::open(&snapshot.access_log, true, before.as_deref())?;
+        let mut old = None;
+        self.listeners.apply(&snapshot, &table, tls, || {
+            self.proxy.configure(&snapshot.timeouts, &snapshot.limits);
+            self.proxy.access.store(access.map(Arc::new));
+            self.tunnels.greeting.store(Arc::new(greeting(&snapshot)));
+            old = Some(self.proxy.table.swap(table.clone()));
+        })?;
+        if let Some(old) = old {
+            drop_here(old);
+        }
         Ok(())
     }
 
@@ -105,6 +117,7 @@ impl Role for Gateway {
     fn metrics(&self) -> String {
         let mut page = Page::default();
         self.proxy.metrics.render(&mut page);
+        self.listeners.render_shed(&mut page);
         page.family("tidegate_connections", "gauge", "Open connections, by listener.");
         for (listener, open) in self.listeners.open() {
             page.value(&[("listener", &listener)], open as f64);
@@ -137,7 +150,7 @@ impl Role for Gateway {
     fn stop(&self) {
         self.listeners.stop();
         self.proxy.drain.cut();
-        self.proxy.access.store(None);
+        self.proxy.close_log();
         self.tunnels.drain.cut();
     }
 }
@@ -149,7 +162,7 @@ impl Gateway {
         for ((open, most), whose) in self.listeners.room().into_iter().zip(["visitors", "agents"]) {
             if open >= most {
                 problems
-                    .push(format!("{open} connections of {whose}, as many as limits.connections allows: more wait"));
+                    .push(format!("{open} connections of {whose}, as many as limits.connections allows: for another one that is idle ends, else it is refused"));
             }
         }
         let dropped = self.proxy.access.load().as_ref().map_or(0, |access| access.dropped());
@@ -168,6 +181,16 @@ fn greeting(snapshot: &snapshot::Gateway) -> Greeting {
         tunnel: snapshot.tunnel.clone(),
         handshake: snapshot.timeouts.handshake,
         head: HeadLimits { bytes: snapshot.limits.head_bytes, fields: snapshot.limits.head_fields },
+    }
+}
+
+/// Drops a table on this thread: to free thousands of routes takes a worker longer than a request may wait.
+fn drop_here(table: Arc<Table>) {
+    for _ in 0..100 {
+        if Arc::strong_count(&table) == 1 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

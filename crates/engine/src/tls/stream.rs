@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
-use crate::io::{BoxedIo, Io};
+use crate::io::{BoxedIo, Detached, Io, ended};
 
 /// A TLS connection.
 pub struct Encrypted {
@@ -36,6 +36,20 @@ impl Io for Encrypted {
 
     fn into_tcp(self: Box<Self>) -> Result<tokio::net::TcpStream, BoxedIo> {
         Err(self)
+    }
+
+    fn detach(mut self: Box<Self>) -> Result<Detached, BoxedIo> {
+        let below = self.stream.get_mut().0;
+        match std::mem::replace(below, ended()).detach() {
+            Ok(detached) => Ok(detached.within(|io| {
+                *self.stream.get_mut().0 = io;
+                self
+            })),
+            Err(io) => {
+                *self.stream.get_mut().0 = io;
+                Err(self)
+            }
+        }
     }
 }
 
