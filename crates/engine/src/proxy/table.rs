@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 
 use crate::message::RequestHead;
 use crate::route::matcher::Matcher;
+use crate::route::server_name::{Decision, ServerNames};
 use crate::snapshot::route::{Action, Forward};
 use crate::snapshot::{self, Destination, ListenerKind, Routing};
 use crate::upstream::Group;
@@ -16,6 +17,7 @@ use crate::upstream::Group;
 /// Everything that routes lead to.
 pub struct Table {
     matcher: Matcher,
+    server_names: ServerNames,
     leads: Vec<Arc<Lead>>,
     groups: HashMap<String, Arc<Group>>,
     /// Endpoints that something in the configuration leads to.
@@ -49,6 +51,7 @@ impl Table {
     pub fn empty() -> Self {
         Table {
             matcher: Matcher::new(&[], Routing::Specific),
+            server_names: ServerNames::new(&[]),
             leads: Vec::new(),
             groups: HashMap::new(),
             named: HashSet::new(),
@@ -78,6 +81,7 @@ impl Table {
         }
         Ok(Table {
             matcher: Matcher::new(&snapshot.routes, snapshot.routing),
+            server_names: ServerNames::new(&snapshot.routes),
             leads,
             groups,
             named: endpoints_named(snapshot),
@@ -88,6 +92,16 @@ impl Table {
     /// The route that a request takes on a listener.
     pub fn find(&self, listener: &str, head: &RequestHead) -> Option<&Arc<Lead>> {
         self.matcher.find(listener, head).map(|position| &self.leads[position])
+    }
+
+    /// What becomes of a TLS connection for `name` on a listener. `ends_here`: the listener has certificates.
+    pub fn decide(&self, listener: &str, name: Option<&str>, ends_here: bool) -> Decision {
+        self.server_names.decide(listener, name, ends_here)
+    }
+
+    /// The route at a position that [`Table::decide`] gave.
+    pub fn lead(&self, position: usize) -> &Arc<Lead> {
+        &self.leads[position]
     }
 
     /// The upstream of this name.
