@@ -11,6 +11,7 @@ use super::respond::{Answer, Pages};
 use crate::error::{Code, Error};
 use crate::message::RequestHead;
 use crate::route::matcher::Matcher;
+use crate::route::server_name::{Decision, ServerNames};
 use crate::snapshot::route::{Action, Forward};
 use crate::snapshot::{self, Destination, ListenerKind, Routing};
 use crate::upstream::Group;
@@ -18,6 +19,7 @@ use crate::upstream::Group;
 /// Everything that routes lead to.
 pub struct Table {
     matcher: Matcher,
+    server_names: ServerNames,
     leads: Vec<Arc<Lead>>,
     groups: HashMap<String, Arc<Group>>,
     /// Endpoints that something in the configuration leads to.
@@ -52,6 +54,7 @@ impl Table {
     pub fn empty() -> Self {
         Table {
             matcher: Matcher::new(&[], Routing::Specific),
+            server_names: ServerNames::new(&[]),
             leads: Vec::new(),
             groups: HashMap::new(),
             named: HashSet::new(),
@@ -88,6 +91,7 @@ impl Table {
         }
         Ok(Table {
             matcher: Matcher::new(&snapshot.routes, snapshot.routing),
+            server_names: ServerNames::new(&snapshot.routes),
             leads,
             groups,
             named: endpoints_named(snapshot),
@@ -105,6 +109,16 @@ impl Table {
     pub fn answer(&self, error: &Error, request_id: u64, prefers_html: bool) -> Answer {
         let status = if error.code == Code::NoRoute { self.no_route_status } else { error.code.status() };
         self.pages.answer(error, status, request_id, prefers_html)
+    }
+
+    /// What becomes of a TLS connection for `name` on a listener. `ends_here`: the listener has certificates.
+    pub fn decide(&self, listener: &str, name: Option<&str>, ends_here: bool) -> Decision {
+        self.server_names.decide(listener, name, ends_here)
+    }
+
+    /// The route at a position that [`Table::decide`] gave.
+    pub fn lead(&self, position: usize) -> &Arc<Lead> {
+        &self.leads[position]
     }
 
     /// The upstream of this name.
