@@ -211,8 +211,7 @@ def type_label(field: FieldInfo) -> str:
 def default_text(field: FieldInfo) -> str:
     """The default as it would be written; empty where there is none."""
     default = field.default
-    nothing = default is None or default in ((), {}) or isinstance(default, BaseModel)
-    if field.is_required() or nothing or field.default_factory is not None:
+    if field.is_required() or default is None or default == () or field.default_factory is not None:
         return ""
     if isinstance(default, bool):
         return str(default).lower()

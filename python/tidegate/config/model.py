@@ -203,7 +203,7 @@ class Gateway(Model):
 
     listeners: dict[ListenerName, Listener] = Field(default_factory=default_listeners, min_length=1)
     admin: Admin = Admin()
-    upstreams: dict[UpstreamName, Upstream] = Field(default={})
+    upstreams: dict[UpstreamName, Upstream] = Field(default_factory=dict)
     routes: tuple[Route, ...] = Field(default=())
     routing: Literal["specific", "first"] = knob(
         "specific", "Which of several routes that match counts: the most specific one, or the first of the file."
@@ -213,7 +213,7 @@ class Gateway(Model):
     )
     trusted_proxies: Networks = knob((), "Networks of proxies in front, whose X-Forwarded-... fields are believed.")
     error_pages: Annotated[dict[Literal["html", "json"], FileName], Label("{html: FILE, json: FILE}")] = Field(
-        default={},
+        default_factory=dict,
         description="Pages that take the place of our own answers' bodies, for browsers and for programs; {status}, "
         "{reason}, {code}, {message}, {detail} and {request_id} are filled in.",
     )
