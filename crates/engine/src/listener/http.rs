@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
-use super::accept::Place;
 use crate::io::Buffer;
 use crate::proxy::serve::{Connection, serve};
 use crate::proxy::shared::Proxy;
 use crate::proxy::site::{HttpListener, Site};
+use crate::room::Place;
 
 /// Serves an accepted connection.
 pub async fn connection(
@@ -27,7 +27,8 @@ pub async fn connection(
         identity: proxy.anonymous.clone(),
         site: Site::Listener(listener),
         head: None,
-        place: Some(Box::new(place)),
+        secured: None,
+        place: Some(place),
         patient: false,
     };
     serve(proxy, worker, connection).await;

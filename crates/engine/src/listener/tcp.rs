@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpStream;
 
-use super::accept::Place;
 use crate::error::{Code, Error};
-use crate::io::Io;
+use crate::io::BoxedIo;
 use crate::proxy::access::{Answered, Record};
 use crate::proxy::shared::Proxy;
 use crate::proxy::stream;
 use crate::proxy::table::Table;
+use crate::room::Place;
 use crate::snapshot::Destination;
 use crate::upstream::{Group, UpstreamSet};
 
@@ -51,37 +50,48 @@ impl To {
     }
 }
 
-/// Relays an accepted connection, on a worker that drives a tunnel of the endpoint where there is one.
+/// Relays a connection of this listener.
 pub fn accepted(
     proxy: &Arc<Proxy>,
     worker: usize,
     listener: &Arc<TcpListener>,
-    mut stream: TcpStream,
+    io: BoxedIo,
     client: SocketAddr,
     place: Place,
 ) {
-    let mut record = Record::new(proxy.next_request(), client, listener.name.clone(), Answered::Gateway);
-    let Some((upstreams, label)) = listener.to.load().find(proxy) else {
-        stream.reset();
+    let to = listener.to.load().find(proxy);
+    relay(proxy, worker, &listener.name, to, io, client, place);
+}
+
+/// Relays a connection, on a worker that drives a tunnel of the endpoint where there is one.
+pub fn relay(
+    proxy: &Arc<Proxy>,
+    worker: usize,
+    listener: &Arc<str>,
+    to: Option<(UpstreamSet, Arc<str>)>,
+    mut io: BoxedIo,
+    client: SocketAddr,
+    place: Place,
+) {
+    let mut record = Record::new(proxy.next_request(), client, listener.clone(), Answered::Gateway);
+    let Some((upstreams, label)) = to else {
+        io.reset();
         record.error = Some(Error::undelivered(Code::NoUpstream, ""));
         return proxy.finish(worker, &record);
     };
     record.endpoint = label;
-    let target = upstreams.better_worker(worker).unwrap_or(worker);
-    let Ok(stream) = stream.into_std() else { return };
-    let proxy_there = proxy.clone();
-    proxy.drain.spawn_on(proxy.runtime(target), async move {
+    let (there, proxy_there) = (upstreams.better_worker(worker).unwrap_or(worker), proxy.clone());
+    let carry = move |worker: usize, io: BoxedIo| async move {
         let _place = place;
-        // Registration fails only where the process has no memory or descriptor left: the connection ends.
-        let Ok(stream) = TcpStream::from_std(stream) else { return };
         let in_flight = &proxy_there.metrics.in_flight;
         in_flight.fetch_add(1, Ordering::Relaxed);
         let entry = proxy_there.directory.enter(proxy_there.anonymous.clone());
         tokio::select! {
-            () = stream::relay_tcp(&proxy_there, target, &upstreams, Box::new(stream), client, &mut record) => {}
+            () = stream::relay_tcp(&proxy_there, worker, &upstreams, io, client, &mut record) => {}
             () = entry.ended() => {}
         }
         in_flight.fetch_sub(1, Ordering::Relaxed);
-        proxy_there.finish(target, &record);
-    });
+        proxy_there.finish(worker, &record);
+    };
+    proxy.carry_on(&proxy.drain, io, (worker, there), carry);
 }

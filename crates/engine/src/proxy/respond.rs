@@ -293,6 +293,7 @@ pub fn reason(status: u16) -> &'static str {
         426 => "Upgrade Required",
         428 => "Precondition Required",
         429 => "Too Many Requests",
+        421 => "Misdirected Request",
         431 => "Request Header Fields Too Large",
         451 => "Unavailable For Legal Reasons",
         500 => "Internal Server Error",

@@ -14,7 +14,6 @@ use crate::error::{Code, Error, Result};
 use crate::http1::target;
 use crate::message::{Known, RequestHead, Version};
 use crate::route::server_name::Decision;
-use crate::snapshot::DynamicEndpoints;
 use crate::sniff::name;
 use crate::tls::server::Acceptor;
 
@@ -31,8 +30,8 @@ pub enum Policy {
 
 /// What becomes of a connection for `name`, in normal form. `acceptor`: what ends TLS on this listener, if anything.
 ///
-/// Routes come first. Where TLS ends here a certificate for the name is shown, else the first one, if the name is none
-/// or a route or an endpoint could answer to it.
+/// Routes come first. Where TLS ends here the certificate for the name is shown; the first one where there is no name,
+/// or where there is no certificate for it and a request could still be answered.
 pub fn policy_of(name: Option<&str>, acceptor: Option<&Acceptor>, listener: &HttpListener, table: &Table) -> Policy {
     match (table.decide(&listener.name, name, acceptor.is_some()), acceptor) {
         (Decision::PassThrough(position), _) => Policy::PassThrough(position),
@@ -41,16 +40,11 @@ pub fn policy_of(name: Option<&str>, acceptor: Option<&Acceptor>, listener: &Htt
             let Some(name) = name else { return Policy::Terminate(0) };
             match acceptor.certificate_for(name) {
                 Some(certificate) => Policy::Terminate(certificate),
-                None if serves(name, listener, table) => Policy::Terminate(0),
+                None if table.answers(&listener.name, name) || listener.names_endpoints() => Policy::Terminate(0),
                 None => Policy::Unknown,
             }
         }
     }
-}
-
-/// True when a request for this host could be answered on the listener.
-fn serves(host: &str, listener: &HttpListener, table: &Table) -> bool {
-    table.serves_host(&listener.name, host) || **listener.dynamic.load() != DynamicEndpoints::Allow(Vec::new())
 }
 
 /// A connection whose TLS ended here.
@@ -72,19 +66,16 @@ impl Secured {
     /// must not be one that is passed through: nobody gets to see its requests, nor to answer them.
     pub fn admit(&self, head: &RequestHead, site: &Site, proxy: &Proxy) -> Result<()> {
         let Site::Listener(listener) = site else { return Ok(()) };
-        let (host, _) = target::split(head.fields.get(Known::Host).unwrap_or_default());
-        let host = if name::is_ip(host) { None } else { name::normal(host) };
-        if host.as_deref() == self.server_name.as_deref() && matches!(self.policy, Policy::Terminate(_)) && false {
+        let (table, shared) = (proxy.table.load(), head.version == Version::Http2);
+        if !shared && !table.pass_through() {
             return Ok(());
         }
-        let theirs = policy_of(host.as_deref(), Some(&self.acceptor), listener, &proxy.table.load());
-        let shared = head.version == Version::Http2;
-        let belongs = match theirs {
-            Policy::PassThrough(_) => false,
-            Policy::Terminate(_) | Policy::Unknown => !shared || theirs == self.policy,
-        };
-        belongs.then_some(()).ok_or_else(|| {
-            Error::new(Code::Misdirected, "this host is not served by the connection: open one with its name")
-        })
+        let (host, _) = target::split(head.fields.get(Known::Host).unwrap_or_default());
+        let host = if name::is_ip(host) { None } else { name::normal(host) };
+        match policy_of(host.as_deref(), Some(&self.acceptor), listener, &table) {
+            Policy::Terminate(_) | Policy::Unknown if !shared => Ok(()),
+            theirs if theirs == self.policy => Ok(()),
+            _ => Err(Error::new(Code::Misdirected, "open another connection, with this host as its server name")),
+        }
     }
 }

@@ -339,22 +339,11 @@ impl Downstream {
         let (head, moves) = (Some(Box::new(self.request)), (self.secured, self.place, self.patient));
         let rest = (self.client, self.identity, self.site, head, moves);
         let proxy = self.proxy.clone();
-        let connection = move |io: BoxedIo| {
+        let again = move |worker: usize, io: BoxedIo| -> Pin<Box<dyn Future<Output = ()> + Send>> {
             let (client, identity, site, head, (secured, place, patient)) = rest;
-            Connection { io, read, client, identity, site, head, secured, place, patient }
+            let connection = Connection { io, read, client, identity, site, head, secured, place, patient };
+            Box::pin(serve(proxy, worker, connection))
         };
-        match io.detach() {
-            Ok(detached) => self.proxy.drain.spawn_on(self.proxy.runtime(worker), async move {
-                // It fails only where the process has no memory or descriptor left: the connection ends.
-                if let Ok(io) = detached.attach() {
-                    serve(proxy, worker, connection(io)).await;
-                }
-            }),
-            Err(io) => {
-                let here = self.worker;
-                let later = async move { Box::pin(serve(proxy, here, connection(io))).await };
-                self.proxy.drain.spawn_on(self.proxy.runtime(here), later);
-            }
-        }
+        self.proxy.carry_on(&self.proxy.drain, io, (self.worker, worker), again);
     }
 }
