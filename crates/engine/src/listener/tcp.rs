@@ -34,7 +34,7 @@ pub fn accepted(
 ) {
     let mut record = Record::new(proxy.next_request(), client, listener.name.clone(), Answered::Gateway);
     let to = listener.to.load();
-    let Some((upstreams, label)) = proxy.destination(&to) else {
+    let Some((upstreams, label)) = proxy.destination(&to, client.ip()) else {
         stream.reset();
         record.error = Some(Error::undelivered(Code::NoUpstream, ""));
         return proxy.finish(worker, &record);
