@@ -175,32 +175,18 @@ impl Gateway {
             .flat_map(|group| group.addresses().into_iter().map(move |address| (group.name.clone(), address)))
             .map(|(upstream, address)| (upstream, address.to_string(), address))
             .collect();
-        let families: [(_, _, _, fn(&Address) -> f64); 3] = [
-            (
-                "tidegate_upstream_up",
-                "gauge",
-                "1 where an address of an upstream gets requests, 0 where it is left out.",
-                |one| f64::from(u8::from(one.condition.is_usable())),
-            ),
-            (
-                "tidegate_upstream_requests_total",
-                "counter",
-                "Requests and streams tried on an address of an upstream.",
-                |one| one.requests.load(Ordering::Relaxed) as f64,
-            ),
-            (
-                "tidegate_upstream_failures_total",
-                "counter",
-                "Those that failed: not reached, no answer, or 502, 503, 504.",
-                |one| one.failures.load(Ordering::Relaxed) as f64,
-            ),
-        ];
-        for (name, kind, help, of) in families {
+        let mut family = |name, kind, help, of: fn(&Address) -> f64| {
             page.family(name, kind, help);
             for (upstream, shown, address) in &addresses {
                 page.value(&[("upstream", upstream), ("address", shown)], of(address));
             }
-        }
+        };
+        let help = "1 where an address of an upstream gets requests, 0 where it is left out.";
+        family("tidegate_upstream_up", "gauge", help, |one| f64::from(u8::from(one.condition.is_usable())));
+        let help = "Requests and streams tried on an address of an upstream.";
+        family("tidegate_upstream_requests_total", "counter", help, |one| one.requests.load(Ordering::Relaxed) as f64);
+        let help = "Those that failed: not reached, no answer, or 502, 503, 504.";
+        family("tidegate_upstream_failures_total", "counter", help, |one| one.failures.load(Ordering::Relaxed) as f64);
     }
 }
 

@@ -169,7 +169,7 @@ mod tests {
         let condition = Condition::default();
         let mut last = Duration::ZERO;
         for _ in 0..10 {
-            while let None = fail(&condition, true).inspect(|time| last = *time) {}
+            while fail(&condition, true).inspect(|time| last = *time).is_none() {}
             tokio::time::advance(last).await;
         }
         assert_eq!(last, RULE.time * 10);
