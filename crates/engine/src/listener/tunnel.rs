@@ -20,7 +20,7 @@ use crate::io::Buffer;
 use crate::message::{RequestHead, Version};
 use crate::proxy::exchange::malformed;
 use crate::proxy::http1::{Http1, Stop};
-use crate::proxy::respond;
+use crate::proxy::respond::Pages;
 use crate::proxy::shared::Proxy;
 use crate::route::valid_name;
 use crate::shutdown::Drain;
@@ -136,7 +136,9 @@ async fn read(connection: &mut Http1, limits: &HeadLimits) -> Result<Option<Aske
 async fn refuse(tunnels: &Tunnels, connection: &mut Http1, error: &Error, from: SocketAddr) {
     info!(address = %from, error = error.code.as_str(), detail = %error.detail, "agent refused");
     let id = tunnels.proxy.next_request();
-    connection.send_raw(&respond::error(error, id, Version::Http11, false, false).bytes);
+    // A program asks here, whatever it accepts.
+    let answer = Pages::default().answer(error, error.code.status(), id, false);
+    connection.send_raw(&answer.to_http1(Version::Http11, false, false));
     // One that does not read its refusal does not get it.
     let greeting = tunnels.greeting.load_full();
     let _ = tokio::time::timeout(greeting.handshake, poll_fn(|cx| connection.poll_shutdown(cx))).await;

@@ -111,7 +111,7 @@ impl Exchange<'_> {
             idempotent: is_idempotent(head.method()),
             upgrade: headers::upgrade_of(head).is_some(),
             expects: head.version != Version::Http10 && head.fields.get(Known::Expect).is_some(),
-            keep_alive: framing::keeps_alive_request(head) && !self.proxy.drain.is_begun(),
+            keep_alive: framing::keeps_alive_request(head) && !self.site.is_closing(self.proxy),
         };
         headers::to_upstream(head, &self.hop(route, framing));
         self.proxy.earn_retry(self.worker);
@@ -134,7 +134,7 @@ impl Exchange<'_> {
             let outcome = self.attempt(down, &attempt, &mut replay).await;
             self.report(route, &upstream, outcome.as_ref().err());
             match outcome {
-                Ok(up) => return Ok(self.answer(down, up, &plan, &upstream, busy).await),
+                Ok(up) => return self.answer(down, up, &plan, &upstream, busy).await,
                 Err(failure) if failure.stale => kept_allowed = false,
                 Err(failure) if failure.repeatable => {
                     paid = failure.paid;
@@ -313,14 +313,21 @@ impl Exchange<'_> {
         .await
     }
 
-    /// Sends the response whose head has come, while the rest of the request goes on.
-    async fn answer(&mut self, down: &mut Http1, mut up: Up, plan: &Plan, upstream: &Upstream, busy: Busy) -> Next {
+    /// Sends the response whose head has come, while the rest of the request goes on. An error: it cannot be sent on.
+    async fn answer(
+        &mut self,
+        down: &mut Http1,
+        mut up: Up,
+        plan: &Plan,
+        upstream: &Upstream,
+        busy: Busy,
+    ) -> Result<Next, Error> {
         self.record.first_byte = Some(Instant::now());
         self.record.status = self.response.status;
         let method: &[u8] = if plan.is_head { b"HEAD" } else { b"GET" };
         let framing = match framing::response_framing(self.response, method) {
             Ok(framing) => framing,
-            Err(error) => return self.refuse_response(down, up, error).await,
+            Err(error) => return Err(refuse_response(up, error)),
         };
         if self.response.status == 101 {
             return self.switch(down, up, plan, busy).await;
@@ -342,7 +349,7 @@ impl Exchange<'_> {
         if let Err(error) = self.bodies(down, &mut up).await {
             self.record.error = Some(error);
             up.connection.reset();
-            return Next::Reset;
+            return Ok(Next::Reset);
         }
         if up.request_done && reusable && upstream.is_open() && !self.proxy.drain.is_begun() {
             let surplus =
@@ -358,7 +365,7 @@ impl Exchange<'_> {
         } else if up.request_done {
             let _ = poll_fn(|cx| Poll::Ready(up.connection.poll_shutdown(cx))).await;
         }
-        if keep_alive { Next::KeepAlive } else { Next::Close }
+        Ok(if keep_alive { Next::KeepAlive } else { Next::Close })
     }
 
     /// Moves both bodies until the response is whole.
@@ -392,34 +399,17 @@ impl Exchange<'_> {
         .await
     }
 
-    async fn switch(&mut self, down: &mut Http1, up: Up, plan: &Plan, busy: Busy) -> Next {
+    async fn switch(&mut self, down: &mut Http1, up: Up, plan: &Plan, busy: Busy) -> Result<Next, Error> {
         if !plan.upgrade {
-            return self
-                .refuse_response(down, up, HeadError::Malformed("101 to a request that asked for no upgrade"))
-                .await;
+            return Err(refuse_response(up, HeadError::Malformed("101 to a request that asked for no upgrade")));
         }
         let way = Return { version: plan.version, keep_alive: true, framing: Framing::None };
         headers::to_downstream(self.response, &way);
         down.send_response(self.response, Framing::None);
-        match down.flush_within(self.timer, self.settings.timeouts.idle).await {
+        Ok(match down.flush_within(self.timer, self.settings.timeouts.idle).await {
             true => Next::Upgraded(Box::new(up.connection), busy),
             false => Next::Reset,
-        }
-    }
-
-    /// The upstream's answer cannot be sent on.
-    async fn refuse_response(&mut self, down: &mut Http1, mut up: Up, why: HeadError) -> Next {
-        up.connection.reset();
-        let error = Error::new(Code::UpstreamMalformed, why.detail());
-        self.record.status = error.code.status();
-        self.record.answered = self.site.answered();
-        let answer = super::respond::error(&error, self.record.id, Version::Http11, false, false);
-        self.record.bytes_out = answer.body as u64;
-        down.send_raw(&answer.bytes);
-        self.record.error = Some(error);
-        // Whether it can still be told or not, the connection ends.
-        down.flush_within(self.timer, self.settings.timeouts.idle).await;
-        Next::Close
+        })
     }
 }
 
@@ -507,6 +497,12 @@ pub fn malformed(error: HeadError) -> Error {
 
 fn downstream_left() -> Error {
     Error::new(Code::DownstreamClosed, "")
+}
+
+/// The upstream's answer cannot be sent on.
+fn refuse_response(mut up: Up, why: HeadError) -> Error {
+    up.connection.reset();
+    Error::new(Code::UpstreamMalformed, why.detail())
 }
 
 /// The upstream ended before its answer began.

@@ -139,6 +139,13 @@ impl Proxy {
         self.settings.store(Settings::new(timeouts, limits));
     }
 
+    /// Writes the last lines of the access log; nothing is logged from then on.
+    pub fn close_log(&self) {
+        if let Some(access) = self.access.swap(None) {
+            access.close();
+        }
+    }
+
     /// Closes what is kept for an upstream, on every worker.
     pub fn forget(&self, upstream: u64) {
         for worker in self.workers.iter() {
@@ -146,10 +153,9 @@ impl Proxy {
         }
     }
 
-    /// Puts a table in force. Upstreams that are new are tended on `runtime` from now on; of those that are gone nothing
+    /// Puts a table in force and returns the one that was. Upstreams that are new are tended on `runtime` from now on; of those that are gone nothing
     /// is kept.
-    pub fn put_in_force(self: &Arc<Self>, table: Table, runtime: &Handle) {
-        let table = Arc::new(table);
+    pub fn put_in_force(self: &Arc<Self>, table: &Arc<Table>, runtime: &Handle) -> Arc<Table> {
         let before = self.table.swap(table.clone());
         let forget: Forget = {
             let proxy = self.clone();
@@ -161,13 +167,14 @@ impl Proxy {
             tend(group, runtime, &self.drain, &forget);
         }
         let stays: HashSet<u64> = table.groups().flat_map(|group| group.ids()).collect();
-        for group in before.groups().filter(|group| !is_in(&table, group)) {
+        for group in before.groups().filter(|group| !is_in(table, group)) {
             group.end();
             for address in group.addresses().iter().filter(|address| !stays.contains(&address.id)) {
                 address.leave();
                 self.forget(address.id);
             }
         }
+        before
     }
 
     /// Where a listener or route leads a downstream, and what logs and metrics call it; none where nobody offers the

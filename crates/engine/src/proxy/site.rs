@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::access::Answered;
 use super::shared::Proxy;
@@ -36,6 +37,8 @@ pub struct HttpListener {
     pub name: Arc<str>,
     /// Which endpoints a request may name by itself.
     pub dynamic: ArcSwap<DynamicEndpoints>,
+    /// The listener or the gateway ends: connections finish the request that runs.
+    pub closing: CancellationToken,
 }
 
 /// A local service that an agent offers.
@@ -111,6 +114,22 @@ impl Site {
         match self {
             Site::Listener(_) => peer,
             Site::Service(_) => said().map_or(peer, |ip| SocketAddr::new(ip, 0)),
+        }
+    }
+
+    /// Resolves when connections should end, after the request that runs.
+    pub fn closing(&self, proxy: &Proxy) -> WaitForCancellationFutureOwned {
+        match self {
+            Site::Listener(listener) => listener.closing.clone().cancelled_owned(),
+            Site::Service(_) => proxy.drain.begun(),
+        }
+    }
+
+    /// True when connections should end, after the request that runs.
+    pub fn is_closing(&self, proxy: &Proxy) -> bool {
+        match self {
+            Site::Listener(listener) => listener.closing.is_cancelled(),
+            Site::Service(_) => proxy.drain.is_begun(),
         }
     }
 

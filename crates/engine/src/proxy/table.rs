@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hashbrown::HashMap;
 use serde_json::{Value, json};
 
+use super::respond::{Answer, Pages};
+use crate::error::{Code, Error};
 use crate::message::RequestHead;
 use crate::route::matcher::Matcher;
+use crate::route::server_name::{Decision, ServerNames};
 use crate::snapshot::route::{Action, Forward};
 use crate::snapshot::{self, Destination, ListenerKind, Routing};
 use crate::upstream::Group;
@@ -18,12 +21,14 @@ use crate::upstream::Group;
 /// Everything that routes lead to.
 pub struct Table {
     matcher: Matcher,
+    server_names: ServerNames,
     leads: Vec<Arc<Lead>>,
     groups: HashMap<String, Arc<Group>>,
     /// Endpoints that something in the configuration leads to.
     named: HashSet<String>,
     /// What a request gets that no route matches.
-    pub no_route_status: u16,
+    no_route_status: u16,
+    pages: Pages,
 }
 
 /// A route, ready to be followed.
@@ -63,10 +68,12 @@ impl Table {
     pub fn empty() -> Self {
         Table {
             matcher: Matcher::new(&[], Routing::Specific),
+            server_names: ServerNames::new(&[]),
             leads: Vec::new(),
             groups: HashMap::new(),
             named: HashSet::new(),
             no_route_status: 404,
+            pages: Pages::default(),
         }
     }
 
@@ -79,6 +86,12 @@ impl Table {
                 other => Group::new(upstream, &snapshot.timeouts, other.map(|group| &**group))?,
             };
             groups.insert(upstream.name.clone(), group);
+        }
+        for listener in &snapshot.listeners {
+            if let ListenerKind::Tcp { to } = &listener.kind {
+                group_of(to, &groups)
+                    .map_err(|name| format!("listener \"{}\": there is no upstream \"{name}\"", listener.name))?;
+            }
         }
         let counted: HashMap<&str, &Arc<Lead>> = before.leads.iter().map(|lead| (&*lead.name, lead)).collect();
         let mut leads = Vec::new();
@@ -94,10 +107,12 @@ impl Table {
         }
         Ok(Table {
             matcher: Matcher::new(&snapshot.routes, snapshot.routing),
+            server_names: ServerNames::new(&snapshot.routes),
             leads,
             groups,
             named: endpoints_named(snapshot),
             no_route_status: snapshot.no_route_status,
+            pages: Pages::new(&snapshot.error_pages),
         })
     }
 
@@ -109,6 +124,22 @@ impl Table {
     /// Every route, in the order of the configuration.
     pub fn leads(&self) -> &[Arc<Lead>] {
         &self.leads
+    }
+
+    /// The answer to an error.
+    pub fn answer(&self, error: &Error, request_id: u64, prefers_html: bool) -> Answer {
+        let status = if error.code == Code::NoRoute { self.no_route_status } else { error.code.status() };
+        self.pages.answer(error, status, request_id, prefers_html)
+    }
+
+    /// What becomes of a TLS connection for `name` on a listener. `ends_here`: the listener has certificates.
+    pub fn decide(&self, listener: &str, name: Option<&str>, ends_here: bool) -> Decision {
+        self.server_names.decide(listener, name, ends_here)
+    }
+
+    /// The route at a position that [`Table::decide`] gave.
+    pub fn lead(&self, position: usize) -> &Arc<Lead> {
+        &self.leads[position]
     }
 
     /// The upstream of this name.

@@ -47,7 +47,7 @@ impl Agent {
         // What can be wrong is found before anything is started.
         let gateways = Gateway::all(&snapshot.connect).map_err(StartError::Snapshot)?;
         let offers = Offered::all(&snapshot).map_err(StartError::Snapshot)?;
-        let access = AccessLog::open(&snapshot.access_log, false)?;
+        let access = AccessLog::open(&snapshot.access_log, false, None)?;
 
         // One thread carries more than one machine's services answer.
         let workers = Workers::start("agent", 1, events)?;
@@ -113,7 +113,7 @@ impl Role for Agent {
 
     fn stop(&self) {
         self.proxy.drain.cut();
-        self.proxy.access.store(None);
+        self.proxy.close_log();
         self.tunnels.cut();
     }
 }

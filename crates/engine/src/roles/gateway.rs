@@ -1,7 +1,7 @@
 //! A gateway: downstreams on one side, agents on the other.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -34,6 +34,7 @@ pub struct Gateway {
     proxy: Arc<Proxy>,
     version: String,
     since: Instant,
+    applying: Mutex<()>,
     workers: Workers,
     /// What takes its time and carries no traffic: look-ups of names, checks of addresses.
     control: Workers,
@@ -43,7 +44,7 @@ impl Gateway {
     /// Starts a gateway.
     pub fn start(snapshot: snapshot::Gateway, events: &Arc<Events>) -> Result<Self, StartError> {
         // What can be wrong is found before anything is started.
-        let access = AccessLog::open(&snapshot.access_log, true)?;
+        let access = AccessLog::open(&snapshot.access_log, true, None)?;
         let settings = Settings::new(&snapshot.timeouts, &snapshot.limits);
 
         let workers = Workers::start("gateway", snapshot.workers, events)?;
@@ -54,8 +55,8 @@ impl Gateway {
         let proxy = Proxy::new(settings, &snapshot.limits, registry, access, Drain::new(), workers.list().clone());
         proxy.keep_pools_clean();
 
-        let table = Table::compile(&snapshot, &Table::empty()).map_err(StartError::Snapshot)?;
-        proxy.put_in_force(table, &control.list()[0].runtime);
+        let table = Arc::new(Table::compile(&snapshot, &Table::empty()).map_err(StartError::Snapshot)?);
+        proxy.put_in_force(&table, &control.list()[0].runtime);
 
         // Tunnels end after the requests on them, so they are drained apart.
         let tunnels = Arc::new(Tunnels {
@@ -67,9 +68,10 @@ impl Gateway {
 
         // Bound last: nothing is accepted before it can be answered.
         let listeners = Arc::new(Listeners::new(proxy.clone(), tunnels.clone(), snapshot.limits.connections));
-        listeners.apply(&snapshot.listeners, snapshot.limits.connections, snapshot.takeover)?;
+        listeners.apply(&snapshot, &table, || ())?;
 
-        Ok(Gateway { listeners, tunnels, proxy, version: snapshot.version, since: Instant::now(), workers, control })
+        let (version, since) = (snapshot.version, Instant::now());
+        Ok(Gateway { listeners, tunnels, proxy, version, since, applying: Mutex::default(), workers, control })
     }
 }
 
@@ -78,13 +80,21 @@ impl Role for Gateway {
         let Snapshot::Gateway(snapshot) = snapshot else {
             return Err(StartError::Snapshot("a running gateway cannot become something else".to_owned()));
         };
-        let access = AccessLog::open(&snapshot.access_log, true)?;
-        let table = Table::compile(&snapshot, &self.proxy.table.load()).map_err(StartError::Snapshot)?;
-        self.listeners.apply(&snapshot.listeners, snapshot.limits.connections, snapshot.takeover)?;
-        self.proxy.put_in_force(table, &self.control.list()[0].runtime);
-        self.proxy.configure(&snapshot.timeouts, &snapshot.limits);
-        self.proxy.access.store(access.map(Arc::new));
-        self.tunnels.greeting.store(Arc::new(greeting(&snapshot)));
+        // One at a time: what goes on as it was is taken from what is in force.
+        let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = Arc::new(Table::compile(&snapshot, &self.proxy.table.load()).map_err(StartError::Snapshot)?);
+        let before = self.proxy.access.load_full();
+        let access = AccessLog::open(&snapshot.access_log, true, before.as_deref())?;
+        let mut old = None;
+        self.listeners.apply(&snapshot, &table, || {
+            self.proxy.configure(&snapshot.timeouts, &snapshot.limits);
+            self.proxy.access.store(access.map(Arc::new));
+            self.tunnels.greeting.store(Arc::new(greeting(&snapshot)));
+            old = Some(self.proxy.put_in_force(&table, &self.control.list()[0].runtime));
+        })?;
+        if let Some(old) = old {
+            drop_here(old);
+        }
         Ok(())
     }
 
@@ -144,7 +154,7 @@ impl Role for Gateway {
     fn stop(&self) {
         self.listeners.stop();
         self.proxy.drain.cut();
-        self.proxy.access.store(None);
+        self.proxy.close_log();
         self.tunnels.drain.cut();
     }
 }
@@ -205,6 +215,16 @@ fn greeting(snapshot: &snapshot::Gateway) -> Greeting {
         tunnel: snapshot.tunnel.clone(),
         handshake: snapshot.timeouts.handshake,
         head: HeadLimits { bytes: snapshot.limits.head_bytes, fields: snapshot.limits.head_fields },
+    }
+}
+
+/// Drops a table on this thread: to free thousands of routes takes a worker longer than a request may wait.
+fn drop_here(table: Arc<Table>) {
+    for _ in 0..100 {
+        if Arc::strong_count(&table) == 1 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

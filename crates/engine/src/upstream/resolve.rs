@@ -4,10 +4,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::dial;
 
 /// How long a look-up may take; the system's own patience is often longer than anybody's.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Look-ups at the same time; each occupies a thread, and some systems answer slowly.
+static ROOM: Semaphore = Semaphore::const_new(32);
 
 /// True for what is looked up. An address is itself; `localhost` is this machine, whichever loopback answers.
 pub fn is_name(host: &str) -> bool {
@@ -17,6 +22,8 @@ pub fn is_name(host: &str) -> bool {
 /// Every address behind a name, in order, once. Those to which this machine has no route are left out where others are
 /// left: where there is no IPv6, the name of a service that has both is no reason for errors.
 pub async fn look_up(name: &str) -> io::Result<Vec<IpAddr>> {
+    // Never closed, so always given.
+    let _place = ROOM.acquire().await;
     let found = tokio::time::timeout(PATIENCE, dial::resolve(name, 0)).await;
     let found = found.map_err(|_| io::Error::other(format!("no answer within {PATIENCE:?}")))??;
     let mut all: Vec<IpAddr> = found.into_iter().map(|address| address.ip()).collect();
