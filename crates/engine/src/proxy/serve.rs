@@ -135,7 +135,7 @@ impl Downstream {
                     }
                 }
             }
-            let route = self.site.route(&self.request, &self.proxy, &self.identity);
+            let route = self.site.route(&self.request, &self.proxy, &self.identity, self.client.ip());
             if std::mem::take(&mut movable)
                 && let Ok(route) = &route
                 && let Some(better) = route.upstreams.better_worker(self.worker)
