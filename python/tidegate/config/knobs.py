@@ -22,12 +22,12 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
-from tidegate.config import values
+from tidegate.config import names, values
 
 __all__ = [
     "AccessTarget", "Addresses", "Bind", "Duration", "Endpoint", "FileName", "Knob", "Label",
-    "Model", "PortOrBind", "Positive", "Size", "Texts", "Urls", "child_model", "default_text",
-    "knob", "knobs", "plain_type", "type_label",
+    "ListenerName", "Model", "Networks", "PortOrBind", "Positive", "Size", "Texts", "Urls", "child_model",
+    "default_text", "is_labelled", "knob", "knobs", "plain_type", "type_label",
 ]  # fmt: skip
 
 
@@ -38,6 +38,8 @@ class Model(BaseModel):
 
     later: ClassVar[dict[str, str]] = {}
     """Keys of the design that are refused until they are built, and what to say about each."""
+    narrows: ClassVar[tuple[str, ...]] = ()
+    """Keys that let less through: one without a value must not be read as if it were not there."""
 
     @model_validator(mode="before")
     @classmethod
@@ -45,6 +47,9 @@ class Model(BaseModel):
         """A known key without a value is one that was not written; an unknown one stays a mistake."""
         if not isinstance(value, dict):
             return value
+        for key in cls.narrows:
+            if key in value and value[key] in (None, [], ()):
+                raise ValueError(f"`{key}` has no value (leave it out where it is not meant)")
         return {key: item for key, item in value.items() if item is not None or key not in cls.model_fields}
 
 
@@ -105,6 +110,9 @@ AccessTarget = Annotated[
 ]  # fmt: skip
 Texts = Annotated[tuple[str, ...], BeforeValidator(_split), Label("NAME")]
 Addresses = Annotated[tuple[str, ...], BeforeValidator(_split), Label("ADDR")]
+Networks = Annotated[
+    tuple[Annotated[str, AfterValidator(names.network)], ...], BeforeValidator(_split), Label("NETWORK")
+]
 Urls = Annotated[
     tuple[Annotated[str, AfterValidator(values.connect_url)], ...],
     BeforeValidator(_split), Field(min_length=1), Label("URL"),
@@ -140,9 +148,12 @@ def knobs(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[Knob]:
     for name, field in model.model_fields.items():
         here = (*path, name)
         child = child_model(field)
-        if child is not None and get_origin(plain_type(field)) not in (dict, tuple):
-            yield from knobs(child, here)
-        elif child is None and isinstance(field.json_schema_extra, dict):
+        section = child is not None and not is_labelled(field)
+        if section:
+            # A section that may be missing, and one of which there are several, has no options.
+            if child is not None and field.default is not None and get_origin(plain_type(field)) not in (dict, tuple):
+                yield from knobs(child, here)
+        elif isinstance(field.json_schema_extra, dict):
             flag = field.json_schema_extra["flag"]
             flag = str(flag) if flag else "--" + "-".join(here).replace("_", "-")
             yield Knob(
@@ -174,6 +185,11 @@ def child_model(field: FieldInfo) -> type[BaseModel] | None:
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
     return None
+
+
+def is_labelled(field: FieldInfo) -> bool:
+    """True for a value in a form of its own, even where a model stands behind it."""
+    return any(isinstance(mark, Label) for mark in field.metadata)
 
 
 def type_label(field: FieldInfo) -> str:

@@ -30,6 +30,21 @@ _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _DEEPEST = 40
 
 
+# libyaml is several times as fast, and not in every build of PyYAML.
+_FastLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_FastLoader):  # type: ignore[misc]
+    """Composes nodes only; what a word stands for is decided here, not by YAML's many rules."""
+
+    def resolve(self, *_: object) -> str:
+        return ""
+
+    def descend_resolver(self, *_: object) -> None: ...
+
+    def ascend_resolver(self) -> None: ...
+
+
 @dataclass
 class Tree:
     """What was written, and where."""
@@ -86,7 +101,7 @@ def expand(text: str, env: Mapping[str, str] = os.environ) -> str:
 def parse(text: str, name: str, expanded: Expand | None = expand) -> Tree:
     """A tree from YAML. `expanded` is applied to values, never to keys or structure."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "is no YAML"
@@ -149,7 +164,7 @@ class _Reader:
             except ValueError as error:
                 self.mistakes.append(f"{self.tree.name}:{line}: {_dotted(path)}: {error}")
                 return None
-        if getattr(node, "style", None) is not None:  # quoted, or a block of text
+        if getattr(node, "style", None):  # quoted, or a block of text
             return text
         if text in ("", "~", "null"):
             return None
