@@ -1,6 +1,6 @@
 //! Connections of a listener of kind tcp: raw bytes to one endpoint or upstream.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -42,10 +42,13 @@ impl To {
         group.map_or_else(|| To::Named(to.clone()), To::Group)
     }
 
-    fn find(&self, proxy: &Proxy) -> Option<(UpstreamSet, Arc<str>)> {
+    fn find(&self, proxy: &Proxy, client: IpAddr) -> Option<(UpstreamSet, Arc<str>)> {
         match self {
-            To::Named(to) => proxy.destination(to),
-            To::Group(group) => Some((UpstreamSet::Group(group.clone(), 0), group.name.clone())),
+            To::Named(to) => proxy.destination(to, client),
+            To::Group(group) => {
+                let key = group.key_of(None, client);
+                Some((UpstreamSet::Group(group.clone(), key), group.name.clone()))
+            }
         }
     }
 }
@@ -59,7 +62,7 @@ pub fn accepted(
     client: SocketAddr,
     place: Place,
 ) {
-    let to = listener.to.load().find(proxy);
+    let to = listener.to.load().find(proxy, client.ip());
     relay(proxy, worker, &listener.name, to, io, client, place);
 }
 

@@ -169,8 +169,11 @@ async fn pass_through(knock: Knock, position: usize) {
     place.busy();
     let lead = proxy.table.load().lead(position).clone();
     let to = match (&lead.group, lead.forward()) {
-        (Some(group), _) => Some((UpstreamSet::Group(group.clone(), 0), group.name.clone())),
-        (None, Some(forward)) => proxy.destination(&forward.to),
+        (Some(group), _) => {
+            let key = group.key_of(None, client.ip());
+            Some((UpstreamSet::Group(group.clone(), key), group.name.clone()))
+        }
+        (None, Some(forward)) => proxy.destination(&forward.to, client.ip()),
         (None, None) => None,
     };
     let io = Box::new(WithEarly::new(Buffer::from(read), stream));
@@ -308,12 +311,7 @@ fn note(proxy: &Proxy, listener: &Arc<str>, client: SocketAddr, refusal: &Refusa
 }
 
 /// What `waiting` comes to, where the deadline leaves time and the room leaves the place.
-async fn within<T>(
-    place: &Place,
-    proxy: &Proxy,
-    by: Instant,
-    waiting: impl Future<Output = T>,
-) -> Result<T, Refusal> {
+async fn within<T>(place: &Place, proxy: &Proxy, by: Instant, waiting: impl Future<Output = T>) -> Result<T, Refusal> {
     tokio::select! {
         biased;
         done = timeout_at(by, waiting) => {

@@ -27,6 +27,7 @@ use crate::shutdown::Drain;
 use crate::snapshot::Tunnel;
 use crate::tunnel::hello::{self, Features, UPSTREAM_PATH, Welcome};
 use crate::tunnel::{Config, Ending, Session, start};
+use crate::upstream::ejection::Condition;
 use crate::upstream::{AgentSession, next_id};
 
 /// What a gateway tells agents, and how it watches them.
@@ -177,6 +178,7 @@ async fn serve(
         open_timeout: proxy.settings.load().timeouts.connect,
         worker,
         in_flight: AtomicUsize::new(0),
+        condition: Condition::default(),
     });
     proxy.metrics.sessions.fetch_add(1, Ordering::Relaxed);
     if let Some(older) = proxy.registry.add(session.clone()) {

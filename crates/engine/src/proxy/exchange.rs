@@ -13,7 +13,7 @@ use super::http1::{Http1, Stop};
 use super::pump::{PumpError, Replay, poll_pump};
 use super::shared::{Proxy, Settings};
 use super::site::{Route, Site};
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Side};
 use crate::headers::{self, Forwarding, Hop, Return};
 use crate::http1::framing::{self, Framing};
 use crate::http1::refusal::HeadError;
@@ -116,7 +116,7 @@ impl Exchange<'_> {
             keep_alive: framing::keeps_alive_request(head) && !self.site.is_closing(self.proxy),
         };
         headers::to_upstream(head, &self.hop(route, framing));
-        self.proxy.earn_retry(self.worker, self.settings.retry_percent);
+        self.proxy.earn_retry(self.worker);
 
         let (mut replay, mut tried, mut kept_allowed) = (Replay::default(), Vec::new(), !plan.upgrade);
         let mut paid = false;
@@ -133,7 +133,9 @@ impl Exchange<'_> {
             }
             let busy = upstream.busy();
             let attempt = Attempt { head, plan: &plan, route, upstream: &upstream, tried: &tried, kept_allowed };
-            match self.attempt(down, &attempt, &mut replay).await {
+            let outcome = self.attempt(down, &attempt, &mut replay).await;
+            self.report(route, &upstream, outcome.as_ref().err());
+            match outcome {
                 Ok(up) => return self.answer(down, up, &plan, &upstream, busy).await,
                 Err(failure) if failure.stale => kept_allowed = false,
                 Err(failure) if failure.repeatable => {
@@ -149,6 +151,18 @@ impl Exchange<'_> {
             replay.rewind();
         }
         Err(last)
+    }
+
+    /// Tells the balance how an upstream fared: what the downstream did to the request says nothing about it.
+    fn report(&self, route: &Route, upstream: &Upstream, failure: Option<&Failure>) {
+        match failure {
+            Some(failure) if failure.stale || failure.error.code.side() != Side::Upstream => {}
+            Some(failure) => route.upstreams.report(upstream, Some(&failure.error)),
+            None => match self.response.status {
+                status @ (502..=504) => route.upstreams.report(upstream, Some(&format_args!("it answered {status}"))),
+                _ => route.upstreams.report(upstream, None),
+            },
+        }
     }
 
     fn hop<'a>(&'a self, route: &'a Route, framing: Framing) -> Hop<'a> {

@@ -287,7 +287,6 @@ pub fn reason(status: u16) -> &'static str {
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
         418 => "I'm a Teapot",
-        421 => "Misdirected Request",
         422 => "Unprocessable Content",
         425 => "Too Early",
         426 => "Upgrade Required",

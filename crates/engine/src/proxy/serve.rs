@@ -144,7 +144,8 @@ impl Downstream {
                 Some(secured) => secured.admit(&self.request, &self.site, &self.proxy),
                 None => Ok(()),
             };
-            let route = route.and_then(|()| self.site.route(&self.request, &self.proxy, &self.identity));
+            let found = || self.site.route(&self.request, &self.proxy, &self.identity, self.client.ip());
+            let route = route.and_then(|()| found());
             if std::mem::take(&mut movable)
                 && let Ok(route) = &route
                 && let Some(better) = route.upstreams.better_worker(self.worker)

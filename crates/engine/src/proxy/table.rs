@@ -4,8 +4,10 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashMap;
+use serde_json::{Value, json};
 
 use super::respond::{Answer, Pages};
 use crate::error::{Code, Error};
@@ -37,9 +39,21 @@ pub struct Lead {
     pub group: Option<Arc<Group>>,
     /// Its name, for logs and metrics.
     pub name: Arc<str>,
+    /// Requests and streams that took it; a route that stays as it is goes on counting.
+    pub requests: Arc<AtomicU64>,
 }
 
 impl Lead {
+    /// What it is for, and how often it was taken.
+    pub fn describe(&self) -> Value {
+        json!({
+            "name": &*self.name,
+            "match": self.route.wanted(),
+            "to": self.route.action.to_string(),
+            "requests": self.requests.load(Ordering::Relaxed),
+        })
+    }
+
     /// How requests are sent on, where they are.
     pub fn forward(&self) -> Option<&Forward> {
         match &self.route.action {
@@ -67,10 +81,9 @@ impl Table {
     pub fn compile(snapshot: &snapshot::Gateway, before: &Table) -> Result<Self, String> {
         let mut groups = HashMap::new();
         for upstream in &snapshot.upstreams {
-            let kept = before.groups.get(&upstream.name).filter(|group| group.made_from == *upstream);
-            let group = match kept {
-                Some(group) => group.clone(),
-                None => Group::new(upstream, &snapshot.timeouts)?,
+            let group = match before.groups.get(&upstream.name) {
+                Some(group) if group.is_as_in(upstream, &snapshot.timeouts) => group.clone(),
+                other => Group::new(upstream, &snapshot.timeouts, other.map(|group| &**group))?,
             };
             groups.insert(upstream.name.clone(), group);
         }
@@ -80,6 +93,7 @@ impl Table {
                     .map_err(|name| format!("listener \"{}\": there is no upstream \"{name}\"", listener.name))?;
             }
         }
+        let counted: HashMap<&str, &Arc<Lead>> = before.leads.iter().map(|lead| (&*lead.name, lead)).collect();
         let mut leads = Vec::new();
         for route in &snapshot.routes {
             let group = match &route.action {
@@ -87,7 +101,9 @@ impl Table {
                     .map_err(|name| format!("route \"{}\": there is no upstream \"{name}\"", route.name))?,
                 Action::Redirect(_) | Action::Respond(_) => None,
             };
-            leads.push(Arc::new(Lead { route: route.clone(), group, name: route.name.as_str().into() }));
+            let same = counted.get(route.name.as_str()).filter(|lead| lead.route == *route);
+            let requests = same.map_or_else(Arc::default, |lead| lead.requests.clone());
+            leads.push(Arc::new(Lead { route: route.clone(), group, name: route.name.as_str().into(), requests }));
         }
         Ok(Table {
             matcher: Matcher::new(&snapshot.routes, snapshot.routing),
@@ -103,6 +119,11 @@ impl Table {
     /// The route that a request takes on a listener.
     pub fn find(&self, listener: &str, head: &RequestHead) -> Option<&Arc<Lead>> {
         self.matcher.find(listener, head).map(|position| &self.leads[position])
+    }
+
+    /// Every route, in the order of the configuration.
+    pub fn leads(&self) -> &[Arc<Lead>] {
+        &self.leads
     }
 
     /// The answer to an error.

@@ -8,24 +8,22 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 /// The one provider; the process-wide default of rustls is never asked for.
-pub fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     Arc::clone(PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())))
 }
 
 /// The authorities in a file, at least one.
-pub fn authorities(pem: &str, what: &str) -> Result<RootCertStore, String> {
+pub(super) fn authorities(pem: &str, what: &str) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem, what)? {
-        roots
-            .add(certificate)
-            .map_err(|error| format!("{what} has a certificate that cannot be used: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("{what} has a certificate that cannot be used: {error}"))?;
     }
     Ok(roots)
 }
 
 /// The certificates in a file, at least one.
-pub fn certificates(pem: &str, what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) fn certificates(pem: &str, what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),

@@ -10,7 +10,7 @@ use tokio_rustls::TlsStream;
 use crate::io::{BoxedIo, Detached, Io, ended};
 
 /// A TLS connection.
-pub struct Encrypted {
+pub(super) struct Encrypted {
     stream: TlsStream<BoxedIo>,
     /// Bytes of the write under way that rustls has taken and the connection below has not, else 0.
     unflushed: usize,
@@ -18,7 +18,7 @@ pub struct Encrypted {
 
 impl Encrypted {
     /// A connection whose handshake is over.
-    pub fn new(stream: impl Into<TlsStream<BoxedIo>>) -> Self {
+    pub(super) fn new(stream: impl Into<TlsStream<BoxedIo>>) -> Self {
         Encrypted { stream: stream.into(), unflushed: 0 }
     }
 }
