@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -42,7 +43,7 @@ class WebServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.running.kill()
+        self.kill()
         self._stack.close()
 
     def well(self, yes: bool) -> None:
@@ -61,8 +62,11 @@ class WebServer:
 
     def kill(self) -> None:
         """Ends it and every connection, as a crash does."""
+        if self.running.running:
+            # Else it would start others in place of those that die.
+            self.running.signal(signal.SIGSTOP)
         for child in self._children():
-            os.kill(child, 9)
+            os.kill(child, signal.SIGKILL)
         self.running.kill()
 
     def command(self) -> Sequence[str | Path]:
