@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from tidegate.config.knobs import child_model
+from tidegate.config.looks import Looks
 from tidegate.errors import ConfigError
 
 __all__ = ["Tree", "dump", "parse", "read_text", "validate"]
@@ -160,10 +161,10 @@ class _Reader:
         return float(text) if _FLOAT.fullmatch(text) else text
 
 
-def validate(model: type[M], tree: Tree) -> M:
-    """The model, or a `ConfigError` with every mistake, each with its place."""
+def validate(model: type[M], tree: Tree, files: Looks | None = None) -> M:
+    """The model, or a `ConfigError` with every mistake, each with its place. `files` gets those that are named."""
     try:
-        return model.model_validate(tree.data, context={"base": tree.base})
+        return model.model_validate(tree.data, context={"base": tree.base, "files": files})
     except ValidationError as error:
         raise ConfigError([_mistake(model, tree, dict(item)) for item in error.errors(include_url=False)]) from None
 
