@@ -14,11 +14,12 @@ from tidegate.config.knobs import Knob, knobs
 from tidegate.config.looks import Looks
 from tidegate.config.model import Agent, ClientTls, Forward, Gateway
 from tidegate.config.snapshot import agent_snapshot, describe, forward_snapshot, gateway_snapshot, new_agent_id, note
+from tidegate.config.sources import Source
 from tidegate.errors import ConfigError
 
 __all__ = [
     "PLAIN_TLS", "Command", "KnobOption", "config_option", "given", "knob_options", "section_of", "short_tls_options",
-    "spell_out_tls", "start",
+    "spell_out_tls", "start", "start_source",
 ]  # fmt: skip
 
 MAIN = "Options"
@@ -140,6 +141,12 @@ def start(
     return run(
         role, parts.pop("snapshot"), **parts, describe=describe(config), again=anew if again else None, files=files
     )
+
+
+def start_source(source: Source[Gateway]) -> int:
+    """Runs a gateway that follows its configuration while it runs, and returns the exit code."""
+    files: Looks = {}
+    return start(source.read(files), str(source), source.again, files)
 
 
 def _snapshot(config: Gateway | Agent | Forward, agent_id: str) -> bytes:

@@ -1,6 +1,6 @@
 //! Connections of a listener of kind tcp: raw bytes to one endpoint or upstream.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -43,10 +43,13 @@ impl To {
         group.map_or_else(|| To::Named(to.clone()), To::Group)
     }
 
-    fn find(&self, proxy: &Proxy) -> Option<(UpstreamSet, Arc<str>)> {
+    fn find(&self, proxy: &Proxy, client: IpAddr) -> Option<(UpstreamSet, Arc<str>)> {
         match self {
-            To::Named(to) => proxy.destination(to),
-            To::Group(group) => Some((UpstreamSet::Group(group.clone(), 0), group.name.clone())),
+            To::Named(to) => proxy.destination(to, client),
+            To::Group(group) => {
+                let key = group.key_of(None, client);
+                Some((UpstreamSet::Group(group.clone(), key), group.name.clone()))
+            }
         }
     }
 }
@@ -61,7 +64,7 @@ pub fn accepted(
     place: Place,
 ) {
     let mut record = Record::new(proxy.next_request(), client, listener.name.clone(), Answered::Gateway);
-    let Some((upstreams, label)) = listener.to.load().find(proxy) else {
+    let Some((upstreams, label)) = listener.to.load().find(proxy, client.ip()) else {
         stream.reset();
         record.error = Some(Error::undelivered(Code::NoUpstream, ""));
         return proxy.finish(worker, &record);

@@ -5,6 +5,7 @@
 pub mod keep;
 pub mod service;
 pub mod state;
+pub mod works;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -60,7 +61,7 @@ impl Agent {
         let dialler = Arc::new(Dialler::new(gateways, &snapshot, proxy.clone(), tunnels.clone()));
         let runtime = &workers.list()[0].runtime;
         for offer in &offers {
-            tunnels.spawn_on(runtime, service::warn_if_unreachable(offer.clone()));
+            tunnels.spawn_on(runtime, service::watch(offer.clone(), proxy.drain.begun()));
             for slot in 0..snapshot.connections {
                 tunnels.spawn_on(runtime, keep(dialler.clone(), offer.clone(), slot));
             }
