@@ -92,6 +92,7 @@ def create_app(state: State, admin: Callable[[], Admin]) -> ASGIApp:
             Route("/status/endpoints/{name}", quick(endpoint)),
             Route("/status/routes", quick(listed("routes"))),
             Route("/status/upstreams", quick(listed("upstreams"))),
+            Route("/status/agents", quick(lambda _: as_json({"agents": state.agents()}))),
             Route("/status/config", quick(configuration)),
             Route("/reload", reload, methods=["POST"]),
         ],
@@ -202,7 +203,7 @@ def on_http_error(request: Request, problem: Exception) -> Response:
     """404 and 405."""
     status = problem.status_code if isinstance(problem, HTTPException) else 500
     if status == 404:
-        lists = "/status/endpoints[/NAME], /status/routes, /status/upstreams, /status/config"
+        lists = "/status/endpoints[/NAME], /status/routes, /status/upstreams, /status/agents, /status/config"
         return error(404, "not found", f"there is /health, /ready, /metrics, /status, {lists} and POST /reload")
     what = "method not allowed" if status == 405 else "failed"
     response = error(status, what, f"{request.method} is not for this path")

@@ -156,6 +156,28 @@ class State:
         problems += self.reloads.problems() if self.reloads is not None else []
         return {**status, "problems": problems}
 
+    def agents(self) -> list[dict[str, Any]]:
+        """Who is connected and offers what; an agent that does not say who it is counts as one for each tunnel."""
+        found: dict[str, dict[str, Any]] = {}
+        for endpoint in self._role.status().get("endpoints", []):
+            for session in endpoint.get("listeners", []):
+                key = str(session.get("agent") or session.get("address"))
+                one = found.setdefault(
+                    key,
+                    {
+                        "agent": session.get("agent"),
+                        "address": session.get("address"),
+                        "endpoints": [],
+                        "sessions": 0,
+                        "since": session.get("since"),
+                    },
+                )
+                one["sessions"] += 1
+                one["since"] = min(filter(None, (one["since"], session.get("since"))), default=None)
+                if endpoint["name"] not in one["endpoints"]:
+                    one["endpoints"].append(endpoint["name"])
+        return list(found.values())
+
     def not_ready(self) -> str | None:
         """Why traffic should not be sent here, or nothing."""
         status = self._role.status()
