@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from tidegate.cli.moving import free_admin, tell
-from tidegate.cli.options import Command, given, knob_options, start
+from tidegate.cli.options import Command, given, knob_options, start_source
 from tidegate.config.knobs import Knob, knobs
 from tidegate.config.load import read_text
 from tidegate.config.model import Gateway
@@ -58,7 +58,7 @@ def _kiagateway(file: str, **_: object) -> int:
         admin=free_admin(),
         addresses=ADDRESSES,
     )
-    return start(source.read(), str(source))
+    return start_source(source)
 
 
 kiagateway = Command(

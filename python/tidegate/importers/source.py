@@ -10,6 +10,7 @@ from itertools import chain
 
 from tidegate.config.knobs import Knob, knobs
 from tidegate.config.load import Tree
+from tidegate.config.looks import Looks, look
 from tidegate.config.model import Gateway
 from tidegate.config.sources import Source
 from tidegate.importers.translation import Note, Translation
@@ -34,8 +35,10 @@ class Foreign(Source[Gateway]):
     """What else is in force, for the start line."""
     _told: set[Note] = field(default_factory=set)
 
-    def written(self) -> Tree:
-        """The translation."""
+    def written(self, files: Looks | None = None, *, may_be_empty: bool = True) -> Tree:  # noqa: ARG002
+        """The translation; whether an empty file is one is the importer's to know."""
+        if self.file is not None and files is not None:
+            files[str(self.file.absolute())] = look(str(self.file))
         translation = self.translate()
         for note in translation.notes:
             if note not in self._told:
