@@ -75,7 +75,7 @@ class Source(Generic[M]):
             tree.set((section,), content, "command line")
         return tree
 
-    def written(self) -> Tree:
+    def written(self, *, may_be_empty: bool = True) -> Tree:  # noqa: ARG002
         """What the file says, without the sources that are stronger."""
         if self.file is None:
             return Tree(base=os.getcwd())
