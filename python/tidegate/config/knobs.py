@@ -4,7 +4,7 @@ One line in the model is one knob: its default, its help, its flag and environme
 This is the machinery: `knob` writes such a line, `knobs` finds them all again for the command line and the reference.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
@@ -26,9 +26,22 @@ from tidegate.config import names, values
 
 __all__ = [
     "AccessTarget", "Addresses", "Bind", "Duration", "Endpoint", "FileName", "Knob", "Label",
-    "ListenerName", "Model", "Networks", "PortOrBind", "Positive", "Size", "Texts", "Urls", "child_model",
+    "ListenerName", "Model", "Networks", "Parts", "PortOrBind", "Positive", "Size", "Texts", "Urls", "child_model",
     "default_text", "is_labelled", "knob", "knobs", "plain_type", "type_label",
 ]  # fmt: skip
+
+
+Path_ = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A configuration piece by piece; what is wrong in itself stands as `None`."""
+
+    value: Callable[[str], Any]
+    """The value of a key; None where it is wrong. A list or names: each by its position or name."""
+    where: Callable[[Path_], str]
+    """The place of something, in words."""
 
 
 class Model(BaseModel):
@@ -40,6 +53,11 @@ class Model(BaseModel):
     """Keys of the design that are refused until they are built, and what to say about each."""
     narrows: ClassVar[tuple[str, ...]] = ()
     """Keys that let less through: one without a value must not be read as if it were not there."""
+
+    @classmethod
+    def between(cls, parts: Parts) -> Iterable[tuple[Path_, str]]:  # noqa: ARG003  most models have none
+        """Mistakes between parts that are each right in themselves, with their place."""
+        return ()
 
     @model_validator(mode="before")
     @classmethod

@@ -5,10 +5,12 @@ No default stands anywhere else. Reading files is `load`, precedence `sources`, 
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 
+from tidegate.config import checks
 from tidegate.config.knobs import (
     AccessTarget,
     Addresses,
@@ -21,6 +23,7 @@ from tidegate.config.knobs import (
     ListenerName,
     Model,
     Networks,
+    Parts,
     PortOrBind,
     Positive,
     Size,
@@ -238,14 +241,19 @@ class Gateway(Model):
     limits: Limits = Limits()
     tunnel: Tunnel = Tunnel()
 
-    @model_validator(mode="after")
-    def _binds_differ(self) -> Self:
-        seen: dict[str, str] = {self.admin.bind: "admin"}
-        for name, listener in self.listeners.items():
-            other = seen.setdefault(listener.bind, name)
-            if other != name and bind_parts(listener.bind)[1] != 0:
-                raise ValueError(f"listener {name!r} and {other!r} both bind {listener.bind}")
-        return self
+    @classmethod
+    def between(cls, parts: Parts) -> Iterable[tuple[tuple[str | int, ...], str]]:
+        admin: Admin | None = parts.value("admin")
+        return checks.mistakes(
+            checks.Traffic(
+                listeners=parts.value("listeners") or {},
+                upstreams=parts.value("upstreams") or {},
+                routes=parts.value("routes") or {},
+                specific=parts.value("routing") == "specific",
+                where=parts.where,
+            ),
+            admin.bind if admin else None,
+        )
 
 
 def _shortcut(flag: str, kind: str, default: str, help: str) -> Knob:

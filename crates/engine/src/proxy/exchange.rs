@@ -13,7 +13,7 @@ use super::http1::{Http1, Stop};
 use super::pump::{PumpError, Replay, poll_pump};
 use super::shared::{Proxy, Settings};
 use super::site::{Route, Site};
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Side};
 use crate::headers::{self, Forwarding, Hop, Return};
 use crate::http1::framing::{self, Framing};
 use crate::http1::refusal::HeadError;
@@ -111,10 +111,10 @@ impl Exchange<'_> {
             idempotent: is_idempotent(head.method()),
             upgrade: headers::upgrade_of(head).is_some(),
             expects: head.version != Version::Http10 && head.fields.get(Known::Expect).is_some(),
-            keep_alive: framing::keeps_alive_request(head) && !self.proxy.drain.is_begun(),
+            keep_alive: framing::keeps_alive_request(head) && !self.site.is_closing(self.proxy),
         };
         headers::to_upstream(head, &self.hop(route, framing));
-        self.proxy.earn_retry(self.worker, self.settings.retry_percent);
+        self.proxy.earn_retry(self.worker);
 
         let (mut replay, mut tried, mut kept_allowed) = (Replay::default(), Vec::new(), !plan.upgrade);
         let mut paid = false;
@@ -131,8 +131,10 @@ impl Exchange<'_> {
             }
             let busy = upstream.busy();
             let attempt = Attempt { head, plan: &plan, route, upstream: &upstream, tried: &tried, kept_allowed };
-            match self.attempt(down, &attempt, &mut replay).await {
-                Ok(up) => return Ok(self.answer(down, up, &plan, &upstream, busy).await),
+            let outcome = self.attempt(down, &attempt, &mut replay).await;
+            self.report(route, &upstream, outcome.as_ref().err());
+            match outcome {
+                Ok(up) => return self.answer(down, up, &plan, &upstream, busy).await,
                 Err(failure) if failure.stale => kept_allowed = false,
                 Err(failure) if failure.repeatable => {
                     paid = failure.paid;
@@ -147,6 +149,18 @@ impl Exchange<'_> {
             replay.rewind();
         }
         Err(last)
+    }
+
+    /// Tells the balance how an upstream fared: what the downstream did to the request says nothing about it.
+    fn report(&self, route: &Route, upstream: &Upstream, failure: Option<&Failure>) {
+        match failure {
+            Some(failure) if failure.stale || failure.error.code.side() != Side::Upstream => {}
+            Some(failure) => route.upstreams.report(upstream, Some(&failure.error)),
+            None => match self.response.status {
+                status @ (502..=504) => route.upstreams.report(upstream, Some(&format_args!("it answered {status}"))),
+                _ => route.upstreams.report(upstream, None),
+            },
+        }
     }
 
     fn hop<'a>(&'a self, route: &'a Route, framing: Framing) -> Hop<'a> {
@@ -299,14 +313,21 @@ impl Exchange<'_> {
         .await
     }
 
-    /// Sends the response whose head has come, while the rest of the request goes on.
-    async fn answer(&mut self, down: &mut Http1, mut up: Up, plan: &Plan, upstream: &Upstream, busy: Busy) -> Next {
+    /// Sends the response whose head has come, while the rest of the request goes on. An error: it cannot be sent on.
+    async fn answer(
+        &mut self,
+        down: &mut Http1,
+        mut up: Up,
+        plan: &Plan,
+        upstream: &Upstream,
+        busy: Busy,
+    ) -> Result<Next, Error> {
         self.record.first_byte = Some(Instant::now());
         self.record.status = self.response.status;
         let method: &[u8] = if plan.is_head { b"HEAD" } else { b"GET" };
         let framing = match framing::response_framing(self.response, method) {
             Ok(framing) => framing,
-            Err(error) => return self.refuse_response(down, up, error).await,
+            Err(error) => return Err(refuse_response(up, error)),
         };
         if self.response.status == 101 {
             return self.switch(down, up, plan, busy).await;
@@ -328,7 +349,7 @@ impl Exchange<'_> {
         if let Err(error) = self.bodies(down, &mut up).await {
             self.record.error = Some(error);
             up.connection.reset();
-            return Next::Reset;
+            return Ok(Next::Reset);
         }
         if up.request_done && reusable && upstream.is_open() && !self.proxy.drain.is_begun() {
             let surplus =
@@ -344,7 +365,7 @@ impl Exchange<'_> {
         } else if up.request_done {
             let _ = poll_fn(|cx| Poll::Ready(up.connection.poll_shutdown(cx))).await;
         }
-        if keep_alive { Next::KeepAlive } else { Next::Close }
+        Ok(if keep_alive { Next::KeepAlive } else { Next::Close })
     }
 
     /// Moves both bodies until the response is whole.
@@ -378,34 +399,17 @@ impl Exchange<'_> {
         .await
     }
 
-    async fn switch(&mut self, down: &mut Http1, up: Up, plan: &Plan, busy: Busy) -> Next {
+    async fn switch(&mut self, down: &mut Http1, up: Up, plan: &Plan, busy: Busy) -> Result<Next, Error> {
         if !plan.upgrade {
-            return self
-                .refuse_response(down, up, HeadError::Malformed("101 to a request that asked for no upgrade"))
-                .await;
+            return Err(refuse_response(up, HeadError::Malformed("101 to a request that asked for no upgrade")));
         }
         let way = Return { version: plan.version, keep_alive: true, framing: Framing::None };
         headers::to_downstream(self.response, &way);
         down.send_response(self.response, Framing::None);
-        match down.flush_within(self.timer, self.settings.timeouts.idle).await {
+        Ok(match down.flush_within(self.timer, self.settings.timeouts.idle).await {
             true => Next::Upgraded(Box::new(up.connection), busy),
             false => Next::Reset,
-        }
-    }
-
-    /// The upstream's answer cannot be sent on.
-    async fn refuse_response(&mut self, down: &mut Http1, mut up: Up, why: HeadError) -> Next {
-        up.connection.reset();
-        let error = Error::new(Code::UpstreamMalformed, why.detail());
-        self.record.status = error.code.status();
-        self.record.answered = self.site.answered();
-        let answer = super::respond::error(&error, self.record.id, Version::Http11, false, false);
-        self.record.bytes_out = answer.body as u64;
-        down.send_raw(&answer.bytes);
-        self.record.error = Some(error);
-        // Whether it can still be told or not, the connection ends.
-        down.flush_within(self.timer, self.settings.timeouts.idle).await;
-        Next::Close
+        })
     }
 }
 
@@ -493,6 +497,12 @@ pub fn malformed(error: HeadError) -> Error {
 
 fn downstream_left() -> Error {
     Error::new(Code::DownstreamClosed, "")
+}
+
+/// The upstream's answer cannot be sent on.
+fn refuse_response(mut up: Up, why: HeadError) -> Error {
+    up.connection.reset();
+    Error::new(Code::UpstreamMalformed, why.detail())
 }
 
 /// The upstream ended before its answer began.

@@ -1,6 +1,7 @@
 //! Carries requests and streams from downstreams to upstreams.
 
 pub mod access;
+pub mod budget;
 pub mod http1;
 pub mod pump;
 pub mod relay;

@@ -17,7 +17,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::access::{Asked, Record};
 use super::exchange::{Exchange, Next, malformed};
 use super::http1::{Http1, Stop};
-use super::respond;
+use super::respond::{self, Answer};
 use super::shared::{Proxy, Settings};
 use super::site::{Route, Site};
 use super::stream;
@@ -25,7 +25,7 @@ use crate::error::{Code, Error, Result, Side};
 use crate::http1::framing::{self, Framing};
 use crate::identity::Identity;
 use crate::io::{BoxedIo, Buffer};
-use crate::message::{RequestHead, ResponseHead, Version};
+use crate::message::{Known, RequestHead, ResponseHead, Version};
 use crate::timer::Timer;
 
 /// How long the rest of a request is read after an answer that ends the connection: a reset would take the answer away
@@ -57,7 +57,7 @@ pub struct Connection {
 
 /// Serves a connection on the worker whose thread this is, until it ends.
 pub async fn serve(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
-    let begun = Box::pin(proxy.drain.begun());
+    let begun = Box::pin(connection.site.closing(&proxy));
     let Connection { io, read, client, identity, site, head, place, patient } = connection;
     let down = Http1::new(io, read);
     let (request, response) = (RequestHead::new(), ResponseHead::new());
@@ -135,7 +135,7 @@ impl Downstream {
                     }
                 }
             }
-            let route = self.site.route(&self.request, &self.proxy, &self.identity);
+            let route = self.site.route(&self.request, &self.proxy, &self.identity, self.client.ip());
             if std::mem::take(&mut movable)
                 && let Ok(route) = &route
                 && let Some(better) = route.upstreams.better_worker(self.worker)
@@ -242,7 +242,7 @@ impl Downstream {
             Err(error) => {
                 let misunderstood = error.code.side() == Side::Downstream && error.code != Code::MissingEndpoint;
                 let keep =
-                    wants_more && !misunderstood && self.down.skip_arrived_body() && !self.proxy.drain.is_begun();
+                    wants_more && !misunderstood && self.down.skip_arrived_body() && !self.site.is_closing(&self.proxy);
                 self.answer_error(record, error, version, keep, is_head).await;
                 (!keep).then_some(Last::Linger)
             }
@@ -260,13 +260,21 @@ impl Downstream {
     }
 
     async fn answer_error(&mut self, record: &mut Record, error: Error, version: Version, keep: bool, is_head: bool) {
-        record.status = error.code.status();
+        // A head that was not understood asks for nothing.
+        let heard = !matches!(error.code, Code::MalformedRequest | Code::HeadTooLarge | Code::DownstreamTimeout);
+        let prefers_html = heard && respond::prefers_html(self.request.fields.all(Known::Accept));
+        let answer = self.proxy.table.load().answer(&error, record.id, prefers_html);
+        record.error = Some(error);
+        self.send_answer(record, &answer, version, keep, is_head).await;
+    }
+
+    /// Sends an answer of our own.
+    async fn send_answer(&mut self, record: &mut Record, answer: &Answer, version: Version, keep: bool, is_head: bool) {
+        record.status = answer.status;
         record.answered = self.site.answered();
         record.first_byte = Some(Instant::now());
-        let answer = respond::error(&error, record.id, version, keep, is_head);
-        record.bytes_out = answer.body as u64;
-        self.down.send_raw(&answer.bytes);
-        record.error = Some(error);
+        record.bytes_out = answer.sent(is_head).len() as u64;
+        self.down.send_raw(&answer.to_http1(version, keep, is_head));
         // A downstream that cannot be told has left, which the next read shows.
         self.down.flush_within(&mut self.timer, LINGER).await;
     }
