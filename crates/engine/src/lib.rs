@@ -15,6 +15,7 @@ pub mod worker;
 // decide
 pub mod message;
 pub mod http1;
+pub mod http2;
 pub mod route;
 pub mod headers;
 

@@ -15,6 +15,7 @@ use tracing::info;
 
 use super::accept::Place;
 use crate::error::{Code, Error, Result};
+use crate::http1::framing::Framing;
 use crate::http1::head::HeadLimits;
 use crate::io::Buffer;
 use crate::message::{RequestHead, Version};
@@ -116,8 +117,8 @@ async fn read(connection: &mut Http1, limits: &HeadLimits) -> Result<Option<Aske
     let mut head = RequestHead::new();
     match poll_fn(|cx| connection.poll_request(cx, &mut head, limits)).await {
         Ok(true) => {}
-        Ok(false) | Err(Stop::Io(_) | Stop::Closed) => return Ok(None),
         Err(Stop::Malformed(error)) => return Err(malformed(error)),
+        Ok(false) | Err(_) => return Ok(None),
     }
     let Some(name) = head.path().strip_prefix(UPSTREAM_PATH.as_bytes()) else {
         return Err(Error::new(
@@ -135,7 +136,9 @@ async fn read(connection: &mut Http1, limits: &HeadLimits) -> Result<Option<Aske
 async fn refuse(tunnels: &Tunnels, connection: &mut Http1, error: &Error, from: SocketAddr) {
     info!(address = %from, error = error.code.as_str(), detail = %error.detail, "agent refused");
     let id = tunnels.proxy.next_request();
-    connection.send_raw(&respond::error(error, id, Version::Http11, false, false).bytes);
+    let answer = respond::error(error, id, Version::Http11, false, false);
+    connection.send_response(&answer.head, Framing::None);
+    connection.send_whole(&answer.body);
     // One that does not read its refusal does not get it.
     let greeting = tunnels.greeting.load_full();
     let _ = tokio::time::timeout(greeting.handshake, poll_fn(|cx| connection.poll_shutdown(cx))).await;

@@ -3,14 +3,14 @@
 use serde_json::json;
 
 use crate::error::{Code, Error};
-use crate::message::Version;
+use crate::message::{ResponseHead, Version};
 
 /// An answer of our own, whole.
 pub struct Answer {
-    /// Head and body.
-    pub bytes: Vec<u8>,
-    /// How many of them are the body.
-    pub body: usize,
+    /// Its head, with everything that says how it is sent.
+    pub head: ResponseHead,
+    /// Its body; empty where it answers HEAD.
+    pub body: Vec<u8>,
 }
 
 /// The whole answer: head and JSON body, `{"error": MESSAGE}` with a `detail` where there is one.
@@ -21,29 +21,28 @@ pub fn error(error: &Error, request_id: u64, version: Version, keep_alive: bool,
         true => json!({"error": error.code.message()}),
         false => json!({"error": error.code.message(), "detail": error.detail}),
     };
-    let body = format!("{body}\n");
-    let connection = match (keep_alive, version) {
-        (false, _) => "Connection: close\r\n",
-        (true, Version::Http10) => "Connection: keep-alive\r\n",
-        (true, _) => "",
-    };
-    let allow = if error.code == Code::MethodNotSupported {
-        "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
-    } else {
-        ""
-    };
-    let sent = if head { "" } else { &body };
-    let bytes = format!(
-        "HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n\
-         Content-Length: {length}\r\nx-tidegate-error: {code}\r\nx-tidegate-request-id: {request_id:016x}\r\n\
-         {allow}{connection}\r\n{sent}",
-        status = error.code.status(),
-        reason = reason(error.code.status()),
-        length = body.len(),
-        code = error.code.as_str(),
-    )
-    .into_bytes();
-    Answer { body: sent.len(), bytes }
+    let mut body = format!("{body}\n").into_bytes();
+    let mut answer = ResponseHead::new();
+    let status = error.code.status();
+    answer.set(status, reason(status).as_bytes(), Version::Http11);
+    let fields = &mut answer.fields;
+    fields.push(b"Content-Type", b"application/json");
+    fields.push(b"X-Content-Type-Options", b"nosniff");
+    fields.push(b"Content-Length", itoa::Buffer::new().format(body.len()).as_bytes());
+    fields.push(b"x-tidegate-error", error.code.as_str().as_bytes());
+    fields.push(b"x-tidegate-request-id", format!("{request_id:016x}").as_bytes());
+    if error.code == Code::MethodNotSupported {
+        fields.push(b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    }
+    match (keep_alive, version) {
+        (_, Version::Http2) | (true, Version::Http11) => {}
+        (false, _) => fields.push(b"Connection", b"close"),
+        (true, Version::Http10) => fields.push(b"Connection", b"keep-alive"),
+    }
+    if head {
+        body.clear();
+    }
+    Answer { head: answer, body }
 }
 
 /// The reason phrase of the statuses that we send.
@@ -68,13 +67,13 @@ mod tests {
 
     #[test]
     fn an_answer_names_the_error_in_head_and_body() {
-        let bytes = error(&Error::new(Code::NoUpstream, ""), 0xab, Version::Http11, true, false);
-        let text = String::from_utf8(bytes.bytes).expect("text");
-        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
-        assert!(head.starts_with("HTTP/1.1 502 Bad Gateway\r\n"));
-        assert!(head.contains("\r\nx-tidegate-error: no_upstream\r\nx-tidegate-request-id: 00000000000000ab"));
-        assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())));
-        assert_eq!(body, "{\"error\":\"no available upstreams\"}\n");
+        let answer = error(&Error::new(Code::NoUpstream, ""), 0xab, Version::Http11, true, false);
+        assert_eq!((answer.head.status, answer.head.reason()), (502, &b"Bad Gateway"[..]));
+        let field = |name: &str| answer.head.fields.find(name).unwrap_or_default();
+        assert_eq!(field("x-tidegate-error"), b"no_upstream");
+        assert_eq!(field("x-tidegate-request-id"), b"00000000000000ab");
+        assert_eq!(field("content-length"), answer.body.len().to_string().as_bytes());
+        assert_eq!(answer.body, b"{\"error\":\"no available upstreams\"}\n");
     }
 
     #[test]

@@ -26,7 +26,10 @@ impl Group {
         let mut members = Vec::new();
         for address in &from.addresses {
             let tls = match &address.tls {
-                Some(tls) => Some(Connector::new(tls).map_err(|why| format!("upstream \"{}\": {why}", from.name))?),
+                Some(tls) => {
+                    let connector = Connector::new(tls).map_err(|why| format!("upstream \"{}\": {why}", from.name))?;
+                    Some(connector.speaking(address.protocol))
+                }
                 None => None,
             };
             members.push(Arc::new(Address {
@@ -34,6 +37,7 @@ impl Group {
                 host: address.host.clone(),
                 port: address.port,
                 tls,
+                protocol: address.protocol,
                 connect_timeout: timeouts.connect,
                 handshake_timeout: timeouts.handshake,
                 in_flight: AtomicUsize::new(0),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::dial;
 use crate::error::{Code, Error, Result};
 use crate::io::BoxedIo;
+use crate::snapshot::upstream::Protocol;
 use crate::tls::client::Connector;
 
 /// A host and port that speak TCP or TLS.
@@ -19,6 +20,8 @@ pub struct Address {
     pub port: u16,
     /// Where it speaks TLS.
     pub tls: Option<Connector>,
+    /// What is spoken on it.
+    pub protocol: Protocol,
     /// Absolute, to connect.
     pub connect_timeout: Duration,
     /// Absolute, for the TLS handshake.

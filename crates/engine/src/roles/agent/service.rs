@@ -14,6 +14,7 @@ use crate::proxy::serve::{Connection, serve};
 use crate::proxy::shared::Proxy;
 use crate::proxy::site::{Service, Site};
 use crate::proxy::stream;
+use crate::snapshot::upstream::Protocol;
 use crate::snapshot::{self, OfferKind};
 use crate::tls::client::Connector;
 use crate::tunnel::Stream;
@@ -41,7 +42,10 @@ impl Offered {
 
     fn new(offer: &snapshot::Offer, snapshot: &snapshot::Agent) -> Result<Self, String> {
         let tls = match &offer.to.tls {
-            Some(tls) => Some(Connector::new(tls).map_err(|why| format!("endpoint \"{}\": {why}", offer.name))?),
+            Some(tls) => {
+                let connector = Connector::new(tls).map_err(|why| format!("endpoint \"{}\": {why}", offer.name))?;
+                Some(connector.speaking(offer.protocol))
+            }
             None => None,
         };
         let usual = if tls.is_some() { 443 } else { 80 };
@@ -50,6 +54,7 @@ impl Offered {
             host: offer.to.host.clone(),
             port: offer.to.port,
             tls,
+            protocol: offer.protocol,
             connect_timeout: snapshot.timeouts.connect,
             handshake_timeout: snapshot.timeouts.handshake,
             in_flight: AtomicUsize::new(0),
@@ -65,6 +70,11 @@ impl Offered {
         });
         let tunnels = (0..snapshot.connections).map(|_| TunnelState::default()).collect();
         Ok(Offered { name, kind: offer.kind, address, service, tunnels })
+    }
+
+    /// True for a service that speaks HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        self.kind == OfferKind::Http && self.address.protocol == Protocol::Http2
     }
 
     /// True for a service of raw bytes.
