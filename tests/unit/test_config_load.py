@@ -44,12 +44,11 @@ def test_a_key_that_is_written_twice_is_a_mistake() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "routes: []",
-        "routes:",
-        "upstreams: {}",
+        "tenants: {}",
         "auth: {hmac_secret_key: x}",
-        "listeners: {web: {bind: ':80', tls: {}}}",
-        "listeners: {web: {bind: ':80', tls: }}",
+        "listeners: {web: {bind: ':80', auth: {}}}",
+        "listeners: {web: {bind: ':80', auth: }}",
+        "listeners: {web: {bind: ':80', allow: [10.0.0.0/8]}}",
         "listeners: {a: {bind: ':80', kind: tunnel, auth: {}}}",
         "listeners: {a: {bind: ':80', kind: tunnel, transports: [websocket, quic]}}",
         "listeners: {a: {bind: ':80', kind: udp}}",

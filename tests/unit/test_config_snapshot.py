@@ -38,16 +38,17 @@ def agent(text: str) -> dict[str, Any]:
 
 
 def test_a_gateway_without_configuration_is_on_loopback_only() -> None:
+    plain: dict[str, Any] = {"tls": None, "proxy_protocol": []}
     assert gateway()["listeners"] == [
-        {"name": "proxy", "bind": ["127.0.0.1:8000"], "kind": "http", "dynamic_endpoints": "unnamed"},
-        {"name": "agents", "bind": ["127.0.0.1:8001"], "kind": "tunnel"},
+        {"name": "proxy", "bind": ["127.0.0.1:8000"], "kind": "http", "dynamic_endpoints": "unnamed", **plain},
+        {"name": "agents", "bind": ["127.0.0.1:8001"], "kind": "tunnel", **plain},
     ]
 
 
 def test_a_gateway_arrives_complete() -> None:
     assert set(gateway()) == {
         "role", "version", "node", "workers", "takeover", "listeners", "public_url", "timeouts", "limits", "tunnel",
-        "access_log",
+        "access_log", "upstreams", "routes", "routing", "no_route_status", "trusted_proxies", "error_pages",
     }  # fmt: skip
     assert gateway()["workers"] >= 1
     assert gateway()["node"]
@@ -64,8 +65,8 @@ def test_dynamic_endpoints_say_what_is_permitted(written: str, meant: Any) -> No
 
 
 def test_a_tcp_listener_leads_to_an_endpoint() -> None:
-    listeners = gateway("listeners: {db: {bind: '127.0.0.1:1', kind: tcp, to: {endpoint: pg}}}")["listeners"]
-    assert listeners == [{"name": "db", "bind": ["127.0.0.1:1"], "kind": "tcp", "to": {"tenant": "", "endpoint": "pg"}}]
+    (listener,) = gateway("listeners: {db: {bind: '127.0.0.1:1', kind: tcp, to: {endpoint: pg}}}")["listeners"]
+    assert (listener["kind"], listener["to"]) == ("tcp", {"endpoint": {"tenant": "", "endpoint": "pg"}})
 
 
 def test_all_interfaces_are_one_dual_stack_address_where_there_is_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,9 +95,12 @@ def test_an_agent_offers_each_endpoint_as_what_it_is() -> None:
     assert offers == [
         {
             "name": "web", "kind": "http", "host_header": "rewrite",
-            "to": {"host": "localhost", "port": 3000, "tls": None},
+            "to": {"host": "localhost", "port": 3000, "tls": None}, "protocol": "http1", "health": None,
         },
-        {"name": "pg", "kind": "tcp", "to": {"host": "db", "port": 5432, "tls": None}, "host_header": "keep"},
+        {
+            "name": "pg", "kind": "tcp", "host_header": "keep",
+            "to": {"host": "db", "port": 5432, "tls": None}, "protocol": "http1", "health": None,
+        },
     ]  # fmt: skip
     named = agent("endpoints: [{name: web, to: 'https://x', host_header: app.local}]")["endpoints"][0]
     assert named["host_header"] == {"set": "app.local"}

@@ -148,7 +148,7 @@ fn passes(field: Field<'_>, named: &Named) -> bool {
         | Known::XPiko => false,
         // Connection speaks for a hop. Names that mean the message itself stay, or a stranger could take the framing,
         // the host or the credentials out of a request that was judged with them.
-        Known::Other | Known::Expect | Known::Upgrade | Known::Te => !named.contains(field.name),
+        Known::Other | Known::Accept | Known::Expect | Known::Upgrade | Known::Te => !named.contains(field.name),
         _ => true,
     }
 }

@@ -13,6 +13,7 @@ pub mod identity;
 pub mod worker;
 
 // decide
+pub mod sniff;
 pub mod message;
 pub mod http1;
 pub mod http2;

@@ -44,7 +44,7 @@ def _prefixed(known: Knob) -> Knob:
 
 
 _SERVICE_TLS = {plain: _prefixed(known) for plain, known in _PLAIN_TLS.items()}
-_HOST_HEADER = next(known for known in knobs(Offer) if known.path == ("host_header",))
+_OFFER = {known.path[0]: known for known in knobs(Offer) if known.path[0] in ("host_header", "protocol", "health")}
 
 
 @click.group()
@@ -78,7 +78,7 @@ def _one(kind: str, target: tuple[str, ...], config: str | None) -> int:
     shorthands = _chosen(_PLAIN_TLS, flags)
     for plain, value in _chosen(_SERVICE_TLS, flags).items():
         offer[_PLAIN_TLS[plain].path[-1]] = value
-    offer.update(_chosen({"host_header": _HOST_HEADER}, flags))
+    offer.update(_chosen(_OFFER, flags))
 
     source = Source(Agent, find_file(Agent, config, os.environ), flags, dict(os.environ), {"endpoints": [offer]})
     if shorthands:
@@ -143,8 +143,10 @@ def _params(kind: str) -> list[click.Parameter]:
         config_option("A configuration, such as agent.yaml."),
         *knob_options(options(Agent)),
     ]
+    if kind == "tcp":
+        parameters.append(KnobOption(_OFFER["health"], SERVICE))
     if kind == "http":
-        parameters.append(KnobOption(_HOST_HEADER, SERVICE))
+        parameters += knob_options(_OFFER.values(), lambda _: SERVICE)
         parameters += knob_options(_SERVICE_TLS.values(), lambda _: SERVICE)
     return parameters + knob_options(_PLAIN_TLS.values(), lambda _: EITHER)
 

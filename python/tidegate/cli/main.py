@@ -23,6 +23,8 @@ _COMMANDS = {
     "status": "Show what a gateway, agent or forward is doing.",
     "demo": "Start everything on free local ports and try every path.",
     "piko": "Run the command lines and files of Piko.",
+    "kiagateway": "Run the file of kiagateway.",
+    "nanoproxy": "Run the file of NanoProxy.",
     "completion": "Print the completion script of a shell.",
 }
 

@@ -4,7 +4,7 @@ One line in the model is one knob: its default, its help, its flag and environme
 This is the machinery: `knob` writes such a line, `knobs` finds them all again for the command line and the reference.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
@@ -22,13 +22,26 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
-from tidegate.config import values
+from tidegate.config import names, values
 
 __all__ = [
     "AccessTarget", "Addresses", "Bind", "Duration", "Endpoint", "FileName", "Knob", "Label",
-    "Model", "PortOrBind", "Positive", "Size", "Texts", "Urls", "child_model", "default_text",
-    "knob", "knobs", "plain_type", "type_label",
+    "ListenerName", "Model", "Networks", "Parts", "PortOrBind", "Positive", "Size", "Texts", "Urls", "child_model",
+    "default_text", "is_labelled", "knob", "knobs", "plain_type", "type_label",
 ]  # fmt: skip
+
+
+Path_ = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A configuration piece by piece; what is wrong in itself stands as `None`."""
+
+    value: Callable[[str], Any]
+    """The value of a key; None where it is wrong. A list or names: each by its position or name."""
+    where: Callable[[Path_], str]
+    """The place of something, in words."""
 
 
 class Model(BaseModel):
@@ -38,6 +51,13 @@ class Model(BaseModel):
 
     later: ClassVar[dict[str, str]] = {}
     """Keys of the design that are refused until they are built, and what to say about each."""
+    narrows: ClassVar[tuple[str, ...]] = ()
+    """Keys that let less through: one without a value must not be read as if it were not there."""
+
+    @classmethod
+    def between(cls, parts: Parts) -> Iterable[tuple[Path_, str]]:  # noqa: ARG003  most models have none
+        """Mistakes between parts that are each right in themselves, with their place."""
+        return ()
 
     @model_validator(mode="before")
     @classmethod
@@ -45,6 +65,9 @@ class Model(BaseModel):
         """A known key without a value is one that was not written; an unknown one stays a mistake."""
         if not isinstance(value, dict):
             return value
+        for key in cls.narrows:
+            if key in value and value[key] in (None, [], ()):
+                raise ValueError(f"`{key}` has no value (leave it out where it is not meant)")
         return {key: item for key, item in value.items() if item is not None or key not in cls.model_fields}
 
 
@@ -105,6 +128,9 @@ AccessTarget = Annotated[
 ]  # fmt: skip
 Texts = Annotated[tuple[str, ...], BeforeValidator(_split), Label("NAME")]
 Addresses = Annotated[tuple[str, ...], BeforeValidator(_split), Label("ADDR")]
+Networks = Annotated[
+    tuple[Annotated[str, AfterValidator(names.network)], ...], BeforeValidator(_split), Label("NETWORK")
+]
 Urls = Annotated[
     tuple[Annotated[str, AfterValidator(values.connect_url)], ...],
     BeforeValidator(_split), Field(min_length=1), Label("URL"),
@@ -140,9 +166,12 @@ def knobs(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[Knob]:
     for name, field in model.model_fields.items():
         here = (*path, name)
         child = child_model(field)
-        if child is not None and get_origin(plain_type(field)) not in (dict, tuple):
-            yield from knobs(child, here)
-        elif child is None and isinstance(field.json_schema_extra, dict):
+        section = child is not None and not is_labelled(field)
+        if section:
+            # A section that may be missing, and one of which there are several, has no options.
+            if child is not None and field.default is not None and get_origin(plain_type(field)) not in (dict, tuple):
+                yield from knobs(child, here)
+        elif isinstance(field.json_schema_extra, dict):
             flag = field.json_schema_extra["flag"]
             flag = str(flag) if flag else "--" + "-".join(here).replace("_", "-")
             yield Knob(
@@ -174,6 +203,11 @@ def child_model(field: FieldInfo) -> type[BaseModel] | None:
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
     return None
+
+
+def is_labelled(field: FieldInfo) -> bool:
+    """True for a value in a form of its own, even where a model stands behind it."""
+    return any(isinstance(mark, Label) for mark in field.metadata)
 
 
 def type_label(field: FieldInfo) -> str:

@@ -4,10 +4,13 @@ Everything that can be configured. One line per knob: its default, what it does,
 No default stands anywhere else. Reading files is `load`, precedence `sources`, what the engine gets `snapshot`.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections import Counter
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 
+from tidegate.config import checks
 from tidegate.config.knobs import (
     AccessTarget,
     Addresses,
@@ -19,6 +22,8 @@ from tidegate.config.knobs import (
     Label,
     ListenerName,
     Model,
+    Networks,
+    Parts,
     PortOrBind,
     Positive,
     Size,
@@ -26,6 +31,10 @@ from tidegate.config.knobs import (
     Urls,
     knob,
 )  # fmt: skip
+from tidegate.config.listeners import LATER, Listener, default_listeners
+from tidegate.config.routes import Route
+from tidegate.config.tls import AdminTls, ClientTls
+from tidegate.config.upstreams import Health, Upstream, UpstreamName, health_written
 from tidegate.config.values import bind_parts, header_text, service
 
 __all__ = [
@@ -37,8 +46,6 @@ __all__ = [
     "ClientTls",
     "Cluster",
     "Connect",
-    "DynamicEndpoints",
-    "EndpointTo",
     "Forward",
     "ForwardPort",
     "Gateway",
@@ -49,9 +56,8 @@ __all__ = [
     "Role",
     "Timeouts",
     "Tunnel",
+    "default_listeners",
 ]  # fmt: skip
-
-_LATER = "is not built yet in this version, so it is refused rather than ignored"
 
 
 class Timeouts(Model):
@@ -121,16 +127,18 @@ class Log(Model):
 class Admin(Model):
     """The admin listener of a gateway: /health, /ready, /metrics, /status."""
 
-    later: ClassVar[dict[str, str]] = {"auth": _LATER, "tls": _LATER}
+    later: ClassVar[dict[str, str]] = {"auth": LATER}
+    narrows: ClassVar[tuple[str, ...]] = ("tls",)
 
     bind: Bind = knob("127.0.0.1:8003", "Address of the admin listener.", flag="--admin")
     hosts: Texts = knob((), "Host names under which /status may be asked, besides localhost and IP addresses.")
+    tls: AdminTls | None = Field(default=None, description="Where it speaks TLS.")
 
 
 class RoleAdmin(Model):
     """The admin listener of an agent or forward; off unless asked for."""
 
-    later: ClassVar[dict[str, str]] = Admin.later
+    later: ClassVar[dict[str, str]] = {"auth": LATER, "tls": LATER}
 
     bind: Annotated[str | None, Label("ADDR")] = knob(
         None,
@@ -148,75 +156,6 @@ class RoleAdmin(Model):
         return value
 
 
-class EndpointTo(Model):
-    """An endpoint that a listener leads to."""
-
-    endpoint: Endpoint = knob(..., "Name of the endpoint.")
-    tenant: Annotated[str, Label("NAME")] = knob("", "Its owner; empty where there are no tenants.")
-
-
-class DynamicEndpoints(Model):
-    """Which endpoints a request may name by itself; `allow` is none for all that nothing else names."""
-
-    allow: tuple[Endpoint, ...] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _written(cls, value: Any) -> Any:
-        if isinstance(value, bool):
-            return {} if value else {"allow": ()}
-        if isinstance(value, dict) and set(value) == {"allow"} and isinstance(value["allow"], (list, tuple)):
-            return value
-        raise ValueError("write true, false or {allow: [NAMES]}")
-
-
-def _kind(value: object) -> object:
-    if value in ("udp", "connect"):
-        raise ValueError(f"kind {value} {_LATER}")
-    return value
-
-
-def _transport(value: object) -> object:
-    transports = [value] if isinstance(value, str) else value
-    if isinstance(transports, (list, tuple)) and "quic" in transports:
-        raise ValueError(f"the transport quic {_LATER}")
-    return transports
-
-
-class Listener(Model):
-    """A local address that downstreams or agents connect to."""
-
-    later: ClassVar[dict[str, str]] = dict.fromkeys(("tls", "auth", "client_cas", "tenants", "allow"), _LATER)
-
-    bind: Bind = knob(..., "Address to accept connections on; `:80` is port 80 of all interfaces, port 0 is picked.")
-    kind: Annotated[Literal["http", "tcp", "tunnel"], BeforeValidator(_kind)] = knob(
-        "http", "What connects to it: HTTP downstreams, TCP downstreams of one endpoint, or agents."
-    )
-    dynamic_endpoints: Annotated[DynamicEndpoints | None, Label("true|false|{allow: [NAMES]}")] = knob(
-        None, "Kind http: the endpoints a request may name by itself; by default all that no TCP listener leads to."
-    )
-    to: EndpointTo | None = knob(None, "Kind tcp: the endpoint that it leads to.")
-    transports: Annotated[tuple[Literal["websocket"], ...], BeforeValidator(_transport), Label("[websocket]")] = knob(
-        ("websocket",), "Kind tunnel: what tunnels are made of."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _nothing_is_not_everything(cls, value: Any) -> Any:
-        if isinstance(value, dict) and "dynamic_endpoints" in value and value["dynamic_endpoints"] is None:
-            raise ValueError("`dynamic_endpoints` has no value (write true, false or {allow: [NAMES]})")
-        return value
-
-    @model_validator(mode="after")
-    def _fits_its_kind(self) -> Self:
-        if self.kind == "tcp" and self.to is None:
-            raise ValueError("a listener of kind tcp needs `to: {endpoint: NAME}`")
-        for key, kind in (("to", "tcp"), ("dynamic_endpoints", "http"), ("transports", "tunnel")):
-            if key in self.model_fields_set and getattr(self, key) is not None and self.kind != kind:
-                raise ValueError(f"`{key}` belongs to listeners of kind {kind}, this one is of kind {self.kind}")
-        return self
-
-
 class ClusterKey(Model):
     """One key of a cluster."""
 
@@ -226,7 +165,7 @@ class ClusterKey(Model):
 class Cluster(Model):
     """Nodes that know of each other's endpoints. Until clusters are built only the form is checked."""
 
-    later: ClassVar[dict[str, str]] = {"advertise": _LATER, "tls": _LATER}
+    later: ClassVar[dict[str, str]] = {"advertise": LATER, "tls": LATER}
 
     join: Addresses = knob((), "Addresses of other nodes; refused until clusters are built.", flag="--join")
     gossip: Annotated[str | None, Label("ADDR")] = knob(
@@ -249,14 +188,6 @@ class Cluster(Model):
         return value
 
 
-def default_listeners() -> dict[str, Listener]:
-    """What a gateway without configuration opens: loopback only."""
-    return {
-        "proxy": Listener(bind="127.0.0.1:8000"),
-        "agents": Listener(bind="127.0.0.1:8001", kind="tunnel"),
-    }
-
-
 def _public_url(value: str) -> str:
     if not value.startswith(("http://", "https://")) or not header_text(value) or " " in value:
         raise ValueError(f"{value!r} is no URL (write https://{{endpoint}}.gate.example.com)")
@@ -274,12 +205,24 @@ def _node_name(value: str) -> str:
 class Gateway(Model):
     """A gateway: tidegate.yaml."""
 
-    later: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("routes", "upstreams", "routing", "auth", "tls", "tenants"), _LATER
-    )
+    later: ClassVar[dict[str, str]] = dict.fromkeys(("auth", "tenants"), LATER)
 
     listeners: dict[ListenerName, Listener] = Field(default_factory=default_listeners, min_length=1)
     admin: Admin = Admin()
+    upstreams: dict[UpstreamName, Upstream] = Field(default_factory=dict)
+    routes: tuple[Route, ...] = Field(default=())
+    routing: Literal["specific", "first"] = knob(
+        "specific", "Which of several routes that match counts: the most specific one, or the first of the file."
+    )
+    no_route_status: Annotated[int, Field(ge=400, le=599)] = knob(
+        404, "Status of the answer to a request that no route matches."
+    )
+    trusted_proxies: Networks = knob((), "Networks of proxies in front, whose X-Forwarded-... fields are believed.")
+    error_pages: Annotated[dict[Literal["html", "json"], FileName], Label("{html: FILE, json: FILE}")] = Field(
+        default_factory=dict,
+        description="Pages that take the place of our own answers' bodies, for browsers and for programs; {status}, "
+        "{reason}, {code}, {message}, {detail} and {request_id} are filled in.",
+    )
     public_url: Annotated[str | None, AfterValidator(lambda v: v and _public_url(v)), Label("URL")] = knob(
         None,
         "What agents print as their application's address; {endpoint} stands for the name. "
@@ -301,14 +244,19 @@ class Gateway(Model):
     limits: Limits = Limits()
     tunnel: Tunnel = Tunnel()
 
-    @model_validator(mode="after")
-    def _binds_differ(self) -> Self:
-        seen: dict[str, str] = {self.admin.bind: "admin"}
-        for name, listener in self.listeners.items():
-            other = seen.setdefault(listener.bind, name)
-            if other != name and bind_parts(listener.bind)[1] != 0:
-                raise ValueError(f"listener {name!r} and {other!r} both bind {listener.bind}")
-        return self
+    @classmethod
+    def between(cls, parts: Parts) -> Iterable[tuple[tuple[str | int, ...], str]]:
+        admin: Admin | None = parts.value("admin")
+        return checks.mistakes(
+            checks.Traffic(
+                listeners=parts.value("listeners") or {},
+                upstreams=parts.value("upstreams") or {},
+                routes=parts.value("routes") or {},
+                specific=parts.value("routing") == "specific",
+                where=parts.where,
+            ),
+            admin.bind if admin else None,
+        )
 
 
 def _shortcut(flag: str, kind: str, default: str, help: str) -> Knob:
@@ -331,22 +279,6 @@ SHORTCUTS = (
     ),
 )
 """Options that set the bind address of a gateway's listener; the last part of their path is its kind."""
-
-
-class ClientTls(Model):
-    """How a server's certificate is checked, and what is shown to it."""
-
-    ca: FileName | None = knob(None, "PEM file of the only certificate authorities to trust; by default the system's.")
-    cert: FileName | None = knob(None, "PEM file of our certificate chain.")
-    key: FileName | None = knob(None, "PEM file of its private key.")
-    server_name: Annotated[str | None, Label("NAME")] = knob(None, "Name to expect in the certificate instead.")
-    insecure_skip_verify: bool = knob(False, "Accept any certificate: anybody on the way can read along.")
-
-    @model_validator(mode="after")
-    def _cert_with_key(self) -> Self:
-        if (self.cert is None) != (self.key is None):
-            raise ValueError("`cert` and `key` belong together")
-        return self
 
 
 def _token(value: SecretStr) -> SecretStr:
@@ -416,6 +348,26 @@ class Offer(ClientTls):
         "What the local service sees as Host: the visitor's, its own address, or this name.",
         flag="--host-header",
     )
+    protocol: Literal["http1", "h2c"] = knob(
+        "http1", "What the local service speaks: HTTP/1.1, or HTTP/2 without TLS (gRPC).", flag="--upstream-protocol"
+    )
+    health: Annotated[Health | None, BeforeValidator(health_written), Label("tcp|/PATH")] = knob(
+        None,
+        "How the local service is asked whether it works: by a connection, or by GET of a path; while it does not, "
+        "the endpoint is withdrawn. By default it is not asked.",
+        flag="--health",
+    )
+
+    @model_validator(mode="after")
+    def _fits_the_service(self) -> Self:
+        to = service(self.to)
+        if to.kind == "tcp" and self.protocol != "http1":
+            raise ValueError(f"`protocol: {self.protocol}` belongs to HTTP services, `to` is {to}")
+        if to.tls and self.protocol == "h2c":
+            raise ValueError(f"h2c is HTTP/2 without TLS, `to` is {to}")
+        if to.kind == "tcp" and self.health is not None and self.health.path is not None:
+            raise ValueError(f"a health check with a path belongs to HTTP services, `to` is {to} (write health: tcp)")
+        return self
 
 
 class Agent(Model):
@@ -433,9 +385,8 @@ class Agent(Model):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        names = [offer.name for offer in self.endpoints]
-        for name in names:
-            if names.count(name) > 1:
+        for name, count in Counter(offer.name for offer in self.endpoints).items():
+            if count > 1:
                 raise ValueError(
                     f"endpoint {name!r} is offered twice (one entry an endpoint; `connections` adds tunnels)"
                 )

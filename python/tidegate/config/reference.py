@@ -11,8 +11,9 @@ from typing import get_origin
 
 from pydantic import BaseModel
 
-from tidegate.config.knobs import Label, child_model, default_text, knobs, plain_type, type_label
+from tidegate.config.knobs import child_model, default_text, is_labelled, knobs, plain_type, type_label
 from tidegate.config.model import SHORTCUTS, Agent, ClientTls, Forward, Gateway, Offer
+from tidegate.config.upstreams import Addresses, To
 
 __all__ = ["render"]
 
@@ -58,19 +59,26 @@ def render() -> str:
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, ...]]:
-    # What belongs to TLS is inherited, and so comes first; here it stands last, as in what people write.
-    fields = sorted(model.model_fields.items(), key=lambda item: item[0] in ClientTls.model_fields)
+    # What is inherited comes first in a model; here it stands last, as in what people write.
+    first = To.__annotations__ if model is To else {}
+    fields = sorted(
+        model.model_fields.items(), key=lambda item: (item[0] not in first, item[0] in ClientTls.model_fields)
+    )
     for name, field in fields:
+        if model is To and name in Addresses.model_fields and name != "addresses":
+            continue  # told once, below `upstreams`
         key = f"{prefix}{name}"
         child = child_model(field)
         many = get_origin(plain_type(field))
-        if child is not None and not any(isinstance(mark, Label) for mark in field.metadata):
-            suffix = ".NAME." if many is dict else "[]." if many is tuple else "."
+        suffix = ".NAME." if many is dict else "[]." if many is tuple else "."
+        if child is not None and not is_labelled(field):
             yield from _keys(child, f"{key}{suffix}")
             continue
         default = "required" if field.is_required() else f"`{default_text(field)}`" if default_text(field) else ""
         label = type_label(field).strip("[]").replace("|", " &#124; ")
         yield f"`{key}`", label, default, field.description or ""
+        if child is not None and many is not tuple:
+            yield from _keys(child, f"{key}{suffix}")
 
 
 def _later(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -95,8 +103,9 @@ def _options() -> Iterator[tuple[str, ...]]:
             flag, env = f"--service-{known.flag[2:]}", f"TIDEGATE_SERVICE_{known.env[9:]}"
             found[(flag, env, f"endpoints[].{known.path[0]}")] = ["agent http"]
             found[(known.flag, known.env, "the gateway's or the local service's")] = ["agent", "forward"]
-        elif known.flag == "--host-header":
-            found[(known.flag, known.env, "endpoints[].host_header")] = ["agent http"]
+        elif known.flag in ("--host-header", "--upstream-protocol", "--health"):
+            commands = ["agent http", "agent tcp"] if known.flag == "--health" else ["agent http"]
+            found[(known.flag, known.env, f"endpoints[].{known.path[0]}")] = commands
     found[("--config", "TIDEGATE_CONFIG", "")] = ["gateway", "agent", "forward"]
     for (flag, env, key), commands in found.items():
         yield f"`{flag}`", f"`{env}`", f"`{key}`" if key and " " not in key else key, ", ".join(commands)

@@ -5,24 +5,23 @@ The other side is `crates/engine/src/snapshot.rs`. Everything that can be wrong 
 """
 
 import errno
-import json
 import os
 import resource
 import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from tidegate import __version__
+from tidegate.config.checks import listener_upstream
+from tidegate.config.files import Checked, read
 from tidegate.config.model import (
     AccessLog,
     Agent,
-    ClientTls,
     Connect,
     Forward,
     Gateway,
@@ -31,8 +30,15 @@ from tidegate.config.model import (
     Timeouts,
     Tunnel,
 )
+from tidegate.config.traffic import (
+    client_tls,
+    destination,
+    host_header,
+    routes,
+    server_tls,
+    upstreams,
+)  # fmt: skip
 from tidegate.config.values import bind_parts, header_text, service
-from tidegate.errors import ConfigError
 
 # What a process needs besides connections: tunnels, listeners, logs, libraries.
 OTHER_DESCRIPTORS = 200
@@ -41,45 +47,16 @@ FEWEST_CONNECTIONS = 16
 __all__ = ["agent_snapshot", "describe", "forward_snapshot", "gateway_snapshot", "new_agent_id", "note", "resolve_bind"]
 
 
-class _Checked:
-    """Collects mistakes, so that all of them are told."""
-
-    def __init__(self) -> None:
-        self.mistakes: list[str] = []
-
-    def call(self, key: str, function: Callable[..., Any], *given: Any) -> Any:
-        try:
-            return function(*given)
-        except ValueError as error:
-            self.mistakes.append(f"{key}: {error}")
-            return None
-
-    def differ(self, places: list[tuple[str, list[str] | None]]) -> None:
-        """Refuses two keys that stand for one address."""
-        seen: dict[str, str] = {}
-        for key, addresses in places:
-            for address in addresses or []:
-                other = seen.setdefault(address, key)
-                if other != key and bind_parts(address)[1] != 0:
-                    self.mistakes.append(f"{key}: {other} binds {address} already")
-                    break
-
-    def done(self, snapshot: dict[str, Any]) -> bytes:
-        if self.mistakes:
-            raise ConfigError(self.mistakes)
-        return json.dumps(snapshot).encode()
-
-
 def gateway_snapshot(config: Gateway) -> bytes:
     """A gateway, whole."""
-    checked = _Checked()
+    checked = Checked()
     listeners = [
         {
             "name": name,
             "bind": checked.call(f"listeners.{name}.bind", resolve_bind, listener.bind),
-            "tls": None,
-            "proxy_protocol": [],
-            **_listener_kind(listener),
+            "tls": server_tls(listener.tls, f"listeners.{name}.tls", checked),
+            "proxy_protocol": list(listener.proxy_protocol),
+            **_listener_kind(name, listener, bool(config.routes)),
         }
         for name, listener in config.listeners.items()
     ]
@@ -92,12 +69,14 @@ def gateway_snapshot(config: Gateway) -> bytes:
             "workers": config.workers or len(os.sched_getaffinity(0)),
             "takeover": config.takeover,
             "listeners": listeners,
-            "upstreams": [],
-            "routes": [],
-            "routing": "specific",
-            "no_route_status": 404,
-            "trusted_proxies": [],
-            "error_pages": {},
+            "upstreams": upstreams(config, checked),
+            "routes": routes(config),
+            "routing": config.routing,
+            "no_route_status": config.no_route_status,
+            "trusted_proxies": list(config.trusted_proxies),
+            "error_pages": {
+                kind: checked.file(f"error_pages.{kind}", config.error_pages.get(kind)) for kind in ("html", "json")
+            },
             "public_url": config.public_url,
             **_common(config, checked),
             "limits": {**Limits.model_dump(config.limits), "connections": _connections(config.limits)},
@@ -108,26 +87,24 @@ def gateway_snapshot(config: Gateway) -> bytes:
 
 def agent_snapshot(config: Agent, agent_id: str) -> bytes:
     """An agent, whole. Its id stays the same for the life of the process."""
-    checked = _Checked()
+    checked = Checked()
     if not config.endpoints:
         checked.mistakes.append("endpoints: nothing to offer (add `endpoints: [{name: web, to: 3000}]`)")
     offers = []
     for position, offer in enumerate(config.endpoints):
         where = f"endpoints[{position}]"
         to = service(offer.to)
-        tls = _client_tls(offer, where, checked)
-        if not to.tls and _says_tls(offer):
+        tls = client_tls(offer, where, checked)
+        if not to.tls and offer.says_something():
             checked.mistakes.append(f"{where}: has TLS settings, but `to` is {to} (write https://)")
         offers.append(
             {
                 "name": offer.name,
                 "kind": to.kind,
                 "to": {"host": to.host, "port": to.port, "tls": tls if to.tls else None},
-                "host_header": offer.host_header
-                if offer.host_header in ("keep", "rewrite")
-                else {"set": offer.host_header},
-                "protocol": "http1",
-                "health": None,
+                "host_header": host_header(offer.host_header),
+                "protocol": "http2" if offer.protocol == "h2c" else "http1",
+                "health": offer.health.model_dump() if offer.health else None,
             }
         )
     return checked.done(
@@ -146,7 +123,7 @@ def agent_snapshot(config: Agent, agent_id: str) -> bytes:
 
 def forward_snapshot(config: Forward) -> bytes:
     """A forward, whole."""
-    checked = _Checked()
+    checked = Checked()
     if not config.forwards:
         checked.mistakes.append("forwards: nothing to forward (add `forwards: [{bind: 5432, endpoint: postgres}]`)")
     ports = [
@@ -175,7 +152,7 @@ def describe(config: Gateway | Agent | Forward) -> dict[str, Any]:
     shown: dict[str, Any] = {"admin": config.admin.bind, "access_log": config.access_log.to}
     if isinstance(config, Gateway):
         shown["listeners"] = [
-            {"name": name, "kind": each.kind, "bind": each.bind, **({"endpoint": each.to.endpoint} if each.to else {})}
+            {"name": name, "kind": each.kind, "bind": each.bind, **_shown_to(each)}
             for name, each in config.listeners.items()
         ]
         shown["public_url"] = config.public_url
@@ -187,6 +164,12 @@ def describe(config: Gateway | Agent | Forward) -> dict[str, Any]:
     else:
         shown["forwards"] = [{"bind": each.bind, "endpoint": each.endpoint} for each in config.forwards]
     return shown
+
+
+def _shown_to(listener: Listener) -> dict[str, Any]:
+    if listener.to is None:
+        return {}
+    return {key: value for key in ("endpoint", "upstream") if (value := getattr(listener.to, key)) is not None}
 
 
 def resolve_bind(address: str) -> list[str]:
@@ -215,14 +198,16 @@ def _has_ipv6(host: str) -> bool:
     return True
 
 
-def _listener_kind(listener: Listener) -> dict[str, Any]:
-    if listener.kind == "tcp" and listener.to is not None:
-        return {"kind": "tcp", "to": {"endpoint": {"tenant": listener.to.tenant, "endpoint": listener.to.endpoint}}}
+def _listener_kind(name: str, listener: Listener, has_routes: bool) -> dict[str, Any]:
+    if listener.to is not None:
+        return {"kind": "tcp", "to": destination(listener.to, listener_upstream(name))}
     if listener.kind == "tunnel":
         return {"kind": "tunnel"}
     dynamic = listener.dynamic_endpoints
-    allowed = "unnamed" if dynamic is None or dynamic.allow is None else {"allow": list(dynamic.allow)}
-    return {"kind": "http", "dynamic_endpoints": allowed}
+    if dynamic is None:
+        # With routes a name in a header would lead around them.
+        return {"kind": "http", "dynamic_endpoints": {"allow": []} if has_routes else "unnamed"}
+    return {"kind": "http", "dynamic_endpoints": "unnamed" if dynamic.allow is None else {"allow": list(dynamic.allow)}}
 
 
 def note(config: Gateway | Agent | Forward) -> str:
@@ -243,7 +228,7 @@ def _connections(limits: Limits) -> int:
     return min(limits.connections, max(FEWEST_CONNECTIONS, (hard - OTHER_DESCRIPTORS) // 2))
 
 
-def _common(config: Gateway | Agent | Forward, checked: _Checked) -> dict[str, Any]:
+def _common(config: Gateway | Agent | Forward, checked: Checked) -> dict[str, Any]:
     return {
         "timeouts": Timeouts.model_dump(config.timeouts),
         "limits": Limits.model_dump(config.limits),
@@ -255,7 +240,7 @@ def _tunnel(tunnel: Tunnel) -> dict[str, Any]:
     return tunnel.model_dump()
 
 
-def _access_log(log: AccessLog, checked: _Checked) -> dict[str, Any]:
+def _access_log(log: AccessLog, checked: Checked) -> dict[str, Any]:
     if log.to not in ("stdout", "off"):
         _try_to_append(log.to, checked)
     form = log.format
@@ -264,7 +249,7 @@ def _access_log(log: AccessLog, checked: _Checked) -> dict[str, Any]:
     return {"to": None if log.to == "off" else log.to, "format": form, "utc_offset": time.localtime().tm_gmtoff}
 
 
-def _try_to_append(name: str, checked: _Checked) -> None:
+def _try_to_append(name: str, checked: Checked) -> None:
     try:
         # A pipe without a reader must not hold up the start here.
         os.close(os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
@@ -273,55 +258,23 @@ def _try_to_append(name: str, checked: _Checked) -> None:
             checked.mistakes.append(f"access log {name}: cannot be opened: {(error.strerror or str(error)).lower()}")
 
 
-def _connect(connect: Connect, checked: _Checked, env: Mapping[str, str]) -> dict[str, Any]:
+def _connect(connect: Connect, checked: Checked, env: Mapping[str, str]) -> dict[str, Any]:
     token = connect.token.get_secret_value() if connect.token else None
     if connect.token_file:
         token = checked.call("connect.token_file", _token, connect.token_file)
-    if _says_tls(connect) and not any(url.startswith(("https", "wss")) for url in connect.urls):
+    if connect.says_something() and not any(url.startswith(("https", "wss")) for url in connect.urls):
         checked.mistakes.append("connect: has TLS settings, but no URL begins with https://")
     return {
         "urls": list(connect.urls),
         "token": token,
         "tenant": connect.tenant,
         "proxies": [checked.call("connect.proxy", _proxy, connect.proxy, url, env) for url in connect.urls],
-        "tls": _client_tls(connect, "connect", checked),
+        "tls": client_tls(connect, "connect", checked),
     }
-
-
-def _says_tls(tls: ClientTls) -> bool:
-    return any((tls.ca, tls.cert, tls.key, tls.server_name, tls.insecure_skip_verify))
-
-
-def _client_tls(tls: ClientTls, where: str, checked: _Checked) -> dict[str, Any]:
-    return {
-        "ca": checked.call(f"{where}.ca", _pem, tls.ca, "CERTIFICATE"),
-        "cert": checked.call(f"{where}.cert", _pem, tls.cert, "CERTIFICATE"),
-        "key": checked.call(f"{where}.key", _pem, tls.key, "PRIVATE KEY"),
-        "server_name": tls.server_name,
-        "insecure_skip_verify": tls.insecure_skip_verify,
-    }
-
-
-def _read(name: str) -> str:
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"cannot read {name}: {(error.strerror or str(error)).lower()}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{name} is not text") from None
-
-
-def _pem(name: str | None, what: str) -> str | None:
-    if name is None:
-        return None
-    text = _read(name)
-    if f"{what}-----" not in text:
-        raise ValueError(f"{name} holds no PEM {what.lower()} (a block that begins with -----BEGIN)")
-    return text
 
 
 def _token(name: str) -> str:
-    token = _read(name).strip().removeprefix("Bearer ").strip()
+    token = read(name).strip().removeprefix("Bearer ").strip()
     if not token or not header_text(token) or " " in token:
         raise ValueError(f"{name} holds no token (one line of visible ASCII without spaces)")
     return token

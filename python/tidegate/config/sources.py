@@ -62,11 +62,7 @@ class Source(Generic[M]):
 
     def tree(self) -> Tree:
         """What was written, all sources together, before it is checked."""
-        if self.file is None:
-            tree = Tree(base=os.getcwd())
-        else:
-            tree = parse(read_text(self.file), str(self.file))
-            tree.base = str(self.file.absolute().parent)
+        tree = self.written()
         for known, value, where in self._overrides():
             absolute = _absolute(known, value)
             if known in SHORTCUTS:
@@ -79,6 +75,18 @@ class Source(Generic[M]):
             tree.set((section,), content, "command line")
         return tree
 
+    def written(self) -> Tree:
+        """What the file says, without the sources that are stronger."""
+        if self.file is None:
+            return Tree(base=os.getcwd())
+        tree = parse(read_text(self.file), str(self.file))
+        tree.base = str(self.file.absolute().parent)
+        return tree
+
+    def known(self) -> Iterator[Knob]:
+        """What options and the environment may say."""
+        return options(self.model)
+
     def __str__(self) -> str:
         """Which sources are in force, for the start line."""
         parts = [str(self.file)] if self.file else []
@@ -86,7 +94,7 @@ class Source(Generic[M]):
         return ", ".join(parts) or "defaults"
 
     def _overrides(self) -> Iterator[tuple[Knob, Any, str]]:
-        for known in options(self.model):
+        for known in self.known():
             if self.flags.get(known.flag) is not None:
                 yield known, self.flags[known.flag], known.flag
             elif self.env.get(known.env):

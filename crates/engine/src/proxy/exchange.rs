@@ -16,7 +16,7 @@ use super::http2::stream::Stream;
 use super::pump::{PumpError, Replay, poll_pump};
 use super::shared::{Proxy, Settings};
 use super::site::{Route, Site};
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Side};
 use crate::headers::{self, Forwarding, Hop, Return};
 use crate::http1::framing::{self, Framing};
 use crate::http1::refusal::HeadError;
@@ -114,10 +114,10 @@ impl Exchange<'_> {
             idempotent: is_idempotent(head.method()),
             upgrade: headers::upgrade_of(head).is_some(),
             expects: head.version != Version::Http10 && head.fields.get(Known::Expect).is_some(),
-            keep_alive: framing::keeps_alive_request(head) && !self.proxy.drain.is_begun(),
+            keep_alive: framing::keeps_alive_request(head) && !self.site.is_closing(self.proxy),
         };
         headers::to_upstream(head, &self.hop(route, framing));
-        self.proxy.earn_retry(self.worker, self.settings.retry_percent);
+        self.proxy.earn_retry(self.worker);
 
         let (mut replay, mut tried, mut kept_allowed) = (Replay::default(), Vec::new(), !plan.upgrade);
         let mut paid = false;
@@ -134,8 +134,10 @@ impl Exchange<'_> {
             }
             let busy = upstream.busy();
             let attempt = Attempt { head, plan: &plan, route, upstream: &upstream, tried: &tried, kept_allowed };
-            match self.attempt(down, &attempt, &mut replay).await {
-                Ok(up) => return Ok(self.answer(down, up, &plan, &upstream, busy).await),
+            let outcome = self.attempt(down, &attempt, &mut replay).await;
+            self.report(route, &upstream, outcome.as_ref().err());
+            match outcome {
+                Ok(up) => return self.answer(down, up, &plan, &upstream, busy).await,
                 Err(failure) if failure.stale => kept_allowed = false,
                 Err(failure) if failure.repeatable => {
                     paid = failure.paid;
@@ -150,6 +152,18 @@ impl Exchange<'_> {
             replay.rewind();
         }
         Err(last)
+    }
+
+    /// Tells the balance how an upstream fared: what the downstream did to the request says nothing about it.
+    fn report(&self, route: &Route, upstream: &Upstream, failure: Option<&Failure>) {
+        match failure {
+            Some(failure) if failure.stale || failure.error.code.side() != Side::Upstream => {}
+            Some(failure) => route.upstreams.report(upstream, Some(&failure.error)),
+            None => match self.response.status {
+                status @ (502..=504) => route.upstreams.report(upstream, Some(&format_args!("it answered {status}"))),
+                _ => route.upstreams.report(upstream, None),
+            },
+        }
     }
 
     fn hop<'a>(&'a self, route: &'a Route, framing: Framing) -> Hop<'a> {
@@ -318,14 +332,21 @@ impl Exchange<'_> {
         .await
     }
 
-    /// Sends the response whose head has come, while the rest of the request goes on.
-    async fn answer(&mut self, down: &mut Http, mut up: Up, plan: &Plan, upstream: &Upstream, busy: Busy) -> Next {
+    /// Sends the response whose head has come, while the rest of the request goes on. An error: it cannot be sent on.
+    async fn answer(
+        &mut self,
+        down: &mut Http,
+        mut up: Up,
+        plan: &Plan,
+        upstream: &Upstream,
+        busy: Busy,
+    ) -> Result<Next, Error> {
         self.record.first_byte = Some(Instant::now());
         self.record.status = self.response.status;
         let method: &[u8] = if plan.is_head { b"HEAD" } else { b"GET" };
         let framing = match up.connection.expect_response_body(self.response, method, &self.settings.head) {
             Ok(framing) => framing,
-            Err(error) => return self.refuse_response(down, up, error).await,
+            Err(error) => return Err(refuse_response(up, error)),
         };
         if self.response.status == 101 {
             return self.switch(down, up, plan, busy).await;
@@ -346,12 +367,12 @@ impl Exchange<'_> {
         if let Err(error) = self.bodies(down, &mut up).await {
             self.record.error = Some(error);
             up.connection.reset();
-            return Next::Reset;
+            return Ok(Next::Reset);
         }
         if up.request_done {
             self.keep(up.connection, reusable, upstream).await;
         }
-        if keep_alive { Next::KeepAlive } else { Next::Close }
+        Ok(if keep_alive { Next::KeepAlive } else { Next::Close })
     }
 
     /// Keeps what a whole exchange leaves for the next one, or ends it in order.
@@ -405,37 +426,20 @@ impl Exchange<'_> {
         .await
     }
 
-    async fn switch(&mut self, down: &mut Http, up: Up, plan: &Plan, busy: Busy) -> Next {
+    async fn switch(&mut self, down: &mut Http, up: Up, plan: &Plan, busy: Busy) -> Result<Next, Error> {
         if !plan.upgrade {
-            return self
-                .refuse_response(down, up, HeadError::Malformed("101 to a request that asked for no upgrade"))
-                .await;
+            return Err(refuse_response(up, HeadError::Malformed("101 to a request that asked for no upgrade")));
         }
         let Http::One(connection) = up.connection else {
-            return self.refuse_response(down, up, HeadError::Malformed("101 in HTTP/2")).await;
+            return Err(refuse_response(up, HeadError::Malformed("101 in HTTP/2")));
         };
         let way = Return { version: plan.version, keep_alive: true, framing: Framing::None };
         headers::to_downstream(self.response, &way);
         down.send_response(self.response, Framing::None);
-        match down.flush_within(self.timer, self.settings.timeouts.idle).await {
+        Ok(match down.flush_within(self.timer, self.settings.timeouts.idle).await {
             true => Next::Upgraded(Box::new(connection), busy),
             false => Next::Reset,
-        }
-    }
-
-    /// The upstream's answer cannot be sent on.
-    async fn refuse_response(&mut self, down: &mut Http, mut up: Up, why: HeadError) -> Next {
-        up.connection.reset();
-        let error = Error::new(Code::UpstreamMalformed, why.detail());
-        self.record.status = error.code.status();
-        self.record.answered = self.site.answered();
-        let answer = super::respond::error(&error, self.record.id, Version::Http11, false, false);
-        self.record.bytes_out = answer.body.len() as u64;
-        down.send_answer(&answer);
-        self.record.error = Some(error);
-        // Whether it can still be told or not, the connection ends.
-        down.flush_within(self.timer, self.settings.timeouts.idle).await;
-        Next::Close
+        })
     }
 }
 
@@ -523,6 +527,12 @@ pub fn malformed(error: HeadError) -> Error {
 
 fn downstream_left() -> Error {
     Error::new(Code::DownstreamClosed, "")
+}
+
+/// The upstream's answer cannot be sent on.
+fn refuse_response(mut up: Up, why: HeadError) -> Error {
+    up.connection.reset();
+    Error::new(Code::UpstreamMalformed, why.detail())
 }
 
 /// The upstream ended before its answer began.

@@ -15,7 +15,7 @@ use crate::http1::framing::{self, Framing};
 use crate::http1::head::HeadLimits;
 use crate::http1::refusal::HeadError;
 use crate::http2;
-use crate::message::{Fields, RequestHead, ResponseHead};
+use crate::message::{Fields, RequestHead, ResponseHead, Version};
 use crate::timer::Timer;
 
 /// One side of an exchange.
@@ -128,9 +128,11 @@ impl Http {
     }
 
     /// Queues an answer of our own, whole.
-    pub fn send_answer(&mut self, answer: &Answer) {
-        self.send_response(&answer.head, Framing::Length(answer.body.len() as u64));
-        either!(self, it => it.send_whole(&answer.body));
+    pub fn send_answer(&mut self, answer: &Answer, version: Version, keep_alive: bool, is_head: bool) {
+        match self {
+            Http::One(it) => it.send_raw(&answer.to_http1(version, keep_alive, is_head)),
+            Http::Two(it) => it.send_whole(&answer.head(), answer.sent(is_head)),
+        }
     }
 
     /// Queues body data as far as there is room; says how much was taken.

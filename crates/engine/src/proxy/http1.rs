@@ -222,11 +222,6 @@ impl Http1 {
         head::write_response(head, &mut self.output);
     }
 
-    /// Queues a whole body, behind its head.
-    pub fn send_whole(&mut self, body: &[u8]) {
-        self.send_raw(body);
-    }
-
     /// Queues bytes that are a whole message already.
     pub fn send_raw(&mut self, bytes: &[u8]) {
         self.output.extend(bytes);

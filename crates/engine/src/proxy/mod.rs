@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod respond;
+pub mod budget;
 pub mod http1;
 pub mod http2;
 // Either of the two.

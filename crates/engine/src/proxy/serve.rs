@@ -30,7 +30,7 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// Serves a connection on the worker whose thread this is, until it ends.
 pub async fn serve(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
-    let begun = Box::pin(proxy.drain.begun());
+    let begun = Box::pin(connection.site.closing(&proxy));
     let Connection { io, read, client, identity, site, head, place, patient } = connection;
     let moved = head.is_some();
     let request = head.map_or_else(RequestHead::new, |head| *head);

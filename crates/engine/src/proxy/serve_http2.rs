@@ -104,7 +104,7 @@ struct Driver {
 impl Driver {
     /// Drives the connection to its end. Says what was wrong where something was.
     async fn run(&mut self) -> Option<Http2Closed> {
-        let mut begun = pin!(self.from.proxy.drain.begun());
+        let mut begun = pin!(self.from.site.closing(&self.from.proxy));
         let (mut draining, mut timer) = (false, Timer::new());
         let why = poll_fn(|cx| {
             loop {

@@ -4,10 +4,12 @@
 //! between a request that a gateway proxies and one that an agent does.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::access::Answered;
 use super::shared::Proxy;
@@ -35,6 +37,8 @@ pub struct HttpListener {
     pub name: Arc<str>,
     /// Which endpoints a request may name by itself.
     pub dynamic: ArcSwap<DynamicEndpoints>,
+    /// The listener or the gateway ends: connections finish the request that runs.
+    pub closing: CancellationToken,
 }
 
 /// A local service that an agent offers.
@@ -113,8 +117,24 @@ impl Site {
         }
     }
 
+    /// Resolves when connections should end, after the request that runs.
+    pub fn closing(&self, proxy: &Proxy) -> WaitForCancellationFutureOwned {
+        match self {
+            Site::Listener(listener) => listener.closing.clone().cancelled_owned(),
+            Site::Service(_) => proxy.drain.begun(),
+        }
+    }
+
+    /// True when connections should end, after the request that runs.
+    pub fn is_closing(&self, proxy: &Proxy) -> bool {
+        match self {
+            Site::Listener(listener) => listener.closing.is_cancelled(),
+            Site::Service(_) => proxy.drain.is_begun(),
+        }
+    }
+
     /// Finds where a request leads.
-    pub fn route(&self, head: &RequestHead, proxy: &Proxy, identity: &Identity) -> Result<Route> {
+    pub fn route(&self, head: &RequestHead, proxy: &Proxy, identity: &Identity, client: IpAddr) -> Result<Route> {
         let listener = match self {
             Site::Service(service) => {
                 return Ok(Route {
@@ -128,7 +148,7 @@ impl Site {
         };
         let table = proxy.table.load();
         if let Some(lead) = table.find(&listener.name, head) {
-            return follow(lead.clone(), proxy, identity);
+            return follow(lead.clone(), proxy, head, client);
         }
         let dynamic = listener.dynamic.load();
         if !table.has_no_routes() && **dynamic == DynamicEndpoints::Allow(Vec::new()) {
@@ -153,13 +173,14 @@ impl Site {
 }
 
 /// Where a route of the configuration leads.
-fn follow(lead: Arc<Lead>, proxy: &Proxy, _identity: &Identity) -> Result<Route> {
+fn follow(lead: Arc<Lead>, proxy: &Proxy, head: &RequestHead, client: IpAddr) -> Result<Route> {
+    lead.requests.fetch_add(1, Ordering::Relaxed);
     let Some(forward) = lead.forward() else {
         return Err(Error::new(Code::NoRoute, "redirects and fixed answers"));
     };
     let (upstreams, endpoint) = match &lead.group {
-        Some(group) => (UpstreamSet::Group(group.clone(), 0), group.name.clone()),
-        None => proxy.destination(&forward.to).ok_or(Error::undelivered(Code::NoUpstream, ""))?,
+        Some(group) => (UpstreamSet::Group(group.clone(), group.key_of(Some(head), client)), group.name.clone()),
+        None => proxy.destination(&forward.to, client).ok_or(Error::undelivered(Code::NoUpstream, ""))?,
     };
     Ok(Route { upstreams, endpoint, lead: Some(lead), tcp: false })
 }

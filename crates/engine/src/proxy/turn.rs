@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::access::{Asked, Record};
 use super::exchange::{Exchange, Next, malformed};
 use super::http::Http;
-use super::respond;
+use super::respond::{self, Answer};
 use super::shared::{Proxy, Settings};
 use super::site::{Route, Site};
 use super::stream;
@@ -21,7 +21,7 @@ use crate::error::{Code, Error, Result, Side};
 use crate::http1::framing::{self, Framing};
 use crate::identity::Identity;
 use crate::io::{BoxedIo, Buffer};
-use crate::message::{RequestHead, ResponseHead, Version};
+use crate::message::{Known, RequestHead, ResponseHead, Version};
 use crate::timer::Timer;
 
 /// How long an answer of ours may take to be read: a reset would take it away from a downstream that is still writing.
@@ -82,7 +82,7 @@ pub enum Last {
 impl Turn {
     /// Where the request that was read leads.
     pub fn route(&self) -> Result<Route> {
-        self.site.route(&self.request, &self.proxy, &self.identity)
+        self.site.route(&self.request, &self.proxy, &self.identity, self.client.ip())
     }
 
     /// Carries the request that was read. None: another may follow.
@@ -153,7 +153,7 @@ impl Turn {
             Err(error) => {
                 let misunderstood = error.code.side() == Side::Downstream && error.code != Code::MissingEndpoint;
                 let keep =
-                    wants_more && !misunderstood && self.down.skip_arrived_body() && !self.proxy.drain.is_begun();
+                    wants_more && !misunderstood && self.down.skip_arrived_body() && !self.site.is_closing(&self.proxy);
                 self.answer_error(record, error, version, keep, is_head).await;
                 (!keep).then_some(Last::Linger)
             }
@@ -170,13 +170,21 @@ impl Turn {
     }
 
     async fn answer_error(&mut self, record: &mut Record, error: Error, version: Version, keep: bool, is_head: bool) {
-        record.status = error.code.status();
+        // A head that was not understood asks for nothing.
+        let heard = !matches!(error.code, Code::MalformedRequest | Code::HeadTooLarge | Code::DownstreamTimeout);
+        let prefers_html = heard && respond::prefers_html(self.request.fields.all(Known::Accept));
+        let answer = self.proxy.table.load().answer(&error, record.id, prefers_html);
+        record.error = Some(error);
+        self.send_answer(record, &answer, version, keep, is_head).await;
+    }
+
+    /// Sends an answer of our own.
+    async fn send_answer(&mut self, record: &mut Record, answer: &Answer, version: Version, keep: bool, is_head: bool) {
+        record.status = answer.status;
         record.answered = self.site.answered();
         record.first_byte = Some(Instant::now());
-        let answer = respond::error(&error, record.id, version, keep, is_head);
-        record.bytes_out = answer.body.len() as u64;
-        self.down.send_answer(&answer);
-        record.error = Some(error);
+        record.bytes_out = answer.sent(is_head).len() as u64;
+        self.down.send_answer(answer, version, keep, is_head);
         // A downstream that cannot be told has left, which the next read shows.
         self.down.flush_within(&mut self.timer, LINGER).await;
     }

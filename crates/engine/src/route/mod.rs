@@ -4,5 +4,6 @@
 
 pub mod named;
 pub mod matcher;
+pub mod server_name;
 
 pub use named::{MAX_NAME, Named, endpoint_of, valid_name};

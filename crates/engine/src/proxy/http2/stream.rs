@@ -234,8 +234,9 @@ impl Stream {
         }
     }
 
-    /// Sends a whole body that is in memory already.
-    pub fn send_whole(&mut self, body: &[u8]) {
+    /// Sends a response whose body is in memory already.
+    pub fn send_whole(&mut self, head: &ResponseHead, body: &[u8]) {
+        self.send_response(head, Framing::Length(body.len() as u64));
         if let Leaving::Body(to, _) = &mut self.leaving
             && !self.sent
         {

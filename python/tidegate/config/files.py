@@ -1,0 +1,69 @@
+"""
+Collects what is wrong while a snapshot is made, so that all of it is told, and reads the files that it names.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tidegate.config.values import bind_parts
+from tidegate.errors import ConfigError
+
+__all__ = ["Checked", "read"]
+
+
+class Checked:
+    """Collects mistakes, so that all of them are told."""
+
+    def __init__(self) -> None:
+        self.mistakes: list[str] = []
+
+    def call(self, key: str, function: Callable[..., Any], *given: Any) -> Any:
+        """What a function returns; where it refuses, that is told under this key."""
+        try:
+            return function(*given)
+        except ValueError as error:
+            self.mistakes.append(f"{key}: {error}")
+            return None
+
+    def file(self, key: str, name: str | None) -> str | None:
+        """The text of a file."""
+        return None if name is None else self.call(key, read, name)
+
+    def pem(self, key: str, name: str | None, what: str) -> str | None:
+        """The text of a file that has to hold a block of PEM."""
+        return None if name is None else self.call(key, _pem, name, what)
+
+    def differ(self, places: list[tuple[str, list[str] | None]]) -> None:
+        """Refuses two keys that stand for one address."""
+        seen: dict[str, str] = {}
+        for key, addresses in places:
+            for address in addresses or []:
+                other = seen.setdefault(address, key)
+                if other != key and bind_parts(address)[1] != 0:
+                    self.mistakes.append(f"{key}: {other} binds {address} already")
+                    break
+
+    def done(self, snapshot: dict[str, Any]) -> bytes:
+        """The snapshot, or every mistake."""
+        if self.mistakes:
+            raise ConfigError(self.mistakes)
+        return json.dumps(snapshot).encode()
+
+
+def read(name: str) -> str:
+    """The text of a file, or a `ValueError` that names it."""
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"cannot read {name}: {(error.strerror or str(error)).lower()}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{name} is not text") from None
+
+
+def _pem(name: str, what: str) -> str:
+    text = read(name)
+    if f"{what}-----" not in text:
+        raise ValueError(f"{name} holds no PEM {what.lower()} (a block that begins with -----BEGIN)")
+    return text

@@ -1,0 +1,92 @@
+"""Listeners as people write them: local addresses, what is spoken there, and what a request may name by itself."""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from tidegate.config.knobs import Bind, Endpoint, Label, Model, Networks, knob
+from tidegate.config.tls import ServerTls
+from tidegate.config.upstreams import To
+
+__all__ = ["LATER", "DynamicEndpoints", "Listener", "default_listeners"]
+
+LATER = "is not built yet in this version, so it is refused rather than ignored"
+"""What is said of a key of the design that nothing stands behind yet."""
+
+
+class DynamicEndpoints(Model):
+    """Which endpoints a request may name by itself; `allow` is none for all that nothing else names."""
+
+    allow: Annotated[tuple[Endpoint, ...] | None, Label("[NAME]")] = Field(
+        default=None, description="Exactly these, whatever else leads to them."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            return {} if value else {"allow": ()}
+        if isinstance(value, dict) and set(value) == {"allow"} and isinstance(value["allow"], (list, tuple)):
+            return value
+        raise ValueError("write true, false or {allow: [NAMES]}")
+
+
+def _kind(value: object) -> object:
+    if value in ("udp", "connect"):
+        raise ValueError(f"kind {value} {LATER}")
+    return value
+
+
+def _transport(value: object) -> object:
+    transports = [value] if isinstance(value, str) else value
+    if isinstance(transports, (list, tuple)) and "quic" in transports:
+        raise ValueError(f"the transport quic {LATER}")
+    return transports
+
+
+class Listener(Model):
+    """A local address that downstreams or agents connect to."""
+
+    later: ClassVar[dict[str, str]] = dict.fromkeys(("auth", "client_cas", "tenants", "allow"), LATER)
+    narrows: ClassVar[tuple[str, ...]] = ("tls", "dynamic_endpoints")
+
+    bind: Bind = knob(..., "Address to accept connections on; `:80` is port 80 of all interfaces, port 0 is picked.")
+    kind: Annotated[Literal["http", "tcp", "tunnel"], BeforeValidator(_kind)] = knob(
+        "http", "What connects to it: HTTP downstreams, TCP downstreams, or agents."
+    )
+    dynamic_endpoints: Annotated[DynamicEndpoints | None, Label("true|false|{allow: [NAMES]}")] = knob(
+        None,
+        "Kind http: the endpoints a request may name by itself; true is all that nothing else leads to. "
+        "By default true where there are no routes, else false.",
+    )
+    to: To | None = Field(default=None, description="Kind tcp: where it leads.")
+    tls: ServerTls | None = Field(default=None, description="Kinds http and tunnel: where it speaks TLS.")
+    proxy_protocol: Networks = knob(
+        (), "Kinds http and tcp: networks of load balancers whose connections begin with a PROXY header (v1 or v2)."
+    )
+    transports: Annotated[tuple[Literal["websocket"], ...], BeforeValidator(_transport), Label("[websocket]")] = knob(
+        ("websocket",), "Kind tunnel: what tunnels are made of."
+    )
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind == "tcp" and self.to is None:
+            raise ValueError("a listener of kind tcp needs `to: {endpoint: NAME}`")
+        if self.tls is not None and self.kind == "tcp":
+            raise ValueError("`tls` belongs to listeners of kind http and tunnel, this one is of kind tcp")
+        if self.tls is not None and self.kind == "tunnel" and not self.tls.certificates:
+            raise ValueError("`tls` of a listener of kind tunnel needs `certificates: [{cert: FILE, key: FILE}]`")
+        if self.proxy_protocol and self.kind == "tunnel":
+            raise ValueError("`proxy_protocol` belongs to listeners of kind http and tcp, this one is of kind tunnel")
+        for key, kind in (("to", "tcp"), ("dynamic_endpoints", "http"), ("transports", "tunnel")):
+            if key in self.model_fields_set and getattr(self, key) is not None and self.kind != kind:
+                raise ValueError(f"`{key}` belongs to listeners of kind {kind}, this one is of kind {self.kind}")
+        return self
+
+
+def default_listeners() -> dict[str, Listener]:
+    """What a gateway without configuration opens: loopback only."""
+    return {
+        "proxy": Listener(bind="127.0.0.1:8000"),
+        "agents": Listener(bind="127.0.0.1:8001", kind="tunnel"),
+    }
