@@ -235,6 +235,7 @@ impl Exchange<'_> {
             endpoint: attempt.route.endpoint.clone(),
             kind: StreamKind::Http1,
             client: self.client,
+            local: None,
             request_id: self.record.id,
             hops: 0,
         };
@@ -351,7 +352,8 @@ impl Exchange<'_> {
             up.connection.reset();
             return Ok(Next::Reset);
         }
-        if up.request_done && reusable && upstream.is_open() && !self.proxy.drain.is_begun() {
+        let shared = upstream.is_open() && !upstream.is_personal();
+        if up.request_done && reusable && shared && !self.proxy.drain.is_begun() {
             let surplus =
                 self.proxy.pool(self.worker, |pool| pool.put(upstream.id(), StreamKind::Http1, up.connection));
             // It may have begun to leave just now, when what is kept for it had been given up already.

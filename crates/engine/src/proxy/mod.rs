@@ -15,4 +15,5 @@ pub mod site;
 pub mod exchange;
 pub mod opening;
 pub mod stream;
+pub mod passthrough;
 pub mod serve;
