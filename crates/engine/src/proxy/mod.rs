@@ -18,6 +18,7 @@ pub mod site;
 pub mod exchange;
 pub mod opening;
 pub mod stream;
+pub mod passthrough;
 pub mod turn;
 pub mod serve_http2;
 pub mod serve;
