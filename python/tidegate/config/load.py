@@ -7,6 +7,7 @@ What a key means is `model`; which source wins is `sources`.
 import difflib
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,20 @@ class Tree:
         for known in [known for known in self.where if known[: len(path)] == path]:
             del self.where[known]
         self.where[path] = where
+
+    def places(self) -> Callable[[str], str]:
+        """Finds the place of a key such as `routes[3].to`, or of what it stands in; empty where nothing was written."""
+        known: dict[str, str] = {}
+
+        def place(key: str) -> str:
+            if not known:
+                known.update((_dotted(path), where) for path, where in self.where.items() if path)
+            while key and key not in known:
+                shorter = re.sub(r"(?:^|\.)[^.\[]+$|\[\d+\]$", "", key)
+                key = "" if shorter == key else shorter
+            return known.get(key, "")
+
+        return place
 
 
 def read_text(path: Path) -> str:
@@ -196,8 +211,14 @@ def validate(model: type[M], tree: Tree) -> M:
     parts = Parts(value=value, where=lambda path: _place(tree, path))
     told += [_told(tree, path, message) for path, message in model.between(parts)]
     if config is None or told:
-        raise ConfigError(told)
+        raise ConfigError(sorted(told, key=lambda mistake: _line(mistake, tree.name)))
     return config
+
+
+def _line(mistake: str, name: str) -> int:
+    """The line that a mistake begins with; what stands in no file comes last."""
+    number = mistake.removeprefix(f"{name}:").partition(":")[0]
+    return int(number) if number.isdigit() else sys.maxsize
 
 
 def _by_place(value: Any) -> Any:
