@@ -233,9 +233,10 @@ def _sound(model: type[BaseModel], key: str, data: dict[str, Any], broken: set[P
     written, child = data[key], child_model(field)
     if child is None:
         return None if (key,) in broken else written
-    if get_origin(plain_type(field)) not in (dict, tuple):
+    many = get_origin(plain_type(field))
+    if many not in (dict, tuple):
         return None if (key,) in broken else child.model_validate(written, context=context)
-    if not isinstance(written, (dict, list)):
+    if not isinstance(written, dict if many is dict else list):
         return None
     items = written.items() if isinstance(written, dict) else enumerate(written)
     return {
@@ -270,8 +271,18 @@ def _place(tree: Tree, path: Path_) -> str:
 def _words(item: dict[str, Any]) -> str:
     if item["type"] == "value_error":
         return str(item["ctx"]["error"])
+    if item["type"] in _KINDS:
+        return _KINDS[item["type"]]
     message = str(item["msg"])
     return message[:1].lower() + message[1:]
+
+
+# Where the library says what Python would call it.
+_KINDS = {
+    "model_type": "expected keys and values, such as {key: value}",
+    "dict_type": "expected names and values, such as {name: value}",
+    "tuple_type": "expected a list, such as [one, two]",
+}
 
 
 def _unknown(model: type[BaseModel] | None, key: str) -> str:

@@ -43,19 +43,19 @@ class _Generator(GenerateJsonSchema):
         return False
 
 
-def _plain(node: Any) -> Any:
+def _plain(node: Any, one_of_several: bool = False) -> Any:
     """The same without what belongs to options, and with the ways in which values may be written."""
     if isinstance(node, list):
-        return [_plain(item) for item in node]
+        return [_plain(item, one_of_several) for item in node]
     if not isinstance(node, dict):
         return node
-    found = {key: _plain(item) for key, item in node.items() if key not in ("flag", "advanced")}
+    found = {key: _plain(item, key == "anyOf") for key, item in node.items() if key not in ("flag", "advanced")}
     if "default" in found and found["default"] is None:
         del found["default"]
     choices = [choice for choice in found.get("anyOf", []) if choice != {"type": "null"}]
     if len(choices) == 1:
         found = {**{key: item for key, item in found.items() if key != "anyOf"}, **choices[0]}
-    if found.get("type") in ("integer", "number", "boolean"):
+    if found.get("type") in ("integer", "number", "boolean") and not one_of_several:
         kept = {key: found.pop(key) for key in ("description", "default") if key in found}
         return {**kept, "anyOf": [found, _VARIABLE]}
     return found
