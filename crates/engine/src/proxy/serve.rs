@@ -136,7 +136,7 @@ impl Downstream {
                     }
                 }
             }
-            let visitor = self.site.visitor(&self.request, self.client, &self.proxy);
+            let visitor = self.site.visitor(&self.request, self.client, "http", &self.proxy);
             let way = self.site.route(&self.request, &visitor, &self.proxy, &self.identity);
             if std::mem::take(&mut movable)
                 && let Ok(Way::On(route)) = &way
