@@ -144,7 +144,7 @@ impl Port {
         for gateway in &shared.gateways {
             record.attempts += 1;
             record.upstream.clone_from(&gateway.url);
-            match gateway.open(&path, None, &shared.version, timeouts).await {
+            match gateway.open(&path, None, &shared.version, false, timeouts).await {
                 Ok((io, early, told)) => {
                     return Ok(Box::new(Channel::new(io, early, Side::Client, told.features.half_close)));
                 }
