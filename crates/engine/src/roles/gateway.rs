@@ -101,7 +101,6 @@ impl Role for Gateway {
     fn status(&self) -> Value {
         let (requests, errors) = self.proxy.metrics.totals();
         let endpoints: Vec<Value> = self.proxy.registry.all().iter().map(|endpoint| describe(endpoint)).collect();
-        let table = self.proxy.table.load();
         json!({
             "role": "gateway",
             "version": self.version,
@@ -110,11 +109,17 @@ impl Role for Gateway {
             "workers": self.workers.list().len(),
             "listeners": self.listeners.status(),
             "endpoints": endpoints,
-            "upstreams": upstreams(&table).iter().map(|group| group.describe()).collect::<Value>(),
-            "routes": table.leads().iter().map(|lead| lead.describe()).collect::<Value>(),
             "connections": self.listeners.room().iter().map(|(open, _)| open).sum::<usize>(),
             "totals": {"requests": requests, "errors": errors},
             "problems": self.problems(),
+        })
+    }
+
+    fn lists(&self) -> Value {
+        let table = self.proxy.table.load_full();
+        json!({
+            "upstreams": upstreams(&table).iter().map(|group| group.describe()).collect::<Value>(),
+            "routes": table.leads().iter().map(|lead| lead.describe()).collect::<Value>(),
         })
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::listener::ListenError;
 use crate::snapshot::Snapshot;
@@ -15,6 +15,10 @@ pub trait Role: Send + Sync {
     fn apply(&self, snapshot: Snapshot) -> Result<(), StartError>;
     /// The state of everything.
     fn status(&self) -> Value;
+    /// What may be thousands of entries long, and is left out of the status: routes and upstreams.
+    fn lists(&self) -> Value {
+        json!({})
+    }
     /// All metrics in Prometheus' text format.
     fn metrics(&self) -> String;
     /// Begins to leave; the event `stopped` says when that has ended.
