@@ -20,7 +20,7 @@ Fields = list[tuple[str, str]]
 
 
 class TcpService:
-    """Accepts connections, by default on a port of the system's choice, and hands each to `handle`."""
+    """Accepts connections on a port, of the system's choice by default, and hands each to `handle`."""
 
     def __init__(self, handle: Callable[[socket.socket], None], host: str = "127.0.0.1", port: int = 0) -> None:
         self._handle = handle

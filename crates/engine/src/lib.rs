@@ -17,6 +17,7 @@ pub mod sniff;
 pub mod message;
 pub mod http1;
 pub mod route;
+pub mod forwarded;
 pub mod headers;
 
 // link

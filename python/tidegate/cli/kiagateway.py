@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from tidegate.cli.moving import free_admin, tell
-from tidegate.cli.options import Command, given, knob_options, start
+from tidegate.cli.options import Command, given, knob_options, start_source
 from tidegate.config.knobs import Knob, knobs
 from tidegate.config.model import Gateway
 from tidegate.importers.kiagateway import HTTP, HTTPS, gateway
@@ -57,7 +57,7 @@ def _kiagateway(file: str, **_: object) -> int:
         admin=free_admin(),
         addresses=ADDRESSES,
     )
-    return start(source.read(), str(source))
+    return start_source(source)
 
 
 kiagateway = Command(

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tidegate.cli.moving import free_admin, tell
-from tidegate.cli.options import Command, given, knob_options, start
+from tidegate.cli.options import Command, given, knob_options, start_source
 from tidegate.config.knobs import knobs
 from tidegate.config.model import SHORTCUTS, Gateway
 from tidegate.errors import ConfigError
@@ -50,7 +50,7 @@ def _nanoproxy(config: str | None, **_: object) -> int:
         addresses=(_PROXY,),
         also=tuple(name for name in _NAMES if os.environ.get(name)),
     )
-    return start(source.read(), str(source))
+    return start_source(source)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from tidegate.cli.moving import tell
-from tidegate.cli.options import Command, KnobOption, given, start
+from tidegate.cli.options import Command, KnobOption, given, start, start_source
 from tidegate.config.knobs import Model
 from tidegate.config.load import Tree, read_text
 from tidegate.config.model import Agent, Forward, RoleAdmin
@@ -149,7 +149,7 @@ def _server(config_path: str | None, config_expand_env: bool, **_: object) -> in
         tell=tell,
         also=tuple(sorted(flags)),
     )
-    return start(source.read(), str(source))
+    return start_source(source)
 
 
 def _params(model: type[PikoAgent | PikoForward], metavar: str) -> list[click.Parameter]:

@@ -10,6 +10,7 @@ from itertools import chain
 
 from tidegate.config.knobs import Knob, knobs
 from tidegate.config.load import Tree, read_text
+from tidegate.config.looks import Looks, look
 from tidegate.config.model import Gateway
 from tidegate.config.sources import Source
 from tidegate.errors import ConfigError
@@ -37,8 +38,10 @@ class Foreign(Source[Gateway]):
     """What else is in force, for the start line."""
     _told: set[Note] = field(default_factory=set)
 
-    def written(self, *, may_be_empty: bool = True) -> Tree:
+    def written(self, files: Looks | None = None, *, may_be_empty: bool = True) -> Tree:
         """The translation."""
+        if self.file is not None and files is not None:
+            files[str(self.file.absolute())] = look(str(self.file))
         translation = self.translate(self._text(may_be_empty))
         for note in translation.notes:
             if note not in self._told:

@@ -4,6 +4,7 @@ pub mod access;
 pub mod budget;
 pub mod http1;
 pub mod pump;
+pub mod splice;
 pub mod relay;
 pub mod respond;
 // What all connections share, and where a request leads.

@@ -28,6 +28,7 @@ use crate::worker::Worker;
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// The deadlines and limits in force. A request keeps those it began with.
+#[derive(Clone)]
 pub struct Settings {
     /// Deadlines.
     pub timeouts: Timeouts,
