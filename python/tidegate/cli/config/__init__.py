@@ -11,6 +11,7 @@ _COMMANDS = {
     "show": "Show every value in force and where it comes from.",
     "schema": "Print the JSON Schema of a file, for editors.",
     "init": "Write a file to begin with.",
+    "import": "Print our file for one of kiagateway, NanoProxy or Piko.",
 }
 
 
