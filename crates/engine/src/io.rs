@@ -32,6 +32,11 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     fn detach(self: Box<Self>) -> Result<Detached, BoxedIo> {
         Detached::tcp(self.into_tcp()?)
     }
+
+    /// The plain TCP connection beneath, where everything that is read and written is its bytes.
+    fn as_tcp(&self) -> Option<&TcpStream> {
+        None
+    }
 }
 
 /// A stream that no worker drives.
@@ -83,6 +88,10 @@ impl Io for TcpStream {
     fn into_tcp(self: Box<Self>) -> Result<TcpStream, BoxedIo> {
         Ok(*self)
     }
+
+    fn as_tcp(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
 }
 
 impl Io for BoxedIo {
@@ -104,6 +113,10 @@ impl Io for BoxedIo {
 
     fn detach(self: Box<Self>) -> Result<Detached, BoxedIo> {
         (*self).detach()
+    }
+
+    fn as_tcp(&self) -> Option<&TcpStream> {
+        (**self).as_tcp()
     }
 }
 

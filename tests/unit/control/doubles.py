@@ -22,8 +22,17 @@ class FakeRole:
     def status(self) -> dict[str, Any]:
         return self.reported
 
+    def lists(self) -> dict[str, Any]:
+        return {}
+
     def metrics(self) -> bytes:
         return b"tidegate_requests_total 1\n"
+
+    def apply(self, snapshot: bytes) -> None:
+        self.asked.append("apply")
+
+    def set_level(self, level: str) -> None:
+        self.asked.append(f"level {level}")
 
     def drain(self, grace: float) -> None:
         self.asked.append(f"drain {grace:g}")

@@ -1,6 +1,8 @@
 //! Where we accept: sockets, and what is spoken on them.
 
 pub mod bind;
+pub mod accept;
+pub mod arrive;
 // What is done with an accepted connection, one file a kind.
 pub mod refuse;
 pub mod http;
@@ -9,7 +11,6 @@ pub mod tunnel;
 // What stands in front of each of them where TLS is spoken.
 pub mod tls;
 // All listeners of a gateway.
-pub mod accept;
 pub mod set;
 
 pub use bind::ListenError;

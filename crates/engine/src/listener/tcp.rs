@@ -1,18 +1,14 @@
 //! Connections of a listener of kind tcp: raw bytes to one endpoint or upstream.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 
-use crate::error::{Code, Error};
-use crate::io::BoxedIo;
-use crate::proxy::access::{Answered, Record};
+use super::arrive::Arrival;
+use crate::proxy::passthrough::{self, Opaque};
 use crate::proxy::shared::Proxy;
-use crate::proxy::stream;
 use crate::proxy::table::Table;
-use crate::room::Place;
 use crate::snapshot::Destination;
 use crate::upstream::{Group, UpstreamSet};
 
@@ -53,48 +49,10 @@ impl To {
     }
 }
 
-/// Relays a connection of this listener.
-pub fn accepted(
-    proxy: &Arc<Proxy>,
-    worker: usize,
-    listener: &Arc<TcpListener>,
-    io: BoxedIo,
-    client: SocketAddr,
-    place: Place,
-) {
+/// Relays a connection that has arrived.
+pub fn arrived(proxy: &Arc<Proxy>, worker: usize, listener: &TcpListener, arrival: Arrival) {
+    let Arrival { io, read, client, place } = arrival;
     let to = listener.to.load().find(proxy, client.ip());
-    relay(proxy, worker, &listener.name, to, io, client, place);
-}
-
-/// Relays a connection, on a worker that drives a tunnel of the endpoint where there is one.
-pub fn relay(
-    proxy: &Arc<Proxy>,
-    worker: usize,
-    listener: &Arc<str>,
-    to: Option<(UpstreamSet, Arc<str>)>,
-    mut io: BoxedIo,
-    client: SocketAddr,
-    place: Place,
-) {
-    let mut record = Record::new(proxy.next_request(), client, listener.clone(), Answered::Gateway);
-    let Some((upstreams, label)) = to else {
-        io.reset();
-        record.error = Some(Error::undelivered(Code::NoUpstream, ""));
-        return proxy.finish(worker, &record);
-    };
-    record.endpoint = label;
-    let (there, proxy_there) = (upstreams.better_worker(worker).unwrap_or(worker), proxy.clone());
-    let carry = move |worker: usize, io: BoxedIo| async move {
-        let _place = place;
-        let in_flight = &proxy_there.metrics.in_flight;
-        in_flight.fetch_add(1, Ordering::Relaxed);
-        let entry = proxy_there.directory.enter(proxy_there.anonymous.clone());
-        tokio::select! {
-            () = stream::relay_tcp(&proxy_there, worker, &upstreams, io, client, &mut record) => {}
-            () = entry.ended() => {}
-        }
-        in_flight.fetch_sub(1, Ordering::Relaxed);
-        proxy_there.finish(worker, &record);
-    };
-    proxy.carry_on(&proxy.drain, io, (worker, there), carry);
+    let listener = listener.name.clone();
+    passthrough::pass(proxy, worker, Opaque { io, read, client, listener, server_name: None, place }, to);
 }
