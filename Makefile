@@ -20,6 +20,7 @@ ENGINE_SOURCES := Cargo.toml Cargo.lock rust-toolchain.toml pyproject.toml \
 PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -name '*.html' -o -name '*.css' -o -name '*.js')
 TOOLS := $(BUILD)/tools/bin
 CARGO_DENY := 0.20.2
+KIAGATEWAY := 0.1.2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -132,4 +133,7 @@ bench-peers:
 	@sh tools/packages.sh bench/packages.txt
 	@mkdir -p $(BUILD)/bench
 	bench/peers/gopair/build $(BUILD)/bench
+	cd bench/peers/nanoproxy && go build -trimpath -o $(abspath $(BUILD))/bench/nanoproxy .
+	cargo install --quiet --locked --root $(BUILD)/bench/kiagateway-$(KIAGATEWAY) --version $(KIAGATEWAY) kiagateway
+	@cp $(BUILD)/bench/kiagateway-$(KIAGATEWAY)/bin/kiagateway $(BUILD)/bench/kiagateway
 	$(CC) -O2 -o $(BUILD)/bench/responder bench/peers/responder.c

@@ -2,7 +2,7 @@
 The ways from the load to the responder: which programs stand on them, and how each is set up.
 
 A way is a function that starts its programs on a ground and returns where the load goes. What is measured there and
-what it may cost: `rows`.
+what it may cost: `cases` and `bars`.
 """
 
 from collections.abc import Callable

@@ -11,11 +11,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import gates
 import load
 import paths
 from programs import BenchError, Ground, Tools, default_tools, end_on_sigterm
 
-WAYS = {"http": (paths.tunnel, load.SMALL), "tcp": (paths.tcp, load.SMALL), "bulk": (paths.tunnel, load.BULK)}
+WAYS = {
+    "http": (paths.tunnel, load.SMALL),
+    "tcp": (paths.tcp, load.SMALL),
+    "bulk": (paths.tunnel, load.BULK),
+    "address": (gates.to_address, load.SMALL),
+    "passed": (gates.passed_through, load.TLS_SMALL),
+    "passed-bulk": (gates.passed_through, load.TLS_BULK),
+    "ended": (gates.ended, load.TLS_SMALL),
+    "handshakes": (gates.ended, load.HANDSHAKES),
+    "streams": (gates.ended, load.STREAMS),
+}
 WARM_UP_SECONDS = 1
 # Prime, so that it does not beat with timers of the programs.
 HERTZ = 1999

@@ -2,7 +2,8 @@
 Measures tidegate against its peers and its bars, in one run, and prints the tables of docs/benchmarks.md.
 
 Every round measures each case once, in the same order (A B C, A B C, ...), with programs that are started for it. This
-is the command line and the rounds; the cases and bars are in `rows`, what they start in `paths`.
+is the command line and the rounds; the cases are in `cases`, what they start in `paths` and `gates`, what it may cost
+in `bars`.
 """
 
 import argparse
@@ -14,16 +15,17 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import changes
 import cpu
 import latency
 import load
 import memory
 import table
+from cases import APPLY, CHANGING, GROUPS, HELP, IDLE_AGENT, IDLE_TUNNEL, PACED, SAVED, Case, Measured, Series
 from programs import ROOT, BenchError, Ground, Tools, default_tools, end_on_sigterm
-from rows import HELP, IDLE_AGENT, IDLE_TUNNEL, PACED, REQUESTS, TRANSFERS, Case, Measured, Series
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-GROUPS = ("requests", "bulk", "latency", "idle")
+CHOICES = (*GROUPS, "latency", "changes", "idle")
 WARM_UP_SECONDS = 1
 HELP_RUNS = 10
 
@@ -36,7 +38,7 @@ class Bench:
         self.tools = tools
         self.cpus = cpus
         chosen = options.only
-        loads = [*(REQUESTS if "requests" in chosen else ()), *(TRANSFERS if "bulk" in chosen else ())]
+        loads = [case for name, tables in GROUPS.items() if name in chosen for cases in tables for case in cases]
         self.cases = {case: Measured() for case in loads}
         self.paced = {case: Measured() for case in PACED} if "latency" in chosen else {}
         self.idle: dict[str, Series] = {}
@@ -49,6 +51,8 @@ class Bench:
             for case, measured in self.paced.items():
                 name = f"round {number}: {case.name}, open loop"
                 self._attempt(measured, name, partial(self._pace, case, measured))
+            if "changes" in self.options.only:
+                self._change(number)
             if "idle" in self.options.only:
                 self._rest(number)
 
@@ -112,6 +116,17 @@ class Bench:
             measured.latency.setdefault(name, Series()).values.append(getattr(seen, name))
         return f"p50 {seen.p50:.0f} µs, p99 {seen.p99:.0f} µs, p99.9 {seen.p999:.0f} µs"
 
+    def _change(self, number: int) -> None:
+        pins = self._pins(1)
+        with Ground(self.tools, pins) as ground:
+            applied = changes.apply_ms(ground.folder)
+        saved = changes.saved_seconds(self.tools, pins)
+        changing = changes.p99_ratio(self.tools, pins, self.options.rate, self.options.seconds)
+        for name, value in ((APPLY, applied), (SAVED, saved), (CHANGING, changing)):
+            self.idle.setdefault(name, Series()).values.append(value)
+        said = f"applied in {applied:.0f} ms, in force {saved:.2f} s after saving, p99 {changing:.2f} times"
+        print(f"round {number}: changes: {said}", file=sys.stderr, flush=True)
+
     def _rest(self, number: int) -> None:
         pins = self._pins(1)
         tunnels = self.idle.setdefault(IDLE_TUNNEL, Series()).values
@@ -132,7 +147,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=5, help="length of each measurement (5)")
     parser.add_argument("--rate", type=int, default=1000, help="requests/s of the open loop (1000)")
     parser.add_argument("--tunnels", type=int, default=2000, help="idle tunnels (2000)")
-    parser.add_argument("--only", action="append", choices=GROUPS, help="measure only this; may be repeated")
+    parser.add_argument("--only", action="append", choices=CHOICES, help="measure only this; may be repeated")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--tidegate", default=tools.tidegate, help="the tidegate to measure")
     parser.add_argument("--peers", type=Path, default=tools.peers, help="folder of what `make bench-peers` builds")
@@ -141,7 +156,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("--write needs all groups: leave --only out")
     if options.rounds < 1 or options.seconds < 1:
         parser.error("--rounds and --seconds are 1 or more")
-    options.only = options.only or list(GROUPS)
+    options.only = options.only or list(CHOICES)
     return options
 
 
@@ -149,7 +164,7 @@ def main(arguments: list[str]) -> int:
     """Returns the exit code: 0 where every case has a result, 1 where one has errors, 2 where something is missing."""
     options = parse(arguments)
     tools = Tools(options.tidegate, options.peers.resolve())
-    if missing := tools.missing("taskset", "wrk", "nginx", "haproxy"):
+    if missing := tools.missing("taskset", "wrk", "h2load", "openssl", "nginx", "haproxy"):
         print(f"missing: {', '.join(missing)} (`make bench-peers` installs and builds them)", file=sys.stderr)
         return 2
     # The last CPU is measured, because the first takes most interrupts; we ourselves stay off it where we can.

@@ -8,8 +8,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from bars import BARS, NGINX_MICROSECONDS, Bar
+from cases import GROUPS, PACED, UNITS, Case, Cases, Measured, Series
 from programs import BenchError
-from rows import BARS, NGINX_MICROSECONDS, PACED, REQUESTS, TRANSFERS, Bar, Case, Cases, Measured, Series
 
 BEGIN = "<!-- what `bench/run.py --write` measured -->"
 END = "<!-- end -->"
@@ -21,9 +22,8 @@ Table = list[tuple[str, ...]]
 def everything(cases: Cases, paced: Cases, idle: Mapping[str, Series]) -> str:
     """All tables, one below the other."""
     parts = [bars(cases, idle)]
-    for group, unit in ((REQUESTS, ("request", "requests")), (TRANSFERS, ("MiB", "MiB"))):
-        if any(case in cases for case in group):
-            parts.append(costs(cases, group, unit))
+    for name, tables in GROUPS.items():
+        parts += [costs(cases, group, UNITS[name]) for group in tables if any(case in cases for case in group)]
     if paced:
         parts.append(latencies(paced))
     problems = [

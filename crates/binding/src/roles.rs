@@ -32,7 +32,11 @@ impl Role {
 
     /// Replaces the whole configuration, or raises and changes nothing.
     fn apply(&self, py: Python<'_>, snapshot: &[u8]) -> PyResult<()> {
-        py.detach(|| roles::read(snapshot).and_then(|snapshot| self.role.apply(snapshot))).map_err(raised)
+        py.detach(|| {
+            let _subscribed = tidegate_engine::event::subscribe(&self.events);
+            roles::read(snapshot).and_then(|snapshot| self.role.apply(snapshot))
+        })
+        .map_err(raised)
     }
 
     /// The state of everything, one JSON object.

@@ -81,8 +81,11 @@ fn authority(host: &str, port: u16) -> String {
 }
 
 /// The addresses of `host`, families in turn. `localhost` is both loopbacks, whatever a resolver says.
-async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if let Ok(ip) = bare.parse() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
     if bare.eq_ignore_ascii_case("localhost") {
         let both = [IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)];
         return Ok(both.map(|ip| SocketAddr::new(ip, port)).to_vec());
@@ -104,6 +107,9 @@ async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 
 /// The first connection that is made. Of failures a refusal says most: somebody was there.
 async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    if let [only] = addresses[..] {
+        return TcpStream::connect(only).await;
+    }
     let mut waiting = addresses.into_iter();
     // Dropping the set ends the attempts that lost.
     let mut attempts = JoinSet::new();

@@ -13,9 +13,11 @@ pub mod identity;
 pub mod worker;
 
 // decide
+pub mod sniff;
 pub mod message;
 pub mod http1;
 pub mod route;
+pub mod forwarded;
 pub mod headers;
 
 // link

@@ -30,6 +30,8 @@ pub enum Known {
     Host,
     /// Upgrade.
     Upgrade,
+    /// Accept.
+    Accept,
     /// Expect.
     Expect,
     /// TE.
@@ -80,7 +82,7 @@ impl Known {
             2 => &[("te", Te)],
             3 => &[("via", Via)],
             4 => &[("host", Host)],
-            6 => &[("cookie", Cookie), ("expect", Expect)],
+            6 => &[("cookie", Cookie), ("accept", Accept), ("expect", Expect)],
             7 => &[("upgrade", Upgrade), ("trailer", Trailer)],
             9 => &[("forwarded", Forwarded), ("x-real-ip", XForwarded)],
             10 => &[("connection", Connection), ("keep-alive", KeepAlive), ("set-cookie", SetCookie)],

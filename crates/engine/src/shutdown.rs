@@ -53,6 +53,11 @@ impl Drain {
         self.begun.clone().cancelled_owned()
     }
 
+    /// Something that ends before everything does: cancelled by itself, or when draining begins.
+    pub fn part(&self) -> CancellationToken {
+        self.begun.child_token()
+    }
+
     /// Ends every task where it stands.
     pub fn cut(&self) {
         self.begun.cancel();

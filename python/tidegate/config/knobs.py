@@ -24,6 +24,7 @@ from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
 from tidegate.config import names, values
+from tidegate.config.looks import look
 
 __all__ = [
     "AccessTarget", "Addresses", "Bind", "Duration", "Endpoint", "FileName", "Knob", "Label",
@@ -111,6 +112,14 @@ def _beside(value: str, info: ValidationInfo) -> str:
     return str(Path(base) / Path(value).expanduser())
 
 
+def _read_from(value: str, info: ValidationInfo) -> str:
+    name = _beside(value, info)
+    files = (info.context or {}).get("files")
+    if files is not None:
+        files.setdefault(name, look(name))
+    return name
+
+
 def _text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -130,7 +139,7 @@ Bind = Annotated[str, BeforeValidator(_bind), Label("ADDR")]
 PortOrBind = Annotated[str, BeforeValidator(_port_or_bind), Label("ADDR"), _WORD]
 Endpoint = Annotated[str, BeforeValidator(_text), AfterValidator(values.endpoint_name), Label("NAME"), _WORD]
 ListenerName = Annotated[str, BeforeValidator(_text), AfterValidator(values.listener_name)]
-FileName = Annotated[str, AfterValidator(_beside), Label("FILE")]
+FileName = Annotated[str, AfterValidator(_read_from), Label("FILE")]
 AccessTarget = Annotated[
     str, AfterValidator(lambda value, info: value if value in ("stdout", "off") else _beside(value, info)),
     Label("stdout|FILE|off"),

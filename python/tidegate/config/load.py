@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from tidegate.config.knobs import Model, Parts, child_model, plain_type
+from tidegate.config.looks import Looks
 from tidegate.errors import ConfigError
 
 __all__ = ["Tree", "dump", "parse", "read_text", "validate"]
@@ -190,9 +191,9 @@ class _Reader:
         return float(text) if _FLOAT.fullmatch(text) else text
 
 
-def validate(model: type[M], tree: Tree) -> M:
-    """The model, or a `ConfigError` with every mistake, each with its place."""
-    context = {"base": tree.base}
+def validate(model: type[M], tree: Tree, files: Looks | None = None) -> M:
+    """The model, or a `ConfigError` with every mistake, each with its place. `files` gets those that are named."""
+    context = {"base": tree.base, "files": files}
     told: list[str] = []
     config: M | None = None
     broken: set[Path_] = set()

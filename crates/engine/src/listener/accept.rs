@@ -26,6 +26,18 @@ pub struct Room {
 /// One connection's place.
 pub struct Place(Arc<Room>, Arc<AtomicUsize>);
 
+/// What an accepted connection has come to. A new configuration may put another one behind the same socket.
+pub struct Door<T> {
+    /// The listener's name.
+    pub name: Arc<str>,
+    /// Where there has to be room.
+    pub room: Arc<Room>,
+    /// Open connections of this listener.
+    pub connections: Arc<AtomicUsize>,
+    /// What is done with them.
+    pub leads: T,
+}
+
 impl Room {
     /// Room for so many.
     pub fn new(most: usize) -> Arc<Self> {
@@ -48,18 +60,12 @@ impl Room {
         (self.open.load(Ordering::Relaxed), self.most.load(Ordering::Relaxed))
     }
 
-    /// Waits until there is room. Each worker may go one connection beyond it.
-    async fn free(&self) {
-        loop {
-            let freed = self.freed.notified();
-            if self.open.load(Ordering::Relaxed) < self.most.load(Ordering::Relaxed) {
-                return;
-            }
-            if !self.said.swap(true, Ordering::Relaxed) {
-                warn!(connections = self.most.load(Ordering::Relaxed), "no room for more connections");
-            }
-            freed.await;
+    fn is_full(&self) -> bool {
+        let full = self.open.load(Ordering::Relaxed) >= self.most.load(Ordering::Relaxed);
+        if full && !self.said.swap(true, Ordering::Relaxed) {
+            warn!(connections = self.most.load(Ordering::Relaxed), "no room for more connections");
         }
+        full
     }
 
     /// Takes a place for a connection; `here` counts those of its listener.
@@ -83,19 +89,29 @@ impl Drop for Place {
     }
 }
 
+/// Waits until there is room behind the door. Each worker may go one connection beyond it.
+async fn room<T>(door: &impl Fn() -> Arc<Door<T>>) {
+    loop {
+        let room = door().room.clone();
+        let freed = room.freed.notified();
+        if !room.is_full() {
+            return;
+        }
+        freed.await;
+    }
+}
+
 /// Accepts until told to stop, then takes what the kernel has already queued, so that nobody who was let in is dropped.
-pub async fn accept(
+pub async fn accept<T>(
     listener: TcpListener,
-    name: Arc<str>,
     stop: CancellationToken,
-    room: Arc<Room>,
-    here: Arc<AtomicUsize>,
-    mut on: impl FnMut(TcpStream, SocketAddr, Place),
+    door: impl Fn() -> Arc<Door<T>>,
+    mut on: impl FnMut(&Door<T>, TcpStream, SocketAddr, Place),
 ) {
     let mut full = false;
     loop {
         let next = async {
-            room.free().await;
+            room(&door).await;
             listener.accept().await
         };
         let accepted = tokio::select! {
@@ -108,18 +124,20 @@ pub async fn accept(
                 full = false;
                 // Refused only on a socket that is gone already.
                 let _ = stream.set_nodelay(true);
-                on(stream, from, room.place(&here));
+                let door = door();
+                on(&door, stream, from, door.room.place(&door.connections));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 if !std::mem::replace(&mut full, true) {
-                    warn!(listener = %name, %error, "accepting rests");
+                    warn!(listener = %door().name, %error, "accepting rests");
                 }
                 tokio::time::sleep(REST).await;
             }
         }
     }
     if let Ok(listener) = listener.into_std() {
+        let door = door();
         loop {
             let (stream, from) = match listener.accept() {
                 Ok(accepted) => accepted,
@@ -128,7 +146,7 @@ pub async fn accept(
             };
             let ready = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
             if let (Ok(()), Ok(stream)) = (ready, TcpStream::from_std(stream)) {
-                on(stream, from, room.place(&here));
+                on(&door, stream, from, door.room.place(&door.connections));
             }
         }
     }

@@ -1,8 +1,7 @@
 //! All listeners of a gateway: what runs, and what a new configuration changes about that.
 
-use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener as Socket};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -11,14 +10,15 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::accept::{Room, accept};
+use super::accept::{Door, Room, accept};
 use super::bind::{ListenError, bind};
 use super::tcp;
 use super::tunnel::Tunnels;
 use super::{http, tunnel};
 use crate::proxy::shared::Proxy;
 use crate::proxy::site::HttpListener;
-use crate::snapshot::{Listener, ListenerKind};
+use crate::proxy::table::Table;
+use crate::snapshot::{Gateway, Listener, ListenerKind};
 
 /// The listeners that run.
 pub struct Listeners {
@@ -32,11 +32,18 @@ pub struct Listeners {
 
 struct Running {
     listener: Listener,
+    door: Arc<Door<Kind>>,
+    sockets: Vec<Accepting>,
+}
+
+/// An address that connections are accepted on, whatever listener it belongs to.
+struct Accepting {
+    /// As the configuration has it.
+    wanted: SocketAddr,
     /// What it actually bound.
-    addresses: Vec<SocketAddr>,
-    kind: Kind,
+    address: SocketAddr,
+    door: Arc<ArcSwap<Door<Kind>>>,
     stop: CancellationToken,
-    connections: Arc<AtomicUsize>,
 }
 
 #[derive(Clone)]
@@ -46,7 +53,7 @@ enum Kind {
     Tunnel,
 }
 
-/// One address, bound for every worker.
+/// An address, bound for every worker.
 struct Bound {
     address: SocketAddr,
     sockets: Vec<Socket>,
@@ -59,54 +66,78 @@ impl Listeners {
         Listeners { proxy, tunnels, room, tunnel_room, running: Mutex::default() }
     }
 
-    /// Makes these the listeners. What stands on the same addresses with the same name and kind goes on untouched; new
-    /// ones are all bound before an old one is given up.
+    /// Makes these the listeners. An address that was bound before goes on with its sockets, whatever listener it now
+    /// belongs to; new ones are all bound before an old one is given up. `table` is what they lead to; `commit` puts in
+    /// force what they need, and is called when nothing can fail any more.
     ///
     /// # Errors
     /// The first address that could not be bound; then nothing has changed.
-    pub fn apply(&self, wanted: &[Listener], connections: usize, takeover: bool) -> Result<(), ListenError> {
+    pub fn apply(&self, snapshot: &Gateway, table: &Table, commit: impl FnOnce()) -> Result<(), ListenError> {
+        let wanted = &snapshot.listeners;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let ours: HashSet<SocketAddr> = running.iter().flat_map(|one| one.listener.bind.iter().copied()).collect();
-        let mut fresh = Vec::new();
-        for listener in wanted.iter().filter(|wanted| !running.iter().any(|one| one.is_same(wanted))) {
-            let mut bound = Vec::new();
-            for address in &listener.bind {
-                let shared = takeover || ours.contains(address);
-                match bind(*address, self.proxy.workers.len(), shared) {
-                    Ok((address, sockets)) => bound.push(Bound { address, sockets }),
-                    Err(error) => {
-                        return Err(ListenError { listener: listener.name.clone(), address: *address, error });
+        let accepting = || running.iter().flat_map(|one| &one.sockets);
+        let names = running.iter().flat_map(|one| std::iter::repeat_n(one.listener.name.as_str(), one.sockets.len()));
+        let known: Vec<_> = names.zip(accepting()).map(|(name, one)| (name, one.wanted, one.address)).collect();
+        let mut plan = Vec::new();
+        for (listener, kept) in wanted.iter().zip(keep(wanted, &known)) {
+            let mut origins = Vec::new();
+            for (wanted, kept) in listener.bind.iter().zip(kept) {
+                origins.push(match kept {
+                    Some(at) => Origin::Kept(at),
+                    None => {
+                        let shared = snapshot.takeover || accepting().any(|one| overlap(one.address, *wanted));
+                        let (address, sockets) = bind(*wanted, self.proxy.workers.len(), shared).map_err(|error| {
+                            ListenError { listener: listener.name.clone(), address: *wanted, error }
+                        })?;
+                        Origin::Bound(Bound { address, sockets })
                     }
-                }
+                });
             }
-            fresh.push((listener, bound));
+            plan.push(origins);
         }
 
-        self.room.resize(connections);
-        self.tunnel_room.resize(connections);
-        running.retain_mut(|one| match wanted.iter().find(|wanted| one.is_same(wanted)) {
-            Some(wanted) => {
-                one.update(wanted);
-                true
-            }
-            None => {
-                one.stop.cancel();
-                false
-            }
-        });
-        for (listener, bound) in fresh {
-            running.push(self.start(listener, bound));
+        commit();
+        let (mut old, mut sockets) = (Vec::new(), Vec::new());
+        for one in running.drain(..) {
+            sockets.extend(one.sockets.into_iter().map(Some));
+            old.push((one.listener, one.door));
         }
-        let local = running.iter().filter(|one| matches!(one.kind, Kind::Http(_))).flat_map(|one| &one.addresses);
-        let local = local.copied().find(|address| address.ip().is_loopback() || address.ip().is_unspecified());
+        for (listener, origins) in wanted.iter().zip(plan) {
+            let before = old.iter().position(|(before, _)| is_same(before, listener)).map(|at| old.swap_remove(at));
+            let door = match before {
+                Some((_, door)) => update(door, listener, table),
+                None => self.door(listener, table),
+            };
+            let sockets = listener.bind.iter().zip(origins).filter_map(|(wanted, origin)| match origin {
+                Origin::Bound(bound) => Some(self.start(*wanted, bound, &door)),
+                Origin::Kept(at) => sockets[at].take().map(|socket| socket.lead_to(*wanted, &door)),
+            });
+            running.push(Running { listener: listener.clone(), sockets: sockets.collect(), door });
+        }
+        for socket in sockets.into_iter().flatten() {
+            socket.stop.cancel();
+            info!(listener = &*socket.door.load().name, address = %socket.address, "listener closed");
+        }
+        for (_, door) in old {
+            if let Kind::Http(listener) = &door.leads {
+                listener.closing.cancel();
+            }
+        }
+        // Last: whoever waits for room looks through its new door then.
+        self.room.resize(snapshot.limits.connections);
+        self.tunnel_room.resize(snapshot.limits.connections);
+        let http = running.iter().filter(|one| matches!(one.door.leads, Kind::Http(_)));
+        let local = http.flat_map(|one| &one.sockets).map(|socket| socket.address);
+        let local = local.into_iter().find(|address| address.ip().is_loopback() || address.ip().is_unspecified());
         self.tunnels.local_port.store(local.map_or(0, |address| address.port()), Ordering::Relaxed);
         Ok(())
     }
 
     /// Stops accepting, everywhere.
     pub fn stop(&self) {
-        for one in self.running.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            one.stop.cancel();
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        for socket in running.iter().flat_map(|one| &one.sockets) {
+            socket.stop.cancel();
         }
     }
 
@@ -118,9 +149,9 @@ impl Listeners {
             .map(|one| {
                 json!({
                     "name": one.listener.name,
-                    "kind": one.kind.word(),
-                    "addresses": one.addresses,
-                    "connections": one.connections.load(Ordering::Relaxed),
+                    "kind": one.door.leads.word(),
+                    "addresses": one.sockets.iter().map(|socket| socket.address).collect::<Vec<_>>(),
+                    "connections": one.door.connections.load(Ordering::Relaxed),
                 })
             })
             .collect()
@@ -129,7 +160,8 @@ impl Listeners {
     /// Open connections of each listener.
     pub fn open(&self) -> Vec<(String, usize)> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.iter().map(|one| (one.listener.name.clone(), one.connections.load(Ordering::Relaxed))).collect()
+        let open = |one: &Running| (one.listener.name.clone(), one.door.connections.load(Ordering::Relaxed));
+        running.iter().map(open).collect()
     }
 
     /// Connections that are open and how many may be: of visitors, and of agents.
@@ -137,87 +169,144 @@ impl Listeners {
         [self.room.taken(), self.tunnel_room.taken()]
     }
 
-    fn start(&self, listener: &Listener, bound: Vec<Bound>) -> Running {
+    /// Where a listener that was not there before leads.
+    fn door(&self, listener: &Listener, table: &Table) -> Arc<Door<Kind>> {
         let name: Arc<str> = listener.name.as_str().into();
-        let kind = match &listener.kind {
+        let leads = match &listener.kind {
             ListenerKind::Http { dynamic_endpoints } => {
                 let dynamic = ArcSwap::from_pointee(dynamic_endpoints.clone());
-                Kind::Http(Arc::new(HttpListener { name: name.clone(), dynamic }))
+                Kind::Http(Arc::new(HttpListener { name: name.clone(), dynamic, closing: self.proxy.drain.part() }))
             }
             ListenerKind::Tcp { to } => {
-                Kind::Tcp(Arc::new(tcp::TcpListener { name: name.clone(), to: ArcSwap::from_pointee(to.clone()) }))
+                let to = ArcSwap::from_pointee(tcp::To::new(to, table));
+                Kind::Tcp(Arc::new(tcp::TcpListener { name: name.clone(), to }))
             }
             ListenerKind::Tunnel {} => Kind::Tunnel,
         };
-        let running = Running {
-            listener: listener.clone(),
-            addresses: bound.iter().map(|one| one.address).collect(),
-            kind: kind.clone(),
-            stop: CancellationToken::new(),
-            connections: Arc::default(),
-        };
-        for Bound { address, sockets } in bound {
-            for (worker, socket) in self.proxy.workers.iter().zip(sockets) {
-                let task = self.accept_on(worker.index, socket, name.clone(), &running);
-                // Counted by the drain: what the kernel has queued is taken before the gateway is done.
-                self.proxy.drain.spawn_on(&worker.runtime, task);
-            }
-            info!(listener = &*name, kind = kind.word(), address = %address, "listening");
+        let room = if matches!(leads, Kind::Tunnel) { &self.tunnel_room } else { &self.room };
+        Arc::new(Door { name, room: room.clone(), connections: Arc::default(), leads })
+    }
+
+    /// Accepts on an address that has just been bound.
+    fn start(&self, wanted: SocketAddr, bound: Bound, door: &Arc<Door<Kind>>) -> Accepting {
+        let Bound { address, sockets } = bound;
+        let (stop, door) = (CancellationToken::new(), Arc::new(ArcSwap::new(door.clone())));
+        for (worker, socket) in self.proxy.workers.iter().zip(sockets) {
+            let task = self.accept_on(worker.index, socket, door.clone(), stop.clone());
+            // Counted by the drain: what the kernel has queued is taken before the gateway is done.
+            self.proxy.drain.spawn_on(&worker.runtime, task);
         }
-        running
+        let accepting = Accepting { wanted, address, door, stop };
+        accepting.announce();
+        accepting
     }
 
     fn accept_on(
         &self,
         worker: usize,
         socket: Socket,
-        name: Arc<str>,
-        running: &Running,
+        door: Arc<ArcSwap<Door<Kind>>>,
+        stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let (proxy, tunnels, kind) = (self.proxy.clone(), self.tunnels.clone(), running.kind.clone());
-        let room = if matches!(kind, Kind::Tunnel) { &self.tunnel_room } else { &self.room };
-        let (stop, room, here) = (running.stop.clone(), room.clone(), running.connections.clone());
+        let (proxy, tunnels) = (self.proxy.clone(), self.tunnels.clone());
         async move {
             // Fails only where the process has no descriptor left for the selector, and then nothing works.
             let Ok(socket) = TcpListener::from_std(socket) else { return };
-            accept(socket, name, stop, room, here, |stream, from, place| {
-                proxy.metrics.connections.fetch_add(1, Ordering::Relaxed);
-                let runtime = proxy.runtime(worker);
-                match &kind {
-                    Kind::Http(listener) => {
-                        let task = http::connection(proxy.clone(), worker, listener.clone(), stream, from, place);
-                        proxy.drain.spawn_on(runtime, task);
+            accept(
+                socket,
+                stop,
+                || door.load_full(),
+                |door, stream, from, place| {
+                    proxy.metrics.connections.fetch_add(1, Ordering::Relaxed);
+                    let runtime = proxy.runtime(worker);
+                    match &door.leads {
+                        Kind::Http(listener) => {
+                            let task = http::connection(proxy.clone(), worker, listener.clone(), stream, from, place);
+                            proxy.drain.spawn_on(runtime, task);
+                        }
+                        Kind::Tcp(listener) => tcp::accepted(&proxy, worker, listener, stream, from, place),
+                        Kind::Tunnel => {
+                            let task = tunnel::connection(tunnels.clone(), worker, stream, from, place);
+                            tunnels.drain.spawn_on(runtime, task);
+                        }
                     }
-                    Kind::Tcp(listener) => tcp::accepted(&proxy, worker, listener, stream, from, place),
-                    Kind::Tunnel => {
-                        let task = tunnel::connection(tunnels.clone(), worker, stream, from, place);
-                        tunnels.drain.spawn_on(runtime, task);
-                    }
-                }
-            })
+                },
+            )
             .await;
         }
     }
 }
 
-impl Running {
-    /// True when `wanted` needs no other socket and no other kind of listener.
-    fn is_same(&self, wanted: &Listener) -> bool {
-        self.listener.name == wanted.name
-            && self.listener.bind == wanted.bind
-            && std::mem::discriminant(&self.listener.kind) == std::mem::discriminant(&wanted.kind)
+impl Accepting {
+    /// From the next connection on behind this door.
+    fn lead_to(mut self, wanted: SocketAddr, door: &Arc<Door<Kind>>) -> Self {
+        self.wanted = wanted;
+        let before = self.door.swap(door.clone());
+        if before.name != door.name || before.leads.word() != door.leads.word() {
+            self.announce();
+        }
+        self
     }
 
-    fn update(&mut self, wanted: &Listener) {
-        match (&self.kind, &wanted.kind) {
-            (Kind::Http(listener), ListenerKind::Http { dynamic_endpoints }) => {
-                listener.dynamic.store(Arc::new(dynamic_endpoints.clone()));
-            }
-            (Kind::Tcp(listener), ListenerKind::Tcp { to }) => listener.to.store(Arc::new(to.clone())),
-            _ => {}
-        }
-        self.listener = wanted.clone();
+    fn announce(&self) {
+        let door = self.door.load();
+        info!(listener = &*door.name, kind = door.leads.word(), address = %self.address, "listening");
     }
+}
+
+/// Where the sockets of an address come from.
+enum Origin {
+    /// They accept already: the position among all that do.
+    Kept(usize),
+    /// They are new.
+    Bound(Bound),
+}
+
+/// The position of the socket that goes on, for each address of each listener; none where one has to be bound. Of each
+/// socket that accepts: the listener's name, the address as it was asked for, the address that it got.
+fn keep(wanted: &[Listener], accepting: &[(&str, SocketAddr, SocketAddr)]) -> Vec<Vec<Option<usize>>> {
+    let mut taken = vec![false; accepting.len()];
+    let mut kept: Vec<Vec<Option<usize>>> = wanted.iter().map(|listener| vec![None; listener.bind.len()]).collect();
+    // A port that the system picked belongs to its listener; every other address is known by itself.
+    for same_name in [true, false] {
+        for (listener, kept) in wanted.iter().zip(&mut kept) {
+            for (address, kept) in listener.bind.iter().zip(kept).filter(|(_, kept)| kept.is_none()) {
+                let fits = |(name, asked, got): (&str, SocketAddr, SocketAddr)| match same_name {
+                    true => name == listener.name && asked == *address,
+                    false => address.port() != 0 && (asked == *address || got == *address),
+                };
+                *kept = (0..accepting.len()).find(|at| !taken[*at] && fits(accepting[*at]));
+                if let Some(at) = *kept {
+                    taken[at] = true;
+                }
+            }
+        }
+    }
+    kept
+}
+
+/// True when one socket would take connections that the other one takes.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers =
+        |wide: SocketAddr, narrow: SocketAddr| wide.ip().is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4());
+    one.port() == other.port() && (one.ip() == other.ip() || covers(one, other) || covers(other, one))
+}
+
+/// True when the connections of the one are connections of the other.
+fn is_same(before: &Listener, wanted: &Listener) -> bool {
+    before.name == wanted.name && std::mem::discriminant(&before.kind) == std::mem::discriminant(&wanted.kind)
+}
+
+/// A listener that goes on, under its new rules.
+fn update(door: Arc<Door<Kind>>, wanted: &Listener, table: &Table) -> Arc<Door<Kind>> {
+    match (&door.leads, &wanted.kind) {
+        (Kind::Http(listener), ListenerKind::Http { dynamic_endpoints }) => {
+            listener.dynamic.store(Arc::new(dynamic_endpoints.clone()));
+        }
+        (Kind::Tcp(listener), ListenerKind::Tcp { to }) => listener.to.store(Arc::new(tcp::To::new(to, table))),
+        _ => {}
+    }
+    door
 }
 
 impl Kind {
@@ -227,5 +316,51 @@ impl Kind {
             Kind::Tcp(_) => "tcp",
             Kind::Tunnel => "tunnel",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::DynamicEndpoints;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("an address")
+    }
+
+    fn listener(name: &str, bind: &str) -> Listener {
+        let kind = ListenerKind::Http { dynamic_endpoints: DynamicEndpoints::Unnamed };
+        Listener { name: name.into(), bind: vec![address(bind)], tls: None, proxy_protocol: Vec::new(), kind }
+    }
+
+    fn kept(wanted: &[(&str, &str)], accepting: &[(&str, &str, &str)]) -> Vec<Option<usize>> {
+        let wanted: Vec<_> = wanted.iter().map(|(name, bind)| listener(name, bind)).collect();
+        let accepting: Vec<_> =
+            accepting.iter().map(|(name, asked, got)| (*name, address(asked), address(got))).collect();
+        keep(&wanted, &accepting).into_iter().flatten().collect()
+    }
+
+    #[test]
+    fn an_address_keeps_its_sockets_whatever_listener_it_belongs_to() {
+        let running = [("a", "[::]:80", "[::]:80"), ("b", "[::]:81", "[::]:81")];
+        assert_eq!(kept(&[("a", "[::]:80"), ("b", "[::]:81")], &running), [Some(0), Some(1)]);
+        assert_eq!(kept(&[("a", "[::]:81"), ("b", "[::]:80")], &running), [Some(1), Some(0)]);
+        assert_eq!(kept(&[("c", "[::]:81"), ("b", "[::]:82")], &running), [Some(1), None]);
+    }
+
+    #[test]
+    fn a_port_that_was_picked_stays_with_its_listener() {
+        let running = [("a", "[::1]:0", "[::1]:4000"), ("b", "[::1]:0", "[::1]:4001")];
+        assert_eq!(kept(&[("b", "[::1]:0"), ("a", "[::1]:0")], &running), [Some(1), Some(0)]);
+        assert_eq!(kept(&[("c", "[::1]:0"), ("a", "[::1]:4000")], &running), [None, Some(0)]);
+        assert_eq!(kept(&[("b", "[::1]:4000"), ("a", "[::1]:0")], &running), [None, Some(0)]);
+    }
+
+    #[test]
+    fn every_interface_overlaps_with_each_of_its_family() {
+        let wide = address("[::]:80");
+        assert!(overlap(wide, address("[::1]:80")) && overlap(address("127.0.0.1:80"), wide));
+        assert!(overlap(address("0.0.0.0:80"), address("127.0.0.1:80")));
+        assert!(!overlap(address("0.0.0.0:80"), address("[::1]:80")) && !overlap(wide, address("[::1]:81")));
     }
 }

@@ -1,6 +1,6 @@
 //! Connections of a listener of kind tcp: raw bytes to one endpoint or upstream.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,14 +13,45 @@ use crate::io::Io;
 use crate::proxy::access::{Answered, Record};
 use crate::proxy::shared::Proxy;
 use crate::proxy::stream;
+use crate::proxy::table::Table;
 use crate::snapshot::Destination;
+use crate::upstream::{Group, UpstreamSet};
 
 /// A listener of kind tcp.
 pub struct TcpListener {
     /// Its name.
     pub name: Arc<str>,
     /// Where it leads.
-    pub to: ArcSwap<Destination>,
+    pub to: ArcSwap<To>,
+}
+
+/// Where a listener leads. An upstream is held, so that a connection finds it whatever has changed meanwhile.
+pub enum To {
+    /// An endpoint or upstream, looked up for each connection.
+    Named(Destination),
+    /// An upstream.
+    Group(Arc<Group>),
+}
+
+impl To {
+    /// A destination as a table has it.
+    pub fn new(to: &Destination, table: &Table) -> Self {
+        let group = match to {
+            Destination::Upstream(name) => table.group(name).cloned(),
+            Destination::Endpoint(_) => None,
+        };
+        group.map_or_else(|| To::Named(to.clone()), To::Group)
+    }
+
+    fn find(&self, proxy: &Proxy, client: IpAddr) -> Option<(UpstreamSet, Arc<str>)> {
+        match self {
+            To::Named(to) => proxy.destination(to, client),
+            To::Group(group) => {
+                let key = group.key_of(None, client);
+                Some((UpstreamSet::Group(group.clone(), key), group.name.clone()))
+            }
+        }
+    }
 }
 
 /// Relays an accepted connection, on a worker that drives a tunnel of the endpoint where there is one.
@@ -33,8 +64,7 @@ pub fn accepted(
     place: Place,
 ) {
     let mut record = Record::new(proxy.next_request(), client, listener.name.clone(), Answered::Gateway);
-    let to = listener.to.load();
-    let Some((upstreams, label)) = proxy.destination(&to) else {
+    let Some((upstreams, label)) = listener.to.load().find(proxy, client.ip()) else {
         stream.reset();
         record.error = Some(Error::undelivered(Code::NoUpstream, ""));
         return proxy.finish(worker, &record);

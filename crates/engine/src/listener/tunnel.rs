@@ -20,13 +20,14 @@ use crate::io::Buffer;
 use crate::message::{RequestHead, Version};
 use crate::proxy::exchange::malformed;
 use crate::proxy::http1::{Http1, Stop};
-use crate::proxy::respond;
+use crate::proxy::respond::Pages;
 use crate::proxy::shared::Proxy;
 use crate::route::valid_name;
 use crate::shutdown::Drain;
 use crate::snapshot::Tunnel;
 use crate::tunnel::hello::{self, Features, UPSTREAM_PATH, Welcome};
 use crate::tunnel::{Config, Ending, Session, start};
+use crate::upstream::ejection::Condition;
 use crate::upstream::{AgentSession, next_id};
 
 /// What a gateway tells agents, and how it watches them.
@@ -135,7 +136,9 @@ async fn read(connection: &mut Http1, limits: &HeadLimits) -> Result<Option<Aske
 async fn refuse(tunnels: &Tunnels, connection: &mut Http1, error: &Error, from: SocketAddr) {
     info!(address = %from, error = error.code.as_str(), detail = %error.detail, "agent refused");
     let id = tunnels.proxy.next_request();
-    connection.send_raw(&respond::error(error, id, Version::Http11, false, false).bytes);
+    // A program asks here, whatever it accepts.
+    let answer = Pages::default().answer(error, error.code.status(), id, false);
+    connection.send_raw(&answer.to_http1(Version::Http11, false, false));
     // One that does not read its refusal does not get it.
     let greeting = tunnels.greeting.load_full();
     let _ = tokio::time::timeout(greeting.handshake, poll_fn(|cx| connection.poll_shutdown(cx))).await;
@@ -174,6 +177,7 @@ async fn serve(
         open_timeout: proxy.settings.load().timeouts.connect,
         worker,
         in_flight: AtomicUsize::new(0),
+        condition: Condition::default(),
     });
     proxy.metrics.sessions.fetch_add(1, Ordering::Relaxed);
     if let Some(older) = proxy.registry.add(session.clone()) {

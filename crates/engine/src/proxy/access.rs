@@ -55,6 +55,8 @@ pub struct Record {
     pub client: SocketAddr,
     /// The listener it came by.
     pub listener: Arc<str>,
+    /// The route of the configuration that it took; empty where it took none.
+    pub route: Arc<str>,
     /// The endpoint it went to; empty where it reached none.
     pub endpoint: Arc<str>,
     /// What it asked, kept only where a log is written.
@@ -105,7 +107,8 @@ impl Record {
             id,
             client,
             listener,
-            endpoint: Arc::from(""),
+            route: Arc::default(),
+            endpoint: Arc::default(),
             asked: None,
             upstream: String::new(),
             attempts: 0,
@@ -144,14 +147,17 @@ struct State {
 }
 
 impl AccessLog {
-    /// Opens the log; none where the configuration wants none. `whole`: lines of text say everything that is known.
-    pub fn open(config: &Config, whole: bool) -> io::Result<Option<Self>> {
+    /// Opens the log, a file anew even where nothing has changed: it may have been rotated. None where the configuration
+    /// wants none. `whole`: lines of text say everything that is known. What `before` has dropped stays counted.
+    pub fn open(config: &Config, whole: bool, before: Option<&AccessLog>) -> io::Result<Option<Self>> {
         let Some(to) = &config.to else { return Ok(None) };
         let sink: Box<dyn Write + Send> = match to.as_str() {
             "stdout" => Box::new(io::stdout()),
             path => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
         };
-        let shared = Arc::new(Shared { state: Mutex::default(), wake: Condvar::new(), dropped: AtomicU64::new(0) });
+        let dropped = before.map_or(0, AccessLog::dropped);
+        let shared =
+            Arc::new(Shared { state: Mutex::default(), wake: Condvar::new(), dropped: AtomicU64::new(dropped) });
         let writer = shared.clone();
         std::thread::Builder::new().name("access-log".into()).spawn(move || write_lines(&writer, sink))?;
         Ok(Some(AccessLog { shared, format: config.format, utc_offset: config.utc_offset, whole }))
@@ -182,14 +188,23 @@ impl AccessLog {
     }
 }
 
-impl Drop for AccessLog {
-    fn drop(&mut self) {
+impl AccessLog {
+    /// Writes what waits, and nothing more from then on.
+    pub fn close(&self) {
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.closed = true;
         self.shared.wake.notify_all();
         // A disk that hangs is not waited for longer than this.
         let waited = self.shared.wake.wait_timeout_while(state, LAST_LINES, |state| !state.done);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        // Not waited for: the last one that holds it may be a worker.
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.shared.wake.notify_all();
     }
 }
 
@@ -225,6 +240,7 @@ fn json_line(record: &Record) -> String {
         "method": asked.map(|a| &a.method),
         "host": asked.map(|a| &a.host),
         "path": asked.map(|a| &a.path),
+        "route": &*record.route,
         "endpoint": &*record.endpoint,
         "upstream": record.upstream,
         "attempts": record.attempts,
@@ -309,6 +325,9 @@ fn rest_of_line(record: &Record, line: &mut String) {
         let _ = write!(line, " first={:.1}ms", millis(first.duration_since(record.began)));
     }
     let _ = write!(line, " listener={} upstream={:?} attempts={}", record.listener, record.upstream, record.attempts);
+    if !record.route.is_empty() {
+        let _ = write!(line, " route={}", record.route.escape_debug());
+    }
     let _ = write!(line, " answered={} id={:016x}", record.answered.word(), record.id);
 }
 

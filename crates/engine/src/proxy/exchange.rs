@@ -3,7 +3,6 @@
 //! The request's head is read and routed by `serve`. What an error looks like to the downstream is `respond`.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use tokio::time::Instant;
@@ -13,13 +12,15 @@ use super::http1::{Http1, Stop};
 use super::pump::{PumpError, Replay, poll_pump};
 use super::shared::{Proxy, Settings};
 use super::site::{Route, Site};
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Side};
+use crate::forwarded::Visitor;
 use crate::headers::{self, Forwarding, Hop, Return};
 use crate::http1::framing::{self, Framing};
 use crate::http1::refusal::HeadError;
 use crate::io::Buffer;
 use crate::message::{Known, RequestHead, ResponseHead, Version};
 use crate::snapshot::HostHeader;
+use crate::snapshot::route::Edits;
 use crate::timer::Timer;
 use crate::upstream::any::Busy;
 use crate::upstream::{StreamInfo, StreamKind, Upstream};
@@ -51,8 +52,8 @@ pub struct Exchange<'a> {
     pub site: &'a Site,
     /// The worker that runs it.
     pub worker: usize,
-    /// Who asked.
-    pub client: SocketAddr,
+    /// Who asks.
+    pub visitor: &'a Visitor,
     /// The connection's timer.
     pub timer: &'a mut Timer,
     /// The head of the answer, reused from one exchange to the next.
@@ -75,7 +76,7 @@ struct Failure {
 }
 
 /// What is fixed about a request while upstreams are tried.
-struct Plan {
+struct Plan<'a> {
     framing: Framing,
     version: Version,
     is_head: bool,
@@ -83,12 +84,14 @@ struct Plan {
     upgrade: bool,
     expects: bool,
     keep_alive: bool,
+    /// What the route changes in the answer.
+    edits: Option<&'a Edits>,
 }
 
 /// One try of one upstream.
 struct Attempt<'a> {
     head: &'a RequestHead,
-    plan: &'a Plan,
+    plan: &'a Plan<'a>,
     route: &'a Route,
     upstream: &'a Upstream,
     tried: &'a [u64],
@@ -111,10 +114,17 @@ impl Exchange<'_> {
             idempotent: is_idempotent(head.method()),
             upgrade: headers::upgrade_of(head).is_some(),
             expects: head.version != Version::Http10 && head.fields.get(Known::Expect).is_some(),
-            keep_alive: framing::keeps_alive_request(head) && !self.proxy.drain.is_begun(),
+            keep_alive: framing::keeps_alive_request(head) && !self.site.is_closing(self.proxy),
+            edits: route.forward().map(|forward| &forward.response_headers),
         };
+        if let Some(target) = &route.target {
+            head.set_target(target);
+        }
         headers::to_upstream(head, &self.hop(route, framing));
-        self.proxy.earn_retry(self.worker, self.settings.retry_percent);
+        if let Some(forward) = route.forward() {
+            headers::edit(&mut head.fields, &forward.request_headers);
+        }
+        self.proxy.earn_retry(self.worker);
 
         let (mut replay, mut tried, mut kept_allowed) = (Replay::default(), Vec::new(), !plan.upgrade);
         let mut paid = false;
@@ -129,10 +139,17 @@ impl Exchange<'_> {
             if self.proxy.access.load().is_some() {
                 self.record.upstream = upstream.to_string();
             }
+            if route.forward().is_some_and(|forward| forward.host_header == HostHeader::Rewrite)
+                && let Upstream::Address(address) = &upstream
+            {
+                head.fields.replace(Known::Host, address.authority.as_bytes());
+            }
             let busy = upstream.busy();
             let attempt = Attempt { head, plan: &plan, route, upstream: &upstream, tried: &tried, kept_allowed };
-            match self.attempt(down, &attempt, &mut replay).await {
-                Ok(up) => return Ok(self.answer(down, up, &plan, &upstream, busy).await),
+            let outcome = self.attempt(down, &attempt, &mut replay).await;
+            self.report(route, &upstream, outcome.as_ref().err());
+            match outcome {
+                Ok(up) => return self.answer(down, up, &plan, &upstream, busy).await,
                 Err(failure) if failure.stale => kept_allowed = false,
                 Err(failure) if failure.repeatable => {
                     paid = failure.paid;
@@ -149,10 +166,22 @@ impl Exchange<'_> {
         Err(last)
     }
 
+    /// Tells the balance how an upstream fared: what the downstream did to the request says nothing about it.
+    fn report(&self, route: &Route, upstream: &Upstream, failure: Option<&Failure>) {
+        match failure {
+            Some(failure) if failure.stale || failure.error.code.side() != Side::Upstream => {}
+            Some(failure) => route.upstreams.report(upstream, Some(&failure.error)),
+            None => match self.response.status {
+                status @ (502..=504) => route.upstreams.report(upstream, Some(&format_args!("it answered {status}"))),
+                _ => route.upstreams.report(upstream, None),
+            },
+        }
+    }
+
     fn hop<'a>(&'a self, route: &'a Route, framing: Framing) -> Hop<'a> {
         match self.site {
             Site::Listener(_) => Hop {
-                forwarding: Forwarding::Rebuild { client: self.client.ip(), proto: "http" },
+                forwarding: Forwarding::Rebuild(self.visitor),
                 host: route.forward().map_or(&HostHeader::Keep, |forward| &forward.host_header),
                 // Only for a request of HTTP/1.0 without a Host.
                 authority: &route.endpoint,
@@ -220,7 +249,7 @@ impl Exchange<'_> {
             tenant: attempt.route.upstreams.tenant(),
             endpoint: attempt.route.endpoint.clone(),
             kind: StreamKind::Http1,
-            client: self.client,
+            client: self.visitor.client,
             request_id: self.record.id,
             hops: 0,
         };
@@ -239,7 +268,7 @@ impl Exchange<'_> {
         &mut self,
         down: &mut Http1,
         up: &mut Up,
-        plan: &Plan,
+        plan: &Plan<'_>,
         replay: &mut Replay,
     ) -> Result<(), Error> {
         let timeouts = &self.settings.timeouts;
@@ -299,14 +328,21 @@ impl Exchange<'_> {
         .await
     }
 
-    /// Sends the response whose head has come, while the rest of the request goes on.
-    async fn answer(&mut self, down: &mut Http1, mut up: Up, plan: &Plan, upstream: &Upstream, busy: Busy) -> Next {
+    /// Sends the response whose head has come, while the rest of the request goes on. An error: it cannot be sent on.
+    async fn answer(
+        &mut self,
+        down: &mut Http1,
+        mut up: Up,
+        plan: &Plan<'_>,
+        upstream: &Upstream,
+        busy: Busy,
+    ) -> Result<Next, Error> {
         self.record.first_byte = Some(Instant::now());
         self.record.status = self.response.status;
         let method: &[u8] = if plan.is_head { b"HEAD" } else { b"GET" };
         let framing = match framing::response_framing(self.response, method) {
             Ok(framing) => framing,
-            Err(error) => return self.refuse_response(down, up, error).await,
+            Err(error) => return Err(refuse_response(up, error)),
         };
         if self.response.status == 101 {
             return self.switch(down, up, plan, busy).await;
@@ -318,6 +354,9 @@ impl Exchange<'_> {
         let keep_alive = plan.keep_alive && towards != Framing::UntilClose && up.request_done;
         let believed = self.record.error.as_ref().map(|error| error.code.as_str());
         headers::to_downstream(self.response, &Return { version: plan.version, keep_alive, framing: towards });
+        if let Some(edits) = plan.edits {
+            headers::edit(&mut self.response.fields, edits);
+        }
         if let Some(code) = believed {
             self.response.fields.push(b"x-tidegate-error", code.as_bytes());
             let id = format!("{:016x}", self.record.id);
@@ -328,7 +367,7 @@ impl Exchange<'_> {
         if let Err(error) = self.bodies(down, &mut up).await {
             self.record.error = Some(error);
             up.connection.reset();
-            return Next::Reset;
+            return Ok(Next::Reset);
         }
         if up.request_done && reusable && upstream.is_open() && !self.proxy.drain.is_begun() {
             let surplus =
@@ -344,7 +383,7 @@ impl Exchange<'_> {
         } else if up.request_done {
             let _ = poll_fn(|cx| Poll::Ready(up.connection.poll_shutdown(cx))).await;
         }
-        if keep_alive { Next::KeepAlive } else { Next::Close }
+        Ok(if keep_alive { Next::KeepAlive } else { Next::Close })
     }
 
     /// Moves both bodies until the response is whole.
@@ -378,34 +417,17 @@ impl Exchange<'_> {
         .await
     }
 
-    async fn switch(&mut self, down: &mut Http1, up: Up, plan: &Plan, busy: Busy) -> Next {
+    async fn switch(&mut self, down: &mut Http1, up: Up, plan: &Plan<'_>, busy: Busy) -> Result<Next, Error> {
         if !plan.upgrade {
-            return self
-                .refuse_response(down, up, HeadError::Malformed("101 to a request that asked for no upgrade"))
-                .await;
+            return Err(refuse_response(up, HeadError::Malformed("101 to a request that asked for no upgrade")));
         }
         let way = Return { version: plan.version, keep_alive: true, framing: Framing::None };
         headers::to_downstream(self.response, &way);
         down.send_response(self.response, Framing::None);
-        match down.flush_within(self.timer, self.settings.timeouts.idle).await {
+        Ok(match down.flush_within(self.timer, self.settings.timeouts.idle).await {
             true => Next::Upgraded(Box::new(up.connection), busy),
             false => Next::Reset,
-        }
-    }
-
-    /// The upstream's answer cannot be sent on.
-    async fn refuse_response(&mut self, down: &mut Http1, mut up: Up, why: HeadError) -> Next {
-        up.connection.reset();
-        let error = Error::new(Code::UpstreamMalformed, why.detail());
-        self.record.status = error.code.status();
-        self.record.answered = self.site.answered();
-        let answer = super::respond::error(&error, self.record.id, Version::Http11, false, false);
-        self.record.bytes_out = answer.body as u64;
-        down.send_raw(&answer.bytes);
-        self.record.error = Some(error);
-        // Whether it can still be told or not, the connection ends.
-        down.flush_within(self.timer, self.settings.timeouts.idle).await;
-        Next::Close
+        })
     }
 }
 
@@ -493,6 +515,12 @@ pub fn malformed(error: HeadError) -> Error {
 
 fn downstream_left() -> Error {
     Error::new(Code::DownstreamClosed, "")
+}
+
+/// The upstream's answer cannot be sent on.
+fn refuse_response(mut up: Up, why: HeadError) -> Error {
+    up.connection.reset();
+    Error::new(Code::UpstreamMalformed, why.detail())
 }
 
 /// The upstream ended before its answer began.

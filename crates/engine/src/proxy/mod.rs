@@ -1,8 +1,10 @@
 //! Carries requests and streams from downstreams to upstreams.
 
 pub mod access;
+pub mod budget;
 pub mod http1;
 pub mod pump;
+pub mod splice;
 pub mod relay;
 pub mod respond;
 // What all connections share, and where a request leads.

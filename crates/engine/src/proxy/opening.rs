@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::access::Record;
 use super::relay::Leg;
 use super::shared::Proxy;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, Side};
 use crate::io::{BUFFER_SIZE, BoxedIo, Io};
 use crate::timer::Timer;
 use crate::tunnel::never_accepted;
@@ -33,6 +33,7 @@ pub async fn open(
     let within = proxy.settings.load().timeouts.connect;
     let (mut timer, mut tried) = (Timer::new(), Vec::new());
     let mut last = Error::undelivered(Code::NoUpstream, "");
+    proxy.earn_retry(worker);
     while let Some(upstream) = upstreams.pick(worker, &tried) {
         if record.attempts > 0 && !proxy.spend_retry(worker) {
             break;
@@ -52,12 +53,16 @@ pub async fn open(
         let mut up = match upstream.open(&info).await {
             Ok(up) => up,
             Err(error) => {
+                if error.code.side() == Side::Upstream {
+                    upstreams.report(&upstream, Some(&error));
+                }
                 last = error;
                 continue;
             }
         };
         match taken(&mut *up, down.as_deref_mut(), &mut timer, within).await {
             Ok(sent) => {
+                upstreams.report(&upstream, None);
                 if let Some(down) = down {
                     down.read.consume(sent);
                 }
@@ -66,8 +71,13 @@ pub async fn open(
             }
             Err(Broken::Up(error)) if never_accepted(&error) => {
                 last = Error::undelivered(Code::UpstreamUnreachable, "the stream was not accepted");
+                upstreams.report(&upstream, Some(&last));
             }
-            Err(Broken::Up(error)) => return Err(Error::new(Code::UpstreamClosed, error.to_string())),
+            Err(Broken::Up(error)) => {
+                let error = Error::new(Code::UpstreamClosed, error.to_string());
+                upstreams.report(&upstream, Some(&error));
+                return Err(error);
+            }
             Err(Broken::Down(error)) => {
                 up.reset();
                 return Err(Error::new(Code::DownstreamClosed, error.to_string()));

@@ -17,15 +17,16 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::access::{Asked, Record};
 use super::exchange::{Exchange, Next, malformed};
 use super::http1::{Http1, Stop};
-use super::respond;
+use super::respond::{self, Answer};
 use super::shared::{Proxy, Settings};
-use super::site::{Route, Site};
+use super::site::{Site, Way};
 use super::stream;
 use crate::error::{Code, Error, Result, Side};
+use crate::forwarded::Visitor;
 use crate::http1::framing::{self, Framing};
 use crate::identity::Identity;
 use crate::io::{BoxedIo, Buffer};
-use crate::message::{RequestHead, ResponseHead, Version};
+use crate::message::{Known, RequestHead, ResponseHead, Version};
 use crate::timer::Timer;
 
 /// How long the rest of a request is read after an answer that ends the connection: a reset would take the answer away
@@ -57,7 +58,7 @@ pub struct Connection {
 
 /// Serves a connection on the worker whose thread this is, until it ends.
 pub async fn serve(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
-    let begun = Box::pin(proxy.drain.begun());
+    let begun = Box::pin(connection.site.closing(&proxy));
     let Connection { io, read, client, identity, site, head, place, patient } = connection;
     let down = Http1::new(io, read);
     let (request, response) = (RequestHead::new(), ResponseHead::new());
@@ -135,18 +136,19 @@ impl Downstream {
                     }
                 }
             }
-            let route = self.site.route(&self.request, &self.proxy, &self.identity);
+            let visitor = self.site.visitor(&self.request, self.client, &self.proxy);
+            let way = self.site.route(&self.request, &visitor, &self.proxy, &self.identity);
             if std::mem::take(&mut movable)
-                && let Ok(route) = &route
+                && let Ok(Way::On(route)) = &way
                 && let Some(better) = route.upstreams.better_worker(self.worker)
             {
                 return Last::Move(better);
             }
             self.served = true;
             let mut record = self.record();
-            record.client = self.site.client(&self.request, self.client);
+            record.client = visitor.client;
             self.proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
-            let next = self.exchange(&settings, route, &mut record).await;
+            let next = self.exchange(&settings, way, &visitor, &mut record).await;
             self.proxy.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
             self.proxy.finish(self.worker, &record);
             if let Some(last) = next {
@@ -199,21 +201,41 @@ impl Downstream {
     }
 
     /// Carries one request. None: the connection waits for the next.
-    async fn exchange(&mut self, settings: &Settings, route: Result<Route>, record: &mut Record) -> Option<Last> {
+    async fn exchange(
+        &mut self,
+        settings: &Settings,
+        way: Result<Way>,
+        visitor: &Visitor,
+        record: &mut Record,
+    ) -> Option<Last> {
         let logged = self.proxy.access.load().is_some();
         record.asked = logged.then(|| Asked::of(&self.request));
         let (version, is_head) = (self.request.version, self.request.method() == b"HEAD");
         let wants_more = framing::keeps_alive_request(&self.request);
-        let outcome = match self.expect_body(settings).and_then(|framing| Ok((framing, route?))) {
+        let own = match &way {
+            Ok(Way::On(route)) => route.settings(settings),
+            Ok(Way::Answered(..)) | Err(_) => None,
+        };
+        let settings = own.as_ref().unwrap_or(settings);
+        let outcome = match self.expect_body(settings).and_then(|framing| Ok((framing, way?))) {
             Err(error) => Err(error),
-            Ok((framing, route)) => {
+            Ok((_, Way::Answered(answer, lead))) => {
+                record.route = lead.name.clone();
+                let keep = wants_more && self.may_go_on();
+                self.send_answer(record, &answer, version, keep, is_head).await;
+                return (!keep).then_some(Last::Linger);
+            }
+            Ok((framing, Way::On(route))) => {
                 record.endpoint = route.endpoint.clone();
+                if let Some(lead) = &route.lead {
+                    record.route = lead.name.clone();
+                }
                 let mut exchange = Exchange {
                     proxy: &self.proxy,
                     settings,
                     site: &self.site,
                     worker: self.worker,
-                    client: self.client,
+                    visitor,
                     timer: &mut self.timer,
                     response: &mut self.response,
                     record,
@@ -241,12 +263,16 @@ impl Downstream {
             }
             Err(error) => {
                 let misunderstood = error.code.side() == Side::Downstream && error.code != Code::MissingEndpoint;
-                let keep =
-                    wants_more && !misunderstood && self.down.skip_arrived_body() && !self.proxy.drain.is_begun();
+                let keep = wants_more && !misunderstood && self.may_go_on();
                 self.answer_error(record, error, version, keep, is_head).await;
                 (!keep).then_some(Last::Linger)
             }
         }
+    }
+
+    /// True when another request may follow although nobody read the body of this one.
+    fn may_go_on(&mut self) -> bool {
+        self.down.skip_arrived_body() && !self.site.is_closing(&self.proxy)
     }
 
     /// Says how the body of the request is framed, and refuses what is never carried.
@@ -260,13 +286,21 @@ impl Downstream {
     }
 
     async fn answer_error(&mut self, record: &mut Record, error: Error, version: Version, keep: bool, is_head: bool) {
-        record.status = error.code.status();
+        // A head that was not understood asks for nothing.
+        let heard = !matches!(error.code, Code::MalformedRequest | Code::HeadTooLarge | Code::DownstreamTimeout);
+        let prefers_html = heard && respond::prefers_html(self.request.fields.all(Known::Accept));
+        let answer = self.proxy.table.load().answer(&error, record.id, prefers_html);
+        record.error = Some(error);
+        self.send_answer(record, &answer, version, keep, is_head).await;
+    }
+
+    /// Sends an answer of our own.
+    async fn send_answer(&mut self, record: &mut Record, answer: &Answer, version: Version, keep: bool, is_head: bool) {
+        record.status = answer.status;
         record.answered = self.site.answered();
         record.first_byte = Some(Instant::now());
-        let answer = respond::error(&error, record.id, version, keep, is_head);
-        record.bytes_out = answer.body as u64;
-        self.down.send_raw(&answer.bytes);
-        record.error = Some(error);
+        record.bytes_out = answer.sent(is_head).len() as u64;
+        self.down.send_raw(&answer.to_http1(version, keep, is_head));
         // A downstream that cannot be told has left, which the next read shows.
         self.down.flush_within(&mut self.timer, LINGER).await;
     }

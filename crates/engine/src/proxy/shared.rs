@@ -1,13 +1,17 @@
 //! What all connections of a role share.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use super::access::{AccessLog, Record};
+use super::budget::Budget;
 use super::http1::Http1;
 use super::table::Table;
 use crate::http1::head::HeadLimits;
@@ -16,19 +20,15 @@ use crate::metrics::{Metrics, Sample};
 use crate::registry::Registry;
 use crate::shutdown::Drain;
 use crate::snapshot::{Destination, Limits, Timeouts};
-use crate::upstream::{Pool, UpstreamSet};
+use crate::upstream::tending::{Forget, tend};
+use crate::upstream::{Group, Pool, UpstreamSet};
 use crate::worker::Worker;
 
 /// How often kept connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Retries that may be made before any request has earned one, and the most that are saved up.
-const RETRIES_SAVED: i64 = 20;
-
-/// What one retry costs; a request earns `limits.retry_percent` of it.
-const RETRY_COST: i64 = 100;
-
 /// The deadlines and limits in force. A request keeps those it began with.
+#[derive(Clone)]
 pub struct Settings {
     /// Deadlines.
     pub timeouts: Timeouts,
@@ -65,7 +65,7 @@ pub struct Proxy {
 /// What one worker has for itself.
 struct Local {
     pool: Mutex<Pool<Http1>>,
-    retries: AtomicI64,
+    budget: Mutex<Budget>,
 }
 
 impl Settings {
@@ -92,7 +92,7 @@ impl Proxy {
         let keep = settings.timeouts.upstream_keep_alive;
         let local = || Local {
             pool: Mutex::new(Pool::new(limits.idle_upstreams, keep)),
-            retries: AtomicI64::new(RETRIES_SAVED * RETRY_COST),
+            budget: Mutex::new(Budget::new(Instant::now())),
         };
         Arc::new(Proxy {
             settings: ArcSwap::new(settings),
@@ -140,6 +140,13 @@ impl Proxy {
         self.settings.store(Settings::new(timeouts, limits));
     }
 
+    /// Writes the last lines of the access log; nothing is logged from then on.
+    pub fn close_log(&self) {
+        if let Some(access) = self.access.swap(None) {
+            access.close();
+        }
+    }
+
     /// Closes what is kept for an upstream, on every worker.
     pub fn forget(&self, upstream: u64) {
         for worker in self.workers.iter() {
@@ -147,8 +154,33 @@ impl Proxy {
         }
     }
 
-    /// Where a listener or route leads, and what logs and metrics call it; none where nobody offers the endpoint.
-    pub fn destination(&self, to: &Destination) -> Option<(UpstreamSet, Arc<str>)> {
+    /// Puts a table in force and returns the one that was. Upstreams that are new are tended on `runtime` from now on; of those that are gone nothing
+    /// is kept.
+    pub fn put_in_force(self: &Arc<Self>, table: &Arc<Table>, runtime: &Handle) -> Arc<Table> {
+        let before = self.table.swap(table.clone());
+        let forget: Forget = {
+            let proxy = self.clone();
+            Arc::new(move |upstream| proxy.forget(upstream))
+        };
+        let is_in =
+            |table: &Table, group: &Arc<Group>| table.group(&group.name).is_some_and(|one| Arc::ptr_eq(one, group));
+        for group in table.groups().filter(|group| !is_in(&before, group)) {
+            tend(group, runtime, &self.drain, &forget);
+        }
+        let stays: HashSet<u64> = table.groups().flat_map(|group| group.ids()).collect();
+        for group in before.groups().filter(|group| !is_in(table, group)) {
+            group.end();
+            for address in group.addresses().iter().filter(|address| !stays.contains(&address.id)) {
+                address.leave();
+                self.forget(address.id);
+            }
+        }
+        before
+    }
+
+    /// Where a listener or route leads a downstream, and what logs and metrics call it; none where nobody offers the
+    /// endpoint.
+    pub fn destination(&self, to: &Destination, client: IpAddr) -> Option<(UpstreamSet, Arc<str>)> {
         match to {
             Destination::Endpoint(to) => {
                 let endpoint = self.registry.find(&to.tenant, &to.endpoint)?;
@@ -157,8 +189,8 @@ impl Proxy {
             }
             Destination::Upstream(name) => {
                 let group = self.table.load().group(name)?.clone();
-                let label = group.name.clone();
-                Some((UpstreamSet::Group(group, 0), label))
+                let (label, key) = (group.name.clone(), group.key_of(None, client));
+                Some((UpstreamSet::Group(group, key), label))
             }
         }
     }
@@ -169,23 +201,22 @@ impl Proxy {
     }
 
     /// A request has begun: it earns its share of a retry.
-    pub fn earn_retry(&self, worker: usize, percent: u32) {
-        let retries = &self.locals[worker].retries;
-        if retries.load(Ordering::Relaxed) < RETRIES_SAVED * RETRY_COST {
-            retries.fetch_add(i64::from(percent), Ordering::Relaxed);
-        }
+    pub fn earn_retry(&self, worker: usize) {
+        self.budget(worker, |budget| budget.earn(Instant::now()));
     }
 
     /// Takes a retry from the budget, where there is one left.
     pub fn spend_retry(&self, worker: usize) -> bool {
-        let retries = &self.locals[worker].retries;
-        let spent = retries.fetch_sub(RETRY_COST, Ordering::Relaxed) >= RETRY_COST;
+        let percent = self.settings.load().retry_percent;
+        let spent = self.budget(worker, |budget| budget.spend(Instant::now(), percent));
         if spent {
             self.metrics.retries.fetch_add(1, Ordering::Relaxed);
-        } else {
-            retries.fetch_add(RETRY_COST, Ordering::Relaxed);
         }
         spent
+    }
+
+    fn budget<T>(&self, worker: usize, with: impl FnOnce(&mut Budget) -> T) -> T {
+        with(&mut self.locals[worker].budget.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Counts and logs a finished request or stream.

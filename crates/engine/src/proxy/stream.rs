@@ -29,7 +29,8 @@ pub async fn over_websocket(
     let key = hello::websocket_key(head)?;
     let half_close = hello::Features::of(&head.fields).half_close;
     let record = &mut *exchange.record;
-    let (up, busy) = open(exchange.proxy, exchange.worker, &route.upstreams, exchange.client, None, record).await?;
+    let (up, busy) =
+        open(exchange.proxy, exchange.worker, &route.upstreams, exchange.visitor.client, None, record).await?;
     down.send_raw(&hello::accept_channel(&key, half_close));
     if !down.flush_within(exchange.timer, exchange.settings.timeouts.idle).await {
         return Ok(Next::Reset);

@@ -4,24 +4,37 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use hashbrown::HashMap;
+use ipnet::IpNet;
+use serde_json::{Value, json};
 
+use super::respond::{Answer, Pages};
+use crate::error::{Code, Error};
+use crate::headers;
 use crate::message::RequestHead;
-use crate::route::matcher::Matcher;
-use crate::snapshot::route::{Action, Forward};
+use crate::route::matcher::{Matcher, TwoWays};
+use crate::route::path;
+use crate::route::server_name::{Decision, ServerNames};
+use crate::snapshot::route::{Action, Edits, Forward, PathMatch};
 use crate::snapshot::{self, Destination, ListenerKind, Routing};
 use crate::upstream::Group;
 
 /// Everything that routes lead to.
 pub struct Table {
     matcher: Matcher,
+    server_names: ServerNames,
     leads: Vec<Arc<Lead>>,
     groups: HashMap<String, Arc<Group>>,
     /// Endpoints that something in the configuration leads to.
     named: HashSet<String>,
     /// What a request gets that no route matches.
-    pub no_route_status: u16,
+    no_route_status: u16,
+    pages: Pages,
+    /// Whose `X-Forwarded-...` fields are believed.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// A route, ready to be followed.
@@ -32,9 +45,25 @@ pub struct Lead {
     pub group: Option<Arc<Group>>,
     /// Its name, for logs and metrics.
     pub name: Arc<str>,
+    /// The part of a path that it matches, in normal form.
+    pub matched: Box<[u8]>,
+    /// The fixed answer, where it gives one.
+    pub answer: Option<Answer>,
+    /// Requests and streams that took it; a route that stays as it is goes on counting.
+    pub requests: Arc<AtomicU64>,
 }
 
 impl Lead {
+    /// What it is for, and how often it was taken.
+    pub fn describe(&self) -> Value {
+        json!({
+            "name": &*self.name,
+            "match": self.route.wanted(),
+            "to": self.route.action.to_string(),
+            "requests": self.requests.load(Ordering::Relaxed),
+        })
+    }
+
     /// How requests are sent on, where they are.
     pub fn forward(&self) -> Option<&Forward> {
         match &self.route.action {
@@ -49,10 +78,13 @@ impl Table {
     pub fn empty() -> Self {
         Table {
             matcher: Matcher::new(&[], Routing::Specific),
+            server_names: ServerNames::new(&[]),
             leads: Vec::new(),
             groups: HashMap::new(),
             named: HashSet::new(),
             no_route_status: 404,
+            pages: Pages::default(),
+            trusted_proxies: Vec::new(),
         }
     }
 
@@ -60,13 +92,19 @@ impl Table {
     pub fn compile(snapshot: &snapshot::Gateway, before: &Table) -> Result<Self, String> {
         let mut groups = HashMap::new();
         for upstream in &snapshot.upstreams {
-            let kept = before.groups.get(&upstream.name).filter(|group| group.made_from == *upstream);
-            let group = match kept {
-                Some(group) => group.clone(),
-                None => Group::new(upstream, &snapshot.timeouts)?,
+            let group = match before.groups.get(&upstream.name) {
+                Some(group) if group.is_as_in(upstream, &snapshot.timeouts) => group.clone(),
+                other => Group::new(upstream, &snapshot.timeouts, other.map(|group| &**group))?,
             };
             groups.insert(upstream.name.clone(), group);
         }
+        for listener in &snapshot.listeners {
+            if let ListenerKind::Tcp { to } = &listener.kind {
+                group_of(to, &groups)
+                    .map_err(|name| format!("listener \"{}\": there is no upstream \"{name}\"", listener.name))?;
+            }
+        }
+        let counted: HashMap<&str, &Arc<Lead>> = before.leads.iter().map(|lead| (&*lead.name, lead)).collect();
         let mut leads = Vec::new();
         for route in &snapshot.routes {
             let group = match &route.action {
@@ -74,20 +112,52 @@ impl Table {
                     .map_err(|name| format!("route \"{}\": there is no upstream \"{name}\"", route.name))?,
                 Action::Redirect(_) | Action::Respond(_) => None,
             };
-            leads.push(Arc::new(Lead { route: route.clone(), group, name: route.name.as_str().into() }));
+            let same = counted.get(route.name.as_str()).filter(|lead| lead.route == *route);
+            leads.push(Arc::new(Lead {
+                group,
+                name: route.name.as_str().into(),
+                matched: matched(route),
+                answer: answer(route)?,
+                requests: same.map_or_else(Arc::default, |lead| lead.requests.clone()),
+                route: route.clone(),
+            }));
         }
         Ok(Table {
             matcher: Matcher::new(&snapshot.routes, snapshot.routing),
+            server_names: ServerNames::new(&snapshot.routes),
             leads,
             groups,
             named: endpoints_named(snapshot),
             no_route_status: snapshot.no_route_status,
+            pages: Pages::new(&snapshot.error_pages),
+            trusted_proxies: snapshot.trusted_proxies.clone(),
         })
     }
 
     /// The route that a request takes on a listener.
-    pub fn find(&self, listener: &str, head: &RequestHead) -> Option<&Arc<Lead>> {
-        self.matcher.find(listener, head).map(|position| &self.leads[position])
+    pub fn find(&self, listener: &str, head: &RequestHead) -> Result<Option<&Arc<Lead>>, TwoWays> {
+        Ok(self.matcher.find(listener, head)?.map(|position| &self.leads[position]))
+    }
+
+    /// Every route, in the order of the configuration.
+    pub fn leads(&self) -> &[Arc<Lead>] {
+        &self.leads
+    }
+
+    /// The answer to an error.
+    pub fn answer(&self, error: &Error, request_id: u64, prefers_html: bool) -> Answer {
+        let status = if error.code == Code::NoRoute { self.no_route_status } else { error.code.status() };
+        self.pages.answer(error, status, request_id, prefers_html)
+    }
+
+    /// What becomes of a TLS connection for `name` on a listener. `ends_here`: the listener has certificates.
+    pub fn decide(&self, listener: &str, name: Option<&str>, ends_here: bool) -> Decision {
+        self.server_names.decide(listener, name, ends_here)
+    }
+
+    /// The route at a position that [`Table::decide`] gave.
+    pub fn lead(&self, position: usize) -> &Arc<Lead> {
+        &self.leads[position]
     }
 
     /// The upstream of this name.
@@ -109,6 +179,46 @@ impl Table {
     pub fn names(&self, endpoint: &str) -> bool {
         self.named.contains(endpoint)
     }
+}
+
+/// The part of a path that a route matches.
+fn matched(route: &snapshot::Route) -> Box<[u8]> {
+    match &route.path {
+        None => Box::default(),
+        Some(PathMatch::Exact(path)) => path::normal(path.as_bytes()).into(),
+        Some(PathMatch::Prefix(prefix)) => path::without_slash(&path::normal(prefix.as_bytes())).into(),
+    }
+}
+
+/// The answer of a route that gives a fixed one, and what cannot be written into fields.
+fn answer(route: &snapshot::Route) -> Result<Option<Answer>, String> {
+    let refused = |(name, value): (&str, &str)| {
+        let why = headers::refuse_edit(name, value)?;
+        Some(format!("route \"{}\": the field \"{name}\" {why}", route.name))
+    };
+    let pair = |(name, value): &'_ (String, String)| refused((name, value));
+    let edits = |edits: &Edits| {
+        let removed = edits.remove.iter().find_map(|name| refused((name, "")));
+        removed.or_else(|| edits.set.iter().chain(&edits.add).find_map(pair))
+    };
+    let (mistake, answer) = match &route.action {
+        Action::Forward(forward) => (edits(&forward.request_headers).or(edits(&forward.response_headers)), None),
+        Action::Redirect(redirect) => (refused(("location", &redirect.to)), None),
+        Action::Respond(respond) => {
+            let mistake = respond.headers.iter().find_map(pair);
+            let body = Bytes::copy_from_slice(respond.body.as_bytes());
+            let mut answer = Answer { body, ..Answer::new(respond.status) };
+            // What cannot be written is refused before anybody gets it.
+            for (name, value) in respond.headers.iter().filter(|_| mistake.is_none()) {
+                answer.fields.push(name.as_bytes(), value.as_bytes());
+            }
+            if !respond.body.is_empty() && answer.fields.find("content-type").is_none() {
+                answer.fields.push(b"Content-Type", b"text/plain; charset=utf-8");
+            }
+            (mistake, Some(answer))
+        }
+    };
+    mistake.map_or(Ok(answer), Err)
 }
 
 fn group_of(to: &Destination, groups: &HashMap<String, Arc<Group>>) -> Result<Option<Arc<Group>>, String> {

@@ -5,6 +5,7 @@
 pub mod keep;
 pub mod service;
 pub mod state;
+pub mod works;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,7 +47,7 @@ impl Agent {
         // What can be wrong is found before anything is started.
         let gateways = Gateway::all(&snapshot.connect).map_err(StartError::Snapshot)?;
         let offers = Offered::all(&snapshot).map_err(StartError::Snapshot)?;
-        let access = AccessLog::open(&snapshot.access_log, false)?;
+        let access = AccessLog::open(&snapshot.access_log, false, None)?;
 
         // One thread carries more than one machine's services answer.
         let workers = Workers::start("agent", 1, events)?;
@@ -60,7 +61,7 @@ impl Agent {
         let dialler = Arc::new(Dialler::new(gateways, &snapshot, proxy.clone(), tunnels.clone()));
         let runtime = &workers.list()[0].runtime;
         for offer in &offers {
-            tunnels.spawn_on(runtime, service::warn_if_unreachable(offer.clone()));
+            tunnels.spawn_on(runtime, service::watch(offer.clone(), proxy.drain.begun()));
             for slot in 0..snapshot.connections {
                 tunnels.spawn_on(runtime, keep(dialler.clone(), offer.clone(), slot));
             }
@@ -112,7 +113,7 @@ impl Role for Agent {
 
     fn stop(&self) {
         self.proxy.drain.cut();
-        self.proxy.access.store(None);
+        self.proxy.close_log();
         self.tunnels.cut();
     }
 }

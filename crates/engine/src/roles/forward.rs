@@ -16,7 +16,7 @@ use crate::error::{Code, Error};
 use crate::event::Events;
 use crate::io::{BoxedIo, Buffer, Io};
 use crate::listener::ListenError;
-use crate::listener::accept::{Place, Room, accept};
+use crate::listener::accept::{Door, Place, Room, accept};
 use crate::listener::bind::bind;
 use crate::metrics::Page;
 use crate::proxy::access::{AccessLog, Answered, Record};
@@ -59,7 +59,7 @@ impl Forward {
     pub fn start(snapshot: snapshot::Forward, events: &Arc<Events>) -> Result<Self, StartError> {
         // What can be wrong is found before anything is started.
         let gateways = Gateway::all(&snapshot.connect).map_err(StartError::Snapshot)?;
-        let access = AccessLog::open(&snapshot.access_log, false)?;
+        let access = AccessLog::open(&snapshot.access_log, false, None)?;
         let workers = Workers::start("forward", 1, events)?;
         let settings = Settings::new(&snapshot.timeouts, &snapshot.limits);
         let list = workers.list().clone();
@@ -100,12 +100,18 @@ impl Port {
     ) {
         // Fails only where the process has no descriptor left for the selector, and then nothing works.
         let Ok(socket) = TcpListener::from_std(socket) else { return };
-        let here = self.connections.clone();
-        accept(socket, self.endpoint.clone(), stop, room, here, |stream, from, place| {
-            shared.proxy.metrics.connections.fetch_add(1, Ordering::Relaxed);
-            let task = self.clone().carry(shared.clone(), stream, from, place);
-            shared.proxy.drain.spawn_on(shared.proxy.runtime(0), task);
-        })
+        let (name, connections) = (self.endpoint.clone(), self.connections.clone());
+        let door = Arc::new(Door { name, room, connections, leads: () });
+        accept(
+            socket,
+            stop,
+            || door.clone(),
+            |_, stream, from, place| {
+                shared.proxy.metrics.connections.fetch_add(1, Ordering::Relaxed);
+                let task = self.clone().carry(shared.clone(), stream, from, place);
+                shared.proxy.drain.spawn_on(shared.proxy.runtime(0), task);
+            },
+        )
         .await;
     }
 
@@ -194,6 +200,6 @@ impl Role for Forward {
     fn stop(&self) {
         self.stop.cancel();
         self.proxy.drain.cut();
-        self.proxy.access.store(None);
+        self.proxy.close_log();
     }
 }

@@ -1,7 +1,7 @@
 //! A gateway: downstreams on one side, agents on the other.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU16;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -20,7 +20,7 @@ use crate::proxy::table::Table;
 use crate::registry::Registry;
 use crate::shutdown::Drain;
 use crate::snapshot::{self, Snapshot};
-use crate::upstream::Endpoint;
+use crate::upstream::{Address, Endpoint, Group};
 use crate::worker::Workers;
 
 /// How long sessions may take to end after their last request.
@@ -34,25 +34,29 @@ pub struct Gateway {
     proxy: Arc<Proxy>,
     version: String,
     since: Instant,
+    applying: Mutex<()>,
     workers: Workers,
+    /// What takes its time and carries no traffic: look-ups of names, checks of addresses.
+    control: Workers,
 }
 
 impl Gateway {
     /// Starts a gateway.
     pub fn start(snapshot: snapshot::Gateway, events: &Arc<Events>) -> Result<Self, StartError> {
         // What can be wrong is found before anything is started.
-        let access = AccessLog::open(&snapshot.access_log, true)?;
+        let access = AccessLog::open(&snapshot.access_log, true, None)?;
         let settings = Settings::new(&snapshot.timeouts, &snapshot.limits);
 
         let workers = Workers::start("gateway", snapshot.workers, events)?;
+        let control = Workers::start("control", 1, events)?;
         let registry = Registry::new();
 
         // One proxy for all listeners, so that upstream connections are shared.
         let proxy = Proxy::new(settings, &snapshot.limits, registry, access, Drain::new(), workers.list().clone());
         proxy.keep_pools_clean();
 
-        let table = Table::compile(&snapshot, &Table::empty()).map_err(StartError::Snapshot)?;
-        proxy.table.store(Arc::new(table));
+        let table = Arc::new(Table::compile(&snapshot, &Table::empty()).map_err(StartError::Snapshot)?);
+        proxy.put_in_force(&table, &control.list()[0].runtime);
 
         // Tunnels end after the requests on them, so they are drained apart.
         let tunnels = Arc::new(Tunnels {
@@ -64,9 +68,10 @@ impl Gateway {
 
         // Bound last: nothing is accepted before it can be answered.
         let listeners = Arc::new(Listeners::new(proxy.clone(), tunnels.clone(), snapshot.limits.connections));
-        listeners.apply(&snapshot.listeners, snapshot.limits.connections, snapshot.takeover)?;
+        listeners.apply(&snapshot, &table, || ())?;
 
-        Ok(Gateway { listeners, tunnels, proxy, version: snapshot.version, since: Instant::now(), workers })
+        let (version, since) = (snapshot.version, Instant::now());
+        Ok(Gateway { listeners, tunnels, proxy, version, since, applying: Mutex::default(), workers, control })
     }
 }
 
@@ -75,19 +80,28 @@ impl Role for Gateway {
         let Snapshot::Gateway(snapshot) = snapshot else {
             return Err(StartError::Snapshot("a running gateway cannot become something else".to_owned()));
         };
-        let access = AccessLog::open(&snapshot.access_log, true)?;
-        let table = Table::compile(&snapshot, &self.proxy.table.load()).map_err(StartError::Snapshot)?;
-        self.listeners.apply(&snapshot.listeners, snapshot.limits.connections, snapshot.takeover)?;
-        self.proxy.table.store(Arc::new(table));
-        self.proxy.configure(&snapshot.timeouts, &snapshot.limits);
-        self.proxy.access.store(access.map(Arc::new));
-        self.tunnels.greeting.store(Arc::new(greeting(&snapshot)));
+        // One at a time: what goes on as it was is taken from what is in force.
+        let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = Arc::new(Table::compile(&snapshot, &self.proxy.table.load()).map_err(StartError::Snapshot)?);
+        let before = self.proxy.access.load_full();
+        let access = AccessLog::open(&snapshot.access_log, true, before.as_deref())?;
+        let mut old = None;
+        self.listeners.apply(&snapshot, &table, || {
+            self.proxy.configure(&snapshot.timeouts, &snapshot.limits);
+            self.proxy.access.store(access.map(Arc::new));
+            self.tunnels.greeting.store(Arc::new(greeting(&snapshot)));
+            old = Some(self.proxy.put_in_force(&table, &self.control.list()[0].runtime));
+        })?;
+        if let Some(old) = old {
+            drop_here(old);
+        }
         Ok(())
     }
 
     fn status(&self) -> Value {
         let (requests, errors) = self.proxy.metrics.totals();
         let endpoints: Vec<Value> = self.proxy.registry.all().iter().map(|endpoint| describe(endpoint)).collect();
+        let table = self.proxy.table.load();
         json!({
             "role": "gateway",
             "version": self.version,
@@ -96,6 +110,8 @@ impl Role for Gateway {
             "workers": self.workers.list().len(),
             "listeners": self.listeners.status(),
             "endpoints": endpoints,
+            "upstreams": upstreams(&table).iter().map(|group| group.describe()).collect::<Value>(),
+            "routes": table.leads().iter().map(|lead| lead.describe()).collect::<Value>(),
             "connections": self.listeners.room().iter().map(|(open, _)| open).sum::<usize>(),
             "totals": {"requests": requests, "errors": errors},
             "problems": self.problems(),
@@ -114,6 +130,7 @@ impl Role for Gateway {
             let labels = [("tenant", &*endpoint.tenant), ("endpoint", &*endpoint.name)];
             page.value(&labels, endpoint.sessions().len() as f64);
         }
+        self.upstream_metrics(&mut page);
         if let Some(access) = &*self.proxy.access.load() {
             page.family("tidegate_access_log_dropped_total", "counter", "Lines of the access log that were dropped.");
             page.value(&[], access.dropped() as f64);
@@ -137,7 +154,7 @@ impl Role for Gateway {
     fn stop(&self) {
         self.listeners.stop();
         self.proxy.drain.cut();
-        self.proxy.access.store(None);
+        self.proxy.close_log();
         self.tunnels.drain.cut();
     }
 }
@@ -156,8 +173,38 @@ impl Gateway {
         if dropped > 0 {
             problems.push(format!("{dropped} lines of the access log were dropped: it cannot be written fast enough"));
         }
+        for group in upstreams(&self.proxy.table.load()) {
+            problems.extend(group.problems());
+        }
         problems
     }
+
+    fn upstream_metrics(&self, page: &mut Page) {
+        let addresses: Vec<_> = upstreams(&self.proxy.table.load())
+            .into_iter()
+            .flat_map(|group| group.addresses().into_iter().map(move |address| (group.name.clone(), address)))
+            .map(|(upstream, address)| (upstream, address.to_string(), address))
+            .collect();
+        let mut family = |name, kind, help, of: fn(&Address) -> f64| {
+            page.family(name, kind, help);
+            for (upstream, shown, address) in &addresses {
+                page.value(&[("upstream", upstream), ("address", shown)], of(address));
+            }
+        };
+        let help = "1 where an address of an upstream gets requests, 0 where it is left out.";
+        family("tidegate_upstream_up", "gauge", help, |one| f64::from(u8::from(one.condition.is_usable())));
+        let help = "Requests and streams tried on an address of an upstream.";
+        family("tidegate_upstream_requests_total", "counter", help, |one| one.requests.load(Ordering::Relaxed) as f64);
+        let help = "Those that failed: not reached, no answer, or 502, 503, 504.";
+        family("tidegate_upstream_failures_total", "counter", help, |one| one.failures.load(Ordering::Relaxed) as f64);
+    }
+}
+
+/// The upstreams of a table, by name.
+fn upstreams(table: &Table) -> Vec<Arc<Group>> {
+    let mut groups: Vec<_> = table.groups().cloned().collect();
+    groups.sort_by(|a, b| a.name.cmp(&b.name));
+    groups
 }
 
 fn greeting(snapshot: &snapshot::Gateway) -> Greeting {
@@ -171,9 +218,19 @@ fn greeting(snapshot: &snapshot::Gateway) -> Greeting {
     }
 }
 
+/// Drops a table on this thread: to free thousands of routes takes a worker longer than a request may wait.
+fn drop_here(table: Arc<Table>) {
+    for _ in 0..100 {
+        if Arc::strong_count(&table) == 1 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Requests, streams inside tunnels and sessions that run.
 fn running(proxy: &Proxy) -> (u64, usize, usize) {
-    let requests = proxy.metrics.in_flight.load(std::sync::atomic::Ordering::Relaxed);
+    let requests = proxy.metrics.in_flight.load(Ordering::Relaxed);
     let endpoints = proxy.registry.all();
     let streams = endpoints.iter().flat_map(|e| e.sessions().iter().map(|s| s.tunnel.streams()).collect::<Vec<_>>());
     (requests, streams.sum(), endpoints.iter().map(|e| e.sessions().len()).sum())
@@ -191,8 +248,9 @@ fn describe(endpoint: &Endpoint) -> Value {
                 "address": session.address.to_string(),
                 "transport": "websocket",
                 "worker": session.worker,
+                "state": session.condition.known().state,
                 "since": session.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
-                "requests_in_flight": session.in_flight.load(std::sync::atomic::Ordering::Relaxed),
+                "requests_in_flight": session.in_flight.load(Ordering::Relaxed),
                 "streams": session.tunnel.streams(),
                 "rtt_ms": stats.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
                 "bytes_in": stats.bytes_in,

@@ -3,6 +3,8 @@
 //! Names of hosts arrive in the one normal form that matching uses (`sniff::name`): lower case, no trailing dot,
 //! punycode. Which of several routes counts is `route::matcher`.
 
+use std::fmt;
+
 use serde::Deserialize;
 
 use super::EndpointRef;
@@ -27,6 +29,44 @@ pub struct Route {
     pub headers: Vec<HeaderMatch>,
     /// What is done.
     pub action: Action,
+}
+
+impl Route {
+    /// What it is for, in words.
+    pub fn wanted(&self) -> String {
+        if let Some(name) = &self.sni {
+            return format!("TLS for {name}");
+        }
+        let mut text = match &self.path {
+            Some(PathMatch::Prefix(path)) => format!("{}{path}", self.host.as_deref().unwrap_or("*")),
+            Some(PathMatch::Exact(path)) => format!("{}{path} exactly", self.host.as_deref().unwrap_or("*")),
+            None => self.host.clone().unwrap_or_else(|| "every host".to_owned()),
+        };
+        if !self.methods.is_empty() {
+            text = format!("{} {text}", self.methods.join(" "));
+        }
+        for field in &self.headers {
+            text += &match &field.value {
+                Some(value) => format!(", {}: {value}", field.name),
+                None => format!(", with {}", field.name),
+            };
+        }
+        text
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::Forward(forward) => match &forward.to {
+                Destination::Endpoint(to) if to.tenant.is_empty() => write!(f, "endpoint {}", to.endpoint),
+                Destination::Endpoint(to) => write!(f, "endpoint {} of {}", to.endpoint, to.tenant),
+                Destination::Upstream(name) => write!(f, "upstream {name}"),
+            },
+            Action::Redirect(redirect) => write!(f, "redirect {} to {}", redirect.status, redirect.to),
+            Action::Respond(respond) => write!(f, "respond {}", respond.status),
+        }
+    }
 }
 
 /// What a path must be. Compared byte for byte with what was sent, without the query.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::info::StreamInfo;
 use super::session::AgentSession;
@@ -49,7 +49,7 @@ impl Upstream {
     pub fn is_open(&self) -> bool {
         match self {
             Upstream::Session(session) => session.tunnel.is_open(),
-            Upstream::Address(_) => true,
+            Upstream::Address(address) => address.is_open(),
         }
     }
 
@@ -72,6 +72,9 @@ impl Upstream {
     /// Counts a request on it until the guard is dropped.
     pub fn busy(&self) -> Busy {
         self.in_flight().fetch_add(1, Ordering::Relaxed);
+        if let Upstream::Address(address) = self {
+            address.requests.fetch_add(1, Ordering::Relaxed);
+        }
         Busy(self.clone())
     }
 }
@@ -92,10 +95,4 @@ impl Drop for Busy {
     fn drop(&mut self) {
         self.0.in_flight().fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// The next id of an upstream, unique in this process.
-pub fn next_id() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }

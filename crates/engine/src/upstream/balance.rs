@@ -1,16 +1,24 @@
 //! Which upstream of a set a request gets.
 //!
-//! Least active requests; between equals in turn. Requests that were tried elsewhere come back with the ids they must
-//! not meet again.
+//! Among the sessions of an endpoint the one with the fewest requests, between equals in turn; among addresses as their
+//! `group` says. Requests that were tried elsewhere come back with the ids they must not meet again, and say how they
+//! fared: who fails again and again is left out for a while.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tracing::{info, warn};
 
 use super::any::Upstream;
 use super::group::Group;
 use super::session::AgentSession;
+use crate::snapshot::upstream::Ejection;
+
+/// When a session is left out: an agent whose service fails while others' work. The same as an upstream's default.
+const SESSIONS: Ejection = Ejection { failures: 5, time: Duration::from_secs(10) };
 
 /// One endpoint and the sessions that offer it.
 pub struct Endpoint {
@@ -38,6 +46,24 @@ impl Endpoint {
     pub fn set_sessions(&self, sessions: Vec<Arc<AgentSession>>) {
         self.sessions.store(Arc::new(sessions));
     }
+
+    /// Takes what became of a request on one of its sessions.
+    fn report(&self, session: &AgentSession, failed: Option<&dyn Display>) {
+        let (upstream, address) = (&*self.name, format_args!("session {}", session.id));
+        let Some(why) = failed else {
+            if session.condition.succeeded() {
+                info!(upstream, %address, reason = "a request worked again", "upstream up");
+            }
+            return;
+        };
+        let others = || {
+            let sessions = self.sessions();
+            sessions.iter().any(|other| other.id != session.id && other.tunnel.is_open() && other.condition.is_usable())
+        };
+        if let Some(time) = session.condition.failed(&SESSIONS, || why.to_string().into(), others) {
+            warn!(upstream, %address, reason = %why, seconds = time.as_secs_f64(), "upstream ejected");
+        }
+    }
 }
 
 /// The upstreams that may serve one request.
@@ -56,13 +82,16 @@ impl UpstreamSet {
     /// that `worker` drives itself: it spares a wake-up across threads and changes nothing for the agent.
     pub fn pick(&self, worker: usize, tried: &[u64]) -> Option<Upstream> {
         let endpoint = match self {
-            UpstreamSet::Group(group, key) => return group.pick(*key, tried),
+            UpstreamSet::Group(group, key) => return group.pick(worker, *key, tried),
             UpstreamSet::One(upstream) => return (!tried.contains(&upstream.id())).then(|| upstream.clone()),
             UpstreamSet::Endpoint(endpoint) => endpoint,
         };
         let sessions = endpoint.sessions();
         let turn = if sessions.len() > 1 { endpoint.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
-        let usable = |i: &usize| !tried.contains(&sessions[*i].id) && sessions[*i].tunnel.is_open();
+        let open = |i: &usize| !tried.contains(&sessions[*i].id) && sessions[*i].tunnel.is_open();
+        // One that was left out is still better than none.
+        let all_left_out = !(0..sessions.len()).any(|i| open(&i) && sessions[i].condition.is_usable());
+        let usable = |i: &usize| open(i) && (all_left_out || sessions[*i].condition.is_usable());
         let load = |i: usize| sessions[i].in_flight.load(Ordering::Relaxed);
         let first = (0..sessions.len())
             .map(|offset| (turn.wrapping_add(offset)) % sessions.len())
@@ -78,6 +107,15 @@ impl UpstreamSet {
         };
         let chosen = if sessions[first].worker == worker { first } else { sibling().unwrap_or(first) };
         Some(Upstream::Session(sessions[chosen].clone()))
+    }
+
+    /// Takes what became of a request to one of them: nothing where it worked, else why it failed.
+    pub fn report(&self, upstream: &Upstream, failed: Option<&dyn Display>) {
+        match (self, upstream) {
+            (UpstreamSet::Group(group, _), Upstream::Address(address)) => group.report(address, failed),
+            (UpstreamSet::Endpoint(endpoint), Upstream::Session(session)) => endpoint.report(session, failed),
+            _ => {}
+        }
     }
 
     /// Who owns the endpoint; empty where there are no tenants.

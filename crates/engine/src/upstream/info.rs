@@ -1,7 +1,8 @@
-//! What an upstream is told about the stream that it opens.
+//! What an upstream is told about the stream that it opens, and what tells upstreams apart.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a stream is opened for.
 #[derive(Clone, Debug)]
@@ -27,4 +28,10 @@ pub enum StreamKind {
     Http1,
     /// Raw bytes.
     Tcp,
+}
+
+/// The next id of an upstream, unique in this process.
+pub fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }

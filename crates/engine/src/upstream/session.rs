@@ -11,6 +11,7 @@ use crate::io::BoxedIo;
 use crate::tunnel::hello::Features;
 use crate::tunnel::{self, OpenError};
 
+use super::ejection::Condition;
 use super::info::StreamInfo;
 
 /// One session of one agent for one endpoint.
@@ -40,6 +41,8 @@ pub struct AgentSession {
     pub worker: usize,
     /// Requests and streams that run on it.
     pub in_flight: AtomicUsize,
+    /// Whether it may be picked.
+    pub condition: Condition,
 }
 
 impl AgentSession {

@@ -11,13 +11,14 @@ _COMMANDS = {
     "show": "Show every value in force and where it comes from.",
     "schema": "Print the JSON Schema of a file, for editors.",
     "init": "Write a file to begin with.",
+    "import": "Print our configuration for the file of another system.",
 }
 
 
 @click.group(cls=Lazy, package="tidegate.cli.config", known=_COMMANDS)
 def config() -> None:
     """
-    Check, show and begin a configuration.
+    Check, show, begin or import a configuration.
 
     Nothing is started, and nothing is asked of a running gateway.
 
@@ -26,4 +27,5 @@ def config() -> None:
       tidegate config init                       # writes tidegate.yaml
       tidegate config check tidegate.yaml
       tidegate config show --config tidegate.yaml
+      tidegate config import --from kiagateway servers.toml > tidegate.yaml
     """

@@ -17,6 +17,12 @@ use crate::snapshot::{self, Timeouts};
 use crate::tunnel::hello::{Told, UPSTREAM_PATH};
 use crate::tunnel::{Config, Ending, Session, start};
 
+/// Tunnels of one slot that may finish beside each other before a number comes again, which would end the oldest.
+const GENERATIONS: usize = 16;
+
+/// How often a tunnel that was taken back is looked at.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(200);
+
 /// What all tunnels of an agent share.
 pub struct Dialler {
     gateways: Vec<Gateway>,
@@ -53,11 +59,18 @@ pub async fn keep(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) {
     let mut backoff = Backoff::new();
     let (mut turn, mut refusals, mut generation) = (slot, 0, 0);
     while !dialler.proxy.drain.is_begun() {
+        if let Some(reason) = offer.works.problem() {
+            state.set(Word::Unhealthy, "", &reason, "");
+            tokio::select! {
+                () = &mut leaving => return,
+                () = offer.works.works() => {}
+            }
+        }
         let gateway = &dialler.gateways[turn % dialler.gateways.len()];
         turn += 1;
         state.set(Word::Connecting, &gateway.url, "", "");
         // While an old tunnel finishes, its successor is not the same one that came back.
-        let number = slot + dialler.connections * (generation % 2);
+        let number = slot + dialler.connections * (generation % GENERATIONS);
         let agent = format!("{}.{number}", dialler.id);
         let opened = tokio::select! {
             () = &mut leaving => return,
@@ -84,6 +97,10 @@ pub async fn keep(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) {
                     backoff.reset();
                 }
                 match left {
+                    Left::Withdrawn => {
+                        generation += 1;
+                        continue;
+                    }
                     Left::Replace => {
                         generation += 1;
                         if lived || backoff.is_fresh() {
@@ -139,6 +156,8 @@ fn give_up(dialler: &Dialler, refused: &Refused, refusals: &mut usize) -> bool {
 
 /// How a tunnel came to its end, or to the time for another.
 enum Left {
+    /// The service does not work: the tunnel finishes by itself, another is wanted when it works again.
+    Withdrawn,
     /// The gateway drains: the old tunnel finishes by itself, a new one is wanted now.
     Replace,
     /// It ended.
@@ -157,7 +176,22 @@ async fn serve(dialler: &Arc<Dialler>, offer: &Arc<Offered>, io: BoxedIo, early:
             Some(end) => Left::Ended(end.to_string()),
             None => Left::Replace,
         },
+        () = offer.works.fails() => {
+            dialler.tunnels.spawn_on(runtime, withdraw(session));
+            Left::Withdrawn
+        }
     }
+}
+
+/// Takes a tunnel back: the gateway is told to open nothing more on it and gives up what it keeps idle there; it ends
+/// when what runs on it has ended.
+async fn withdraw(session: Session) {
+    session.go_away();
+    session.settle().await;
+    while session.streams() > 0 && session.end_reason().is_none() {
+        sleep(LOOK).await;
+    }
+    session.end(Ending::Close);
 }
 
 /// Tells the gateway when the agent leaves, and waits for the streams that crossed that word: they are served, or

@@ -2,12 +2,13 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use tracing::warn;
 
 use super::state::{TunnelState, Word};
+use super::works::Works;
 use crate::io::Buffer;
 use crate::proxy::access::{Answered, Record};
 use crate::proxy::serve::{Connection, serve};
@@ -17,7 +18,8 @@ use crate::proxy::stream;
 use crate::snapshot::{self, OfferKind};
 use crate::tls::client::Connector;
 use crate::tunnel::Stream;
-use crate::upstream::{Address, Upstream, UpstreamSet, next_id};
+use crate::upstream::tcp::Spec;
+use crate::upstream::{Address, Upstream, UpstreamSet};
 
 /// A gateway does not say where its downstream's TCP connection came from; the head of a request may.
 const UNKNOWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -29,6 +31,8 @@ pub struct Offered {
     kind: OfferKind,
     address: Arc<Address>,
     service: Arc<Service>,
+    /// Whether the service works, where it is asked.
+    pub works: Works,
     /// Its tunnels.
     pub tunnels: Vec<TunnelState>,
 }
@@ -44,18 +48,9 @@ impl Offered {
             Some(tls) => Some(Connector::new(tls).map_err(|why| format!("endpoint \"{}\": {why}", offer.name))?),
             None => None,
         };
-        let usual = if tls.is_some() { 443 } else { 80 };
-        let address = Arc::new(Address {
-            id: next_id(),
-            host: offer.to.host.clone(),
-            port: offer.to.port,
-            tls,
-            connect_timeout: snapshot.timeouts.connect,
-            handshake_timeout: snapshot.timeouts.handshake,
-            in_flight: AtomicUsize::new(0),
-        });
-        let whole = address.to_string();
-        let authority = whole.strip_suffix(&format!(":{usual}")).unwrap_or(&whole).to_owned();
+        let spec = Spec::new(&offer.to.host, offer.to.port, tls, offer.protocol, &snapshot.timeouts);
+        let address = Arc::new(Address::new(spec, None));
+        let authority = address.authority.clone();
         let name: Arc<str> = offer.name.as_str().into();
         let service = Arc::new(Service {
             endpoint: name.clone(),
@@ -64,7 +59,8 @@ impl Offered {
             authority,
         });
         let tunnels = (0..snapshot.connections).map(|_| TunnelState::default()).collect();
-        Ok(Offered { name, kind: offer.kind, address, service, tunnels })
+        let works = Works::new(offer.health.clone());
+        Ok(Offered { name, kind: offer.kind, address, service, works, tunnels })
     }
 
     /// True for a service of raw bytes.
@@ -81,7 +77,8 @@ impl Offered {
     pub fn describe(&self) -> Value {
         let tunnels: Vec<Value> = self.tunnels.iter().enumerate().map(|(slot, one)| one.describe(slot)).collect();
         let kind = if self.is_tcp() { "tcp" } else { "http" };
-        json!({"name": &*self.name, "kind": kind, "to": self.address.to_string(), "tunnels": tunnels})
+        let health = self.works.describe();
+        json!({"name": &*self.name, "kind": kind, "to": self.address.to_string(), "health": health, "tunnels": tunnels})
     }
 
     /// Serves one stream that a gateway opened. `patient`: only the gateway ends it while it is idle.
@@ -109,8 +106,15 @@ impl Offered {
     }
 }
 
-/// Says once, at the start, that nothing answers at the local address: it may still come.
-pub async fn warn_if_unreachable(offer: Arc<Offered>) {
+/// Watches whether the service works, until the agent leaves; where nothing is to be asked, says once that nothing
+/// answers at the local address: it may still come.
+pub async fn watch(offer: Arc<Offered>, leaving: impl Future<Output = ()>) {
+    if offer.works.is_asked() {
+        return tokio::select! {
+            () = offer.works.watch(&offer.name, &offer.address) => {}
+            () = leaving => {}
+        };
+    }
     if let Err(error) = offer.address.open().await {
         warn!(
             endpoint = &*offer.name, address = %offer.address, reason = &*error.detail,

@@ -30,6 +30,8 @@ pub enum Word {
     Waiting,
     /// Every gateway refused it for good.
     Refused,
+    /// It is not wanted: the service does not work.
+    Unhealthy,
 }
 
 impl TunnelState {
@@ -56,6 +58,7 @@ impl TunnelState {
                 Word::Connected => "connected",
                 Word::Waiting => "waiting",
                 Word::Refused => "refused",
+                Word::Unhealthy => "unhealthy",
             },
             "since": state.since.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|at| at.as_secs_f64()),
             "reason": state.reason,

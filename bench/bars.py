@@ -1,0 +1,150 @@
+"""
+What a measured thing may cost: the promises of the table, and where their figures come from.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from cases import (
+    ADDRESS,
+    APPLY,
+    CHANGING,
+    ENDED,
+    GO,
+    HAPROXY,
+    HAPROXY_PASSED,
+    HAPROXY_TCP,
+    HELP,
+    IDLE_AGENT,
+    IDLE_TUNNEL,
+    NGINX,
+    NGINX_BULK,
+    NGINX_ENDED,
+    NGINX_SHAKEN,
+    NGINX_STREAMED,
+    PASSED,
+    PASSED_BULK,
+    SAVED,
+    SHAKEN,
+    STREAMED,
+    TCP,
+    THOUSAND,
+    TUNNEL,
+    TUNNEL_BULK,
+    WORKERS,
+    Case,
+    Cases,
+    Series,
+)
+from load import BULK, SMALL
+
+# The bars are for a run in which nginx costs this much; what it costs in a run makes them fit the machine.
+NGINX_MICROSECONDS = {SMALL: 15.2, BULK: 616.0}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A promise, and where its figure comes from."""
+
+    what: str
+    """What is promised."""
+    unit: str
+    """The unit of the figures."""
+    first: float | None
+    """What it must reach; None where it is only told."""
+    goal: float | None
+    """What it is meant to reach one day."""
+    cases: tuple[Case, ...]
+    """The cases that must be without errors."""
+    figure: Callable[[Cases, Mapping[str, Series]], Series]
+    """The figure of each round."""
+    yardstick: Case | None = None
+    """The case of nginx that the bar is scaled by."""
+    at_least: bool = False
+    """Whether more is better."""
+
+
+def _at_most(what: str, ours: Case, theirs: Case, first: float, goal: float | None = None) -> Bar:
+    """A bar on our CPU time in terms of somebody else's, of the same round."""
+    return Bar(
+        f"{what}: CPU", "times", first, goal, (ours, theirs), lambda cases, _: cases[ours].cost.over(cases[theirs].cost)
+    )
+
+
+BARS = (
+    Bar(
+        "HTTP through the tunnel, gateway + agent",
+        "µs/request",
+        45,
+        22,
+        (TUNNEL,),
+        lambda cases, _: cases[TUNNEL].cost,
+        yardstick=NGINX,
+    ),
+    Bar(
+        "the same, requests/s against the Go pair, all on one core",
+        "times",
+        4,
+        None,
+        (TUNNEL, GO),
+        lambda cases, _: cases[TUNNEL].rate.over(cases[GO].rate),
+        at_least=True,
+    ),
+    Bar(
+        "the same, two workers on two cores and one tunnel, CPU against one worker",
+        "times",
+        1.5,
+        None,
+        (TUNNEL, WORKERS),
+        lambda cases, _: cases[WORKERS].cost.over(cases[TUNNEL].cost),
+    ),
+    Bar(
+        "TCP through forward + gateway + agent",
+        "µs/request",
+        40,
+        25,
+        (TCP,),
+        lambda cases, _: cases[TCP].cost,
+        yardstick=NGINX,
+    ),
+    Bar(
+        "bulk through the tunnel, gateway + agent",
+        "µs/MiB",
+        1600,
+        900,
+        (TUNNEL_BULK,),
+        lambda cases, _: cases[TUNNEL_BULK].cost,
+        yardstick=NGINX_BULK,
+    ),
+    _at_most("HTTP to an address, against nginx", ADDRESS, NGINX, 1),
+    _at_most("the same, against HAProxy `mode http`", ADDRESS, HAPROXY, 1),
+    Bar("the same", "µs/request", None, 13, (ADDRESS,), lambda cases, _: cases[ADDRESS].cost, yardstick=NGINX),
+    _at_most("the same, against HAProxy `mode tcp`", ADDRESS, HAPROXY_TCP, 1),
+    _at_most("a route among 1,000, against one alone", THOUSAND, ADDRESS, 1.05),
+    _at_most("passed through by server name, against HAProxy", PASSED, HAPROXY_PASSED, 1),
+    Bar(
+        "bulk passed through by server name",
+        "µs/MiB",
+        320,
+        260,
+        (PASSED_BULK,),
+        lambda cases, _: cases[PASSED_BULK].cost,
+        yardstick=NGINX_BULK,
+    ),
+    _at_most("TLS ended, against nginx", ENDED, NGINX_ENDED, 1),
+    _at_most("full handshakes, against nginx", SHAKEN, NGINX_SHAKEN, 1 / 0.9),
+    _at_most("HTTP/2, against nginx", STREAMED, NGINX_STREAMED, 1 / 0.8, 1 / 1.1),
+    Bar("memory of the gateway for an idle tunnel", "KiB", 40, 16, (), lambda _, idle: idle[IDLE_TUNNEL]),
+    Bar("10,000 routes, from `apply` to in force", "ms", 200, None, (), lambda _, idle: idle[APPLY]),
+    Bar("10,000 routes, from a saved file to in force", "s", 5, None, (), lambda _, idle: idle[SAVED]),
+    Bar(
+        "the same, saved every second: p99 against none",
+        "times",
+        None,
+        None,
+        (),
+        lambda _, idle: idle[CHANGING],
+    ),
+    Bar("`tidegate --help`", "ms", 300, None, (), lambda _, idle: idle[HELP]),
+    Bar("memory of an idle agent, Python and all", "MiB", None, None, (), lambda _, idle: idle[IDLE_AGENT]),
+)

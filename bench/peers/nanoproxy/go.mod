@@ -1,0 +1,3 @@
+module tidegate/bench/nanoproxy
+
+go 1.24
