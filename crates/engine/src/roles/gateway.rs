@@ -102,7 +102,6 @@ impl Role for Gateway {
     fn status(&self) -> Value {
         let (requests, errors) = self.proxy.metrics.totals();
         let endpoints: Vec<Value> = self.proxy.registry.all().iter().map(|endpoint| describe(endpoint)).collect();
-        let table = self.proxy.table.load();
         json!({
             "role": "gateway",
             "version": self.version,
@@ -111,8 +110,6 @@ impl Role for Gateway {
             "workers": self.workers.list().len(),
             "listeners": self.listeners.status(),
             "endpoints": endpoints,
-            "upstreams": upstreams(&table).iter().map(|group| group.describe()).collect::<Value>(),
-            "routes": table.leads().iter().map(|lead| lead.describe()).collect::<Value>(),
             "connections": self.listeners.room().iter().map(|(open, _)| open).sum::<usize>(),
             "totals": {"requests": requests, "errors": errors},
             "problems": self.problems(),
@@ -128,6 +125,14 @@ impl Role for Gateway {
             (!endpoint.sessions().is_empty()).then(|| describe(&endpoint))
         };
         explain(&self.proxy.table.load(), &places, question, Some(&offers))
+    }
+
+    fn lists(&self) -> Value {
+        let table = self.proxy.table.load_full();
+        json!({
+            "upstreams": upstreams(&table).iter().map(|group| group.describe()).collect::<Value>(),
+            "routes": table.leads().iter().map(|lead| lead.describe()).collect::<Value>(),
+        })
     }
 
     fn metrics(&self) -> String {

@@ -11,7 +11,7 @@ _COMMANDS = {
     "show": "Show every value in force and where it comes from.",
     "schema": "Print the JSON Schema of a file, for editors.",
     "init": "Write a file to begin with.",
-    "import": "Print our configuration for the file of another system.",
+    "import": "Print our file for one of kiagateway, NanoProxy or Piko.",
 }
 
 
