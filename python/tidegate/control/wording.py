@@ -87,6 +87,13 @@ def service_unreachable(event: Mapping[str, Any]) -> str:
     )
 
 
+def unhealthy(event: Mapping[str, Any]) -> str:
+    """That an endpoint of ours is not offered, because its service says or shows that it does not work."""
+    return f"endpoint {event.get('endpoint')} is not offered: its service at {event.get('address')} fails: " + str(
+        event.get("reason", "")
+    )
+
+
 def refused(event: Mapping[str, Any]) -> str:
     """That a gateway does not want an endpoint of ours, for good."""
     what = "correct it and start anew"
