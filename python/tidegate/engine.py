@@ -12,6 +12,7 @@ import json
 import signal
 import sys
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,16 @@ class Role:
             loop.remove_reader(descriptor)
 
     def apply(self, snapshot: bytes) -> None:
-        """Replaces the whole configuration, or raises `EngineError` and changes nothing."""
-        try:
-            self._native.apply(snapshot)
-        except _engine.EngineError as error:
-            raise _translated(error) from None
+        """Replaces the whole configuration, or raises `EngineError` and changes nothing. Long: for a thread."""
+        with _without_signals():
+            try:
+                self._native.apply(snapshot)
+            except _engine.EngineError as error:
+                raise _translated(error) from None
+
+    def set_level(self, level: str) -> None:
+        """What a person wants to see from now on; see `start`."""
+        self._native.set_level(_least(level))
 
     def status(self) -> dict[str, Any]:
         """The state of everything."""
@@ -86,16 +92,27 @@ def start(snapshot: bytes, level: str = "info") -> Role:
     `level` is what a person wants to see: error, warn, info, debug or trace. Events up to info come in any case,
     because a role is run by them; who writes them leaves out what is not wanted.
     """
-    # Threads inherit the mask of whoever starts them: signals are for the main thread alone.
+    with _without_signals():
+        try:
+            native = _engine.start(snapshot)
+        except _engine.EngineError as error:
+            raise _translated(error) from None
+    native.set_level(_least(level))
+    return Role(native)
+
+
+@contextlib.contextmanager
+def _without_signals() -> Iterator[None]:
+    """Threads inherit the mask of whoever starts them, and signals are for the main thread alone."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        native = _engine.start(snapshot)
-        native.set_level(level if level in ("debug", "trace") else "info")
-        return Role(native)
-    except _engine.EngineError as error:
-        raise _translated(error) from None
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _least(level: str) -> str:
+    return level if level in ("debug", "trace") else "info"
 
 
 def error_codes() -> list[tuple[str, int, str, str]]:

@@ -20,9 +20,12 @@ _COMMANDS = {
     "gateway": "Accept visitors and agents, and bring them together.",
     "agent": "Offer a local service to a gateway, as an endpoint.",
     "forward": "Reach a TCP endpoint of a gateway from a local port.",
+    "reload": "Make a running gateway read its configuration again.",
     "status": "Show what a gateway, agent or forward is doing.",
     "demo": "Start everything on free local ports and try every path.",
     "piko": "Run the command lines and files of Piko.",
+    "kiagateway": "Run the file of kiagateway.",
+    "nanoproxy": "Run the file of NanoProxy.",
     "completion": "Print the completion script of a shell.",
 }
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
-from tidegate.cli.options import Command, KnobOption, given, start
+from tidegate.cli.moving import tell
+from tidegate.cli.options import Command, KnobOption, given, start, start_source
+from tidegate.config.knobs import Model
 from tidegate.config.load import Tree, read_text
 from tidegate.config.model import Agent, Forward, RoleAdmin
 from tidegate.config.sources import Source
@@ -25,10 +27,15 @@ from tidegate.importers.piko import (
 from tidegate.importers.piko import (
     forward as import_forward,
 )
+from tidegate.importers.piko_server import PikoServerFile
+from tidegate.importers.piko_server import server as import_server
+from tidegate.importers.source import Foreign
+from tidegate.importers.translation import Translation
 
 __all__ = ["piko"]
 
-_SWITCHES = {"--config.expand-env", "--connect.tls.insecure-skip-verify", "--server.enabled"}
+_MODELS: tuple[type[Model], ...] = (PikoAgent, PikoForward, PikoServerFile)
+_SWITCHES = {"--config.expand-env"} | {each.flag for model in _MODELS for each in flags_of(model) if each.is_flag}
 _SWITCHED_OFF = "tidegate.switched_off"
 
 
@@ -62,12 +69,18 @@ def piko() -> None:
       tidegate piko agent http my-endpoint 3000
       tidegate piko agent start --config.path agent.yaml
       tidegate piko forward tcp 5432 postgres
+      tidegate piko server --config.path server.yaml
     """
 
 
-def _tree(model: type[PikoAgent | PikoForward], path: str | None, expand: bool) -> tuple[Tree, str]:
+def _flags() -> dict[str, Any]:
     context = click.get_current_context()
-    flags = given(context) | context.meta.get(_SWITCHED_OFF, {})
+    switched_off: dict[str, Any] = context.meta.get(_SWITCHED_OFF, {})
+    return given(context) | switched_off
+
+
+def _tree(model: type[Model], path: str | None, expand: bool, flags: dict[str, Any] | None = None) -> tuple[Tree, str]:
+    flags = _flags() if flags is None else flags
     text = read_text(Path(path)) if path else ""
     if expand:
         text = expand_env(text, os.environ)
@@ -77,7 +90,7 @@ def _tree(model: type[PikoAgent | PikoForward], path: str | None, expand: bool) 
 
 def _run(imported: Imported[Agent] | Imported[Forward], admin: str | None, source: str) -> int:
     for note in imported.notes:
-        click.echo(f"note: {note}", err=True)
+        tell(note)
     config = imported.config
     if admin is not None:
         checked = Source(Agent, flags={"--admin": admin}, env={}).read().admin
@@ -121,19 +134,39 @@ def _forward(
     return _run(import_forward(tree), admin, source)
 
 
-def _server(rest: tuple[str, ...]) -> int:  # noqa: ARG001
-    raise ConfigError("`tidegate piko server` is not built yet in this version; run `tidegate gateway`")
+def _server(config_path: str | None, config_expand_env: bool, **_: object) -> int:
+    # The context is gone when the file is read again.
+    flags = _flags()
+
+    def translate(text: str) -> Translation:
+        expanded = expand_env(text, os.environ) if config_expand_env else text
+        return import_server(read(expanded, config_path or "command line", PikoServerFile, flags))
+
+    source = Foreign(
+        file=Path(config_path) if config_path else None,
+        env={},
+        translate=translate,
+        tell=tell,
+        also=tuple(sorted(flags)),
+    )
+    return start_source(source)
 
 
 def _params(model: type[PikoAgent | PikoForward], metavar: str) -> list[click.Parameter]:
     return [
         click.Argument(["words"], nargs=-1, metavar=metavar),
+        *_file_params(model),
+        click.Option(["--admin"], metavar="ADDR", help="Address of an admin listener; none by default."),
+    ]
+
+
+def _file_params(model: type[Model]) -> list[click.Parameter]:
+    return [
         click.Option(["--config.path", "config_path"], metavar="FILE", help="The configuration."),
         click.Option(
             ["--config.expand-env", "config_expand_env"], is_flag=True, help="Replace ${VAR} and $VAR in the file."
         ),
         *(KnobOption(known, "Flags that win over the file") for known in flags_of(model)),
-        click.Option(["--admin"], metavar="ADDR", help="Address of an admin listener; none by default."),
     ]
 
 
@@ -176,11 +209,21 @@ piko.add_command(
     )
 )
 piko.add_command(
-    click.Command(
+    _PikoCommand(
         "server",
         callback=_server,
-        hidden=True,
-        params=[click.Argument(["rest"], nargs=-1)],
-        context_settings={"ignore_unknown_options": True},
+        short_help="Accept visitors and agents, on Piko's ports.",
+        help="""
+    Accept visitors on port 8000 and agents on port 8001, with metrics and status on port 8002, of all interfaces.
+
+    What narrows access and is not built yet (auth, tenants) is an error; clusters are a note, and the
+    gossip port is not opened.
+
+    \b
+    Examples:
+      tidegate piko server
+      tidegate piko server --config.path server.yaml --proxy.bind-addr :9000
+    """,
+        params=_file_params(PikoServerFile),
     )
 )

@@ -4,7 +4,7 @@ One line in the model is one knob: its default, its help, its flag and environme
 This is the machinery: `knob` writes such a line, `knobs` finds them all again for the command line and the reference.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
@@ -23,12 +23,26 @@ from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
 from tidegate.config import names, values
+from tidegate.config.looks import look
 
 __all__ = [
     "AccessTarget", "Addresses", "Bind", "Duration", "Endpoint", "FileName", "Knob", "Label",
-    "ListenerName", "Model", "Networks", "PortOrBind", "Positive", "Size", "Texts", "Urls", "child_model",
+    "ListenerName", "Model", "Networks", "Parts", "PortOrBind", "Positive", "Size", "Texts", "Urls", "child_model",
     "default_text", "is_labelled", "knob", "knobs", "plain_type", "type_label",
 ]  # fmt: skip
+
+
+Path_ = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A configuration piece by piece; what is wrong in itself stands as `None`."""
+
+    value: Callable[[str], Any]
+    """The value of a key; None where it is wrong. A list or names: each by its position or name."""
+    where: Callable[[Path_], str]
+    """The place of something, in words."""
 
 
 class Model(BaseModel):
@@ -40,6 +54,11 @@ class Model(BaseModel):
     """Keys of the design that are refused until they are built, and what to say about each."""
     narrows: ClassVar[tuple[str, ...]] = ()
     """Keys that let less through: one without a value must not be read as if it were not there."""
+
+    @classmethod
+    def between(cls, parts: Parts) -> Iterable[tuple[Path_, str]]:  # noqa: ARG003  most models have none
+        """Mistakes between parts that are each right in themselves, with their place."""
+        return ()
 
     @model_validator(mode="before")
     @classmethod
@@ -92,6 +111,14 @@ def _beside(value: str, info: ValidationInfo) -> str:
     return str(Path(base) / Path(value).expanduser())
 
 
+def _read_from(value: str, info: ValidationInfo) -> str:
+    name = _beside(value, info)
+    files = (info.context or {}).get("files")
+    if files is not None:
+        files.setdefault(name, look(name))
+    return name
+
+
 def _text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -103,7 +130,7 @@ Bind = Annotated[str, BeforeValidator(_bind), Label("ADDR")]
 PortOrBind = Annotated[str, BeforeValidator(_port_or_bind), Label("ADDR")]
 Endpoint = Annotated[str, BeforeValidator(_text), AfterValidator(values.endpoint_name), Label("NAME")]
 ListenerName = Annotated[str, BeforeValidator(_text), AfterValidator(values.listener_name)]
-FileName = Annotated[str, AfterValidator(_beside), Label("FILE")]
+FileName = Annotated[str, AfterValidator(_read_from), Label("FILE")]
 AccessTarget = Annotated[
     str, AfterValidator(lambda value, info: value if value in ("stdout", "off") else _beside(value, info)),
     Label("stdout|FILE|off"),
@@ -211,8 +238,7 @@ def type_label(field: FieldInfo) -> str:
 def default_text(field: FieldInfo) -> str:
     """The default as it would be written; empty where there is none."""
     default = field.default
-    nothing = default is None or default in ((), {}) or isinstance(default, BaseModel)
-    if field.is_required() or nothing or field.default_factory is not None:
+    if field.is_required() or default is None or default == () or field.default_factory is not None:
         return ""
     if isinstance(default, bool):
         return str(default).lower()

@@ -10,17 +10,18 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from tidegate.config.knobs import child_model
+from tidegate.config.knobs import Model, Parts, child_model, plain_type
+from tidegate.config.looks import Looks
 from tidegate.errors import ConfigError
 
 __all__ = ["Tree", "dump", "parse", "read_text", "validate"]
 
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M", bound=Model)
 Path_ = tuple[str | int, ...]
 Expand = Callable[[str], str]
 
@@ -28,6 +29,21 @@ _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}")
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _DEEPEST = 40
+
+
+# libyaml is several times as fast, and not in every build of PyYAML.
+_FastLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_FastLoader):  # type: ignore[misc]
+    """Composes nodes only; what a word stands for is decided here, not by YAML's many rules."""
+
+    def resolve(self, *_: object) -> str:
+        return ""
+
+    def descend_resolver(self, *_: object) -> None: ...
+
+    def ascend_resolver(self) -> None: ...
 
 
 @dataclass
@@ -86,7 +102,7 @@ def expand(text: str, env: Mapping[str, str] = os.environ) -> str:
 def parse(text: str, name: str, expanded: Expand | None = expand) -> Tree:
     """A tree from YAML. `expanded` is applied to values, never to keys or structure."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "is no YAML"
@@ -149,7 +165,7 @@ class _Reader:
             except ValueError as error:
                 self.mistakes.append(f"{self.tree.name}:{line}: {_dotted(path)}: {error}")
                 return None
-        if getattr(node, "style", None) is not None:  # quoted, or a block of text
+        if getattr(node, "style", None):  # quoted, or a block of text
             return text
         if text in ("", "~", "null"):
             return None
@@ -160,12 +176,51 @@ class _Reader:
         return float(text) if _FLOAT.fullmatch(text) else text
 
 
-def validate(model: type[M], tree: Tree) -> M:
-    """The model, or a `ConfigError` with every mistake, each with its place."""
+def validate(model: type[M], tree: Tree, files: Looks | None = None) -> M:
+    """The model, or a `ConfigError` with every mistake, each with its place. `files` gets those that are named."""
+    context = {"base": tree.base, "files": files}
+    told: list[str] = []
+    config: M | None = None
+    broken: set[Path_] = set()
     try:
-        return model.model_validate(tree.data, context={"base": tree.base})
+        config = model.model_validate(tree.data, context=context)
     except ValidationError as error:
-        raise ConfigError([_mistake(model, tree, dict(item)) for item in error.errors(include_url=False)]) from None
+        for item in error.errors(include_url=False):
+            told.append(_mistake(model, tree, dict(item)))
+            broken.update(tuple(item["loc"])[:length] for length in (0, 1, 2))
+
+    def value(key: str) -> Any:
+        if config is not None:
+            return _by_place(getattr(config, key))
+        return _sound(model, key, tree.data, broken, context)
+
+    parts = Parts(value=value, where=lambda path: _place(tree, path))
+    told += [_told(tree, path, message) for path, message in model.between(parts)]
+    if config is None or told:
+        raise ConfigError(told)
+    return config
+
+
+def _by_place(value: Any) -> Any:
+    return dict(enumerate(value)) if isinstance(value, tuple) else value
+
+
+def _sound(model: type[BaseModel], key: str, data: dict[str, Any], broken: set[Path_], context: dict[str, Any]) -> Any:
+    """One value of a configuration that is wrong somewhere; what is wrong in itself is None."""
+    field = model.model_fields[key]
+    if data.get(key) is None:
+        return _by_place(field.get_default(call_default_factory=True))
+    written, child = data[key], child_model(field)
+    if child is None:
+        return None if (key,) in broken else written
+    if get_origin(plain_type(field)) not in (dict, tuple):
+        return None if (key,) in broken else child.model_validate(written, context=context)
+    if not isinstance(written, (dict, list)):
+        return None
+    items = written.items() if isinstance(written, dict) else enumerate(written)
+    return {
+        place: None if (key, place) in broken else child.model_validate(item, context=context) for place, item in items
+    }
 
 
 def _mistake(model: type[BaseModel], tree: Tree, item: dict[str, Any]) -> str:
@@ -177,10 +232,19 @@ def _mistake(model: type[BaseModel], tree: Tree, item: dict[str, Any]) -> str:
     else:
         path_told = path
         message = "is missing" if kind == "missing" else _words(item)
-    place = next((tree.where[path[:n]] for n in range(len(path), -1, -1) if path[:n] in tree.where), tree.name)
-    if not place.startswith(("--", "TIDEGATE_")) and path_told:
-        return f"{place}: {_dotted(path_told)}: {message}"
+    return _told(tree, path, message, path_told)
+
+
+def _told(tree: Tree, path: Path_, message: str, shown: Path_ | None = None) -> str:
+    place = _place(tree, path)
+    shown = path if shown is None else shown
+    if not place.startswith(("--", "TIDEGATE_")) and shown:
+        return f"{place}: {_dotted(shown)}: {message}"
     return f"{place}: {message}"
+
+
+def _place(tree: Tree, path: Path_) -> str:
+    return next((tree.where[path[:n]] for n in range(len(path), -1, -1) if path[:n] in tree.where), tree.name)
 
 
 def _words(item: dict[str, Any]) -> str:

@@ -5,10 +5,12 @@ No default stands anywhere else. Reading files is `load`, precedence `sources`, 
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 
+from tidegate.config import checks
 from tidegate.config.knobs import (
     AccessTarget,
     Addresses,
@@ -21,6 +23,7 @@ from tidegate.config.knobs import (
     ListenerName,
     Model,
     Networks,
+    Parts,
     PortOrBind,
     Positive,
     Size,
@@ -90,6 +93,9 @@ class Limits(Model):
     idle_upstreams: Annotated[int, Field(ge=0)] = knob(64, "Most idle connections kept for an upstream, each worker.")
     retry_percent: Annotated[int, Field(ge=0, le=100)] = knob(
         20, "Share of the requests of the last seconds that may be tried again, in percent."
+    )
+    http2_streams: Annotated[int, Field(ge=1, le=10000)] = knob(
+        128, "Most requests that one connection of HTTP/2 may have running; more are refused."
     )
 
 
@@ -203,7 +209,7 @@ class Gateway(Model):
 
     listeners: dict[ListenerName, Listener] = Field(default_factory=default_listeners, min_length=1)
     admin: Admin = Admin()
-    upstreams: dict[UpstreamName, Upstream] = Field(default={})
+    upstreams: dict[UpstreamName, Upstream] = Field(default_factory=dict)
     routes: tuple[Route, ...] = Field(default=())
     routing: Literal["specific", "first"] = knob(
         "specific", "Which of several routes that match counts: the most specific one, or the first of the file."
@@ -213,7 +219,7 @@ class Gateway(Model):
     )
     trusted_proxies: Networks = knob((), "Networks of proxies in front, whose X-Forwarded-... fields are believed.")
     error_pages: Annotated[dict[Literal["html", "json"], FileName], Label("{html: FILE, json: FILE}")] = Field(
-        default={},
+        default_factory=dict,
         description="Pages that take the place of our own answers' bodies, for browsers and for programs; {status}, "
         "{reason}, {code}, {message}, {detail} and {request_id} are filled in.",
     )
@@ -238,14 +244,19 @@ class Gateway(Model):
     limits: Limits = Limits()
     tunnel: Tunnel = Tunnel()
 
-    @model_validator(mode="after")
-    def _binds_differ(self) -> Self:
-        seen: dict[str, str] = {self.admin.bind: "admin"}
-        for name, listener in self.listeners.items():
-            other = seen.setdefault(listener.bind, name)
-            if other != name and bind_parts(listener.bind)[1] != 0:
-                raise ValueError(f"listener {name!r} and {other!r} both bind {listener.bind}")
-        return self
+    @classmethod
+    def between(cls, parts: Parts) -> Iterable[tuple[tuple[str | int, ...], str]]:
+        admin: Admin | None = parts.value("admin")
+        return checks.mistakes(
+            checks.Traffic(
+                listeners=parts.value("listeners") or {},
+                upstreams=parts.value("upstreams") or {},
+                routes=parts.value("routes") or {},
+                specific=parts.value("routing") == "specific",
+                where=parts.where,
+            ),
+            admin.bind if admin else None,
+        )
 
 
 def _shortcut(flag: str, kind: str, default: str, help: str) -> Knob:

@@ -54,8 +54,8 @@ class Edits(Model):
     """Header fields that are taken out, set and added, in this order."""
 
     remove: Annotated[tuple[EditedField, ...], Label("[NAME]")] = knob((), "Fields that are taken out.")
-    set: EditedValues = Field(default={}, description="Fields that take the place of all of that name.")
-    add: EditedValues = Field(default={}, description="Fields that stand beside those that are there.")
+    set: EditedValues = Field(default_factory=dict, description="Fields that take the place of all of that name.")
+    add: EditedValues = Field(default_factory=dict, description="Fields that stand beside those that are there.")
 
 
 class RouteTimeouts(Model):
@@ -63,6 +63,11 @@ class RouteTimeouts(Model):
 
     response: Positive | None = knob(None, "Instead of `timeouts.response`.")
     idle: Positive | None = knob(None, "Instead of `timeouts.idle`.")
+
+
+# One for all: ten thousand routes are read in seconds, and a copy of each default would take one of them.
+_NO_EDITS = Edits()
+_NO_TIMEOUTS = RouteTimeouts()
 
 
 class Redirect(Model):
@@ -85,7 +90,7 @@ class Respond(Model):
     status: Annotated[int, Field(ge=200, le=599)] = knob(200, "Its status.")
     body: str = knob("", "Its body.")
     headers: Annotated[dict[EditedField, FieldValue], Label("{NAME: VALUE}")] = Field(
-        default={}, description="Its header fields, such as content-type."
+        default_factory=dict, description="Its header fields, such as content-type."
     )
 
     @model_validator(mode="before")
@@ -127,7 +132,7 @@ class Route(Model):
     headers: Annotated[
         dict[Annotated[str, AfterValidator(field_name)], Annotated[str | Literal[True], BeforeValidator(_wanted)]],
         Label("{NAME: VALUE|true}"),
-    ] = Field(default={}, description="Header fields that must be there; true stands for any value.")
+    ] = Field(default_factory=dict, description="Header fields that must be there; true stands for any value.")
     to: To | None = Field(default=None, description="Where a request goes.")
     redirect: Annotated[Redirect | None, Label("URL|{to: URL, status: 308}")] = knob(
         None, "The visitor is sent to this URL."
@@ -138,9 +143,13 @@ class Route(Model):
     host_header: Annotated[str, AfterValidator(_host_header), Label("keep|rewrite|NAME")] = knob(
         "keep", "What the upstream sees as Host: the visitor's, its own address, or this name."
     )
-    request_headers: Edits = Field(default=Edits(), description="Edits of the request's header fields.")
-    response_headers: Edits = Field(default=Edits(), description="Edits of the response's header fields.")
-    timeouts: RouteTimeouts = Field(default=RouteTimeouts(), description="Other times than the gateway's.")
+    request_headers: Edits = Field(
+        default_factory=lambda: _NO_EDITS, description="Edits of the request's header fields."
+    )
+    response_headers: Edits = Field(
+        default_factory=lambda: _NO_EDITS, description="Edits of the response's header fields."
+    )
+    timeouts: RouteTimeouts = Field(default_factory=lambda: _NO_TIMEOUTS, description="Other times than the gateway's.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tidegate import __version__
+from tidegate.config.checks import listener_upstream
 from tidegate.config.files import Checked, read
 from tidegate.config.model import (
     AccessLog,
@@ -33,7 +34,6 @@ from tidegate.config.traffic import (
     client_tls,
     destination,
     host_header,
-    listener_upstream,
     routes,
     server_tls,
     upstreams,

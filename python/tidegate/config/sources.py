@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from tidegate.config.knobs import Knob, Model, knobs
 from tidegate.config.load import Tree, parse, read_text, validate
+from tidegate.config.looks import Looks, look
 from tidegate.config.model import SHORTCUTS, Agent, Gateway, default_listeners
 from tidegate.errors import ConfigError
 
@@ -56,17 +57,19 @@ class Source(Generic[M]):
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """What stood on the command line besides options; it takes the place of whole sections."""
 
-    def read(self) -> M:
-        """Reads everything again. Raises `ConfigError` with every mistake."""
-        return validate(self.model, self.tree())
+    def read(self, files: Looks | None = None) -> M:
+        """Reads everything. Raises `ConfigError` with every mistake. `files` gets every file that has a say in it."""
+        return validate(self.model, self.tree(files), files)
 
-    def tree(self) -> Tree:
+    def again(self, files: Looks) -> M:
+        """Reads everything while it is in force: a file that has been emptied is a mistake, and not a wish."""
+        if self.file is not None and self.file.exists() and not self.file.is_file():
+            raise ConfigError(f"{self.file}: is no file that can be read again")
+        return validate(self.model, self.tree(files, may_be_empty=False), files)
+
+    def tree(self, files: Looks | None = None, *, may_be_empty: bool = True) -> Tree:
         """What was written, all sources together, before it is checked."""
-        if self.file is None:
-            tree = Tree(base=os.getcwd())
-        else:
-            tree = parse(read_text(self.file), str(self.file))
-            tree.base = str(self.file.absolute().parent)
+        tree = self.written(files, may_be_empty=may_be_empty)
         for known, value, where in self._overrides():
             absolute = _absolute(known, value)
             if known in SHORTCUTS:
@@ -79,6 +82,22 @@ class Source(Generic[M]):
             tree.set((section,), content, "command line")
         return tree
 
+    def written(self, files: Looks | None = None, *, may_be_empty: bool = True) -> Tree:
+        """What the file says, without the sources that are stronger."""
+        if self.file is None:
+            return Tree(base=os.getcwd())
+        if files is not None:
+            files[str(self.file.absolute())] = look(str(self.file))
+        tree = parse(read_text(self.file), str(self.file))
+        if not tree.where and not may_be_empty:
+            raise ConfigError(f"{self.file}: is empty (write {{}} where every default is meant)")
+        tree.base = str(self.file.absolute().parent)
+        return tree
+
+    def known(self) -> Iterator[Knob]:
+        """What options and the environment may say."""
+        return options(self.model)
+
     def __str__(self) -> str:
         """Which sources are in force, for the start line."""
         parts = [str(self.file)] if self.file else []
@@ -86,7 +105,7 @@ class Source(Generic[M]):
         return ", ".join(parts) or "defaults"
 
     def _overrides(self) -> Iterator[tuple[Knob, Any, str]]:
-        for known in options(self.model):
+        for known in self.known():
             if self.flags.get(known.flag) is not None:
                 yield known, self.flags[known.flag], known.flag
             elif self.env.get(known.env):

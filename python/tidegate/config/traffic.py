@@ -7,6 +7,7 @@ The other side is `crates/engine/src/snapshot/`. Names of hosts and fields are i
 from collections.abc import Iterator
 from typing import Any
 
+from tidegate.config.checks import listener_upstream, route_name
 from tidegate.config.files import Checked
 from tidegate.config.model import Gateway
 from tidegate.config.names import address
@@ -15,18 +16,8 @@ from tidegate.config.tls import ClientTls, ServerTls
 from tidegate.config.upstreams import Addresses, To
 
 __all__ = [
-    "client_tls", "destination", "host_header", "listener_upstream", "route_name", "routes", "server_tls", "upstreams",
+    "client_tls", "destination", "host_header", "routes", "server_tls", "upstreams",
 ]  # fmt: skip
-
-
-def route_name(position: int, route: Route) -> str:
-    """What logs and metrics call a route, and the upstream made of its own addresses."""
-    return route.name if route.name is not None else f"routes[{position}]"
-
-
-def listener_upstream(name: str) -> str:
-    """The name of the upstream made of a TCP listener's own addresses."""
-    return f"listeners.{name}"
 
 
 def upstreams(config: Gateway, checked: Checked) -> list[dict[str, Any]]:

@@ -90,14 +90,19 @@ def _ejection(value: object) -> object:
     raise ValueError("write false, or {failures: 5, time: 10s}")
 
 
+_NO_TLS = ClientTls()
+_EJECTION = Ejection()
+
+
 class Addresses(Model):
     """Addresses of which each may serve a request, and how one is chosen."""
 
     addresses: Annotated[tuple[UpstreamAddress, ...], Label("[ADDR, {address: ADDR, weight: NUMBER}]")] = knob(
         (), "The addresses; every address behind a name is used."
     )
-    tls: Annotated[ClientTls, Label("{ca: FILE, ...}")] = knob(
-        ClientTls(), "How certificates of https:// and h2:// addresses are checked, and what is shown."
+    tls: Annotated[ClientTls, Label("{ca: FILE, ...}")] = Field(
+        default_factory=lambda: _NO_TLS,
+        description="How certificates of https:// and h2:// addresses are checked, and what is shown.",
     )
     balance: Literal["round-robin", "least-requests", "cookie", "source"] = knob(
         "round-robin",
@@ -109,8 +114,9 @@ class Addresses(Model):
     health: Annotated[Health | None, BeforeValidator(health_written), Label("tcp|/PATH|{path: /PATH, ...}")] = knob(
         None, "How addresses are asked whether they work; by default they are not."
     )
-    ejection: Annotated[Ejection | None, BeforeValidator(_ejection), Label("false|{failures: 5, time: 10s}")] = knob(
-        Ejection(), "When an address is left out because requests to it failed; false: never."
+    ejection: Annotated[Ejection | None, BeforeValidator(_ejection), Label("false|{failures: 5, time: 10s}")] = Field(
+        default_factory=lambda: _EJECTION,
+        description="When an address is left out because requests to it failed; false: never.",
     )
     resolve_interval: Positive = knob(30.0, "How often names are looked up again.")
     proxy_protocol: Literal[1, 2] | None = knob(

@@ -18,27 +18,15 @@ from tidegate.config.load import Tree, parse, validate
 from tidegate.config.model import Agent, Forward
 from tidegate.config.values import service
 from tidegate.errors import ConfigError
+from tidegate.importers.translation import Note, place, put
 
-__all__ = ["Imported", "Note", "PikoAgent", "PikoForward", "agent", "expand_env", "flags_of", "forward", "read"]
+__all__ = ["Imported", "PikoAgent", "PikoForward", "agent", "expand_env", "flags_of", "forward", "read"]
 
 C = TypeVar("C", Agent, Forward)
 _NARROWS = "narrows access and cannot be carried over"
 _CONNECT_URL = {"agent": "http://localhost:8001", "forward": "http://localhost:8000"}
 
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something that was met and not carried as it stood."""
-
-    where: str
-    """File and line, or the flag."""
-    text: str
-    """What was met, and what was done instead."""
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.text}"
 
 
 @dataclass(frozen=True)
@@ -177,20 +165,20 @@ def agent(tree: Tree) -> Imported[Agent]:
     notes: list[Note] = []
     ours: dict[str, Any] = {}
     timeouts = _connect(piko.connect, "agent", tree, ours, notes)
-    _put(ours, "connect", tenant=piko.connect.tenant_id, proxy=piko.connect.proxy_url)
+    put(ours, "connect", tenant=piko.connect.tenant_id, proxy=piko.connect.proxy_url)
     ours["endpoints"] = [_offer(tree, position, listener, notes) for position, listener in enumerate(piko.listeners)]
     if piko.server.enabled:
-        _put(ours, "admin", bind=piko.server.bind_addr)
-    _put(ours, "", grace_period=piko.grace_period)
-    _put(ours, "log", level=piko.log.level)
+        put(ours, "admin", bind=piko.server.bind_addr)
+    put(ours, "", grace_period=piko.grace_period)
+    put(ours, "log", level=piko.log.level)
     _log(piko.log, tree, notes)
 
     waits = [listener.timeout for listener in piko.listeners if listener.timeout is not None]
     idle = [each.http_client.idle_conn_timeout for each in piko.listeners if each.http_client.idle_conn_timeout]
     kept = [each.http_client.max_idle_conns for each in piko.listeners if each.http_client.max_idle_conns]
     timeouts |= {key: max(found) for key, found in (("response", waits), ("upstream_keep_alive", idle)) if found}
-    _put(ours, "timeouts", **timeouts)
-    _put(ours, "limits", idle_upstreams=max(kept) if kept else None)
+    put(ours, "timeouts", **timeouts)
+    put(ours, "limits", idle_upstreams=max(kept) if kept else None)
     for key, found in (
         ("timeout", waits),
         ("http_client.idle_conn_timeout", idle),
@@ -198,10 +186,10 @@ def agent(tree: Tree) -> Imported[Agent]:
     ):
         if len(set(found)) > 1:
             notes.append(
-                Note(_place(tree, "listeners"), f"`{key}` differs between listeners: the largest counts for all")
+                Note(place(tree, "listeners"), f"`{key}` differs between listeners: the largest counts for all")
             )
     if piko.listeners and all(listener.access_log.disable for listener in piko.listeners):
-        _put(ours, "access_log", to="off")
+        put(ours, "access_log", to="off")
     return Imported(_validated(Agent, ours, tree), tuple(notes))
 
 
@@ -210,21 +198,21 @@ def forward(tree: Tree) -> Imported[Forward]:
     piko = validate(PikoForward, tree)
     notes: list[Note] = []
     ours: dict[str, Any] = {}
-    _put(ours, "timeouts", **_connect(piko.connect, "forward", tree, ours, notes))
+    put(ours, "timeouts", **_connect(piko.connect, "forward", tree, ours, notes))
     ours["forwards"] = [{"bind": port.addr, "endpoint": port.endpoint_id} for port in piko.ports]
-    _put(ours, "log", level=piko.log.level)
+    put(ours, "log", level=piko.log.level)
     _log(piko.log, tree, notes)
     return Imported(_validated(Forward, ours, tree), tuple(notes))
 
 
 def _connect(connect: PikoConnect, role: str, tree: Tree, ours: dict[str, Any], notes: list[Note]) -> dict[str, float]:
     url = connect.url or _CONNECT_URL[role]
-    _put(ours, "connect", urls=[connect.url] if connect.url else None, token=connect.token or None)
+    put(ours, "connect", urls=[connect.url] if connect.url else None, token=connect.token or None)
     tls = _tls(connect.tls)
     if tls and not url.startswith(("https:", "wss:")):
-        notes.append(Note(_place(tree, "connect", "tls"), f"`connect.tls` left out: {url} does not use TLS"))
+        notes.append(Note(place(tree, "connect", "tls"), f"`connect.tls` left out: {url} does not use TLS"))
     else:
-        _put(ours, "connect", **tls)
+        put(ours, "connect", **tls)
     return {"connect": connect.timeout} if connect.timeout is not None else {}
 
 
@@ -233,23 +221,23 @@ def _offer(tree: Tree, position: int, listener: PikoListener, notes: list[Note])
     try:
         to = service(listener.addr, listener.protocol)
     except ValueError as error:
-        raise ConfigError(f"{_place(tree, *here, 'addr')}: listeners[{position}].addr: {error}") from None
+        raise ConfigError(f"{place(tree, *here, 'addr')}: listeners[{position}].addr: {error}") from None
     offer: dict[str, Any] = {"name": listener.endpoint_id, "to": str(to)}
     tls = _tls(listener.tls)
     if tls and not to.tls:
-        notes.append(Note(_place(tree, *here, "tls"), f"`tls` left out: {to} does not use TLS"))
+        notes.append(Note(place(tree, *here, "tls"), f"`tls` left out: {to} does not use TLS"))
     else:
         offer.update(tls)
     log = listener.access_log
     if log.request_headers or log.response_headers:
-        notes.append(Note(_place(tree, *here, "access_log"), "header lists left out: our access log holds no headers"))
+        notes.append(Note(place(tree, *here, "access_log"), "header lists left out: our access log holds no headers"))
     if log.level is not None:
-        notes.append(Note(_place(tree, *here, "access_log"), "`level` left out: our access log is on or off"))
+        notes.append(Note(place(tree, *here, "access_log"), "`level` left out: our access log is on or off"))
     if listener.http_client.keep_alive_timeout is not None:
-        where = _place(tree, *here, "http_client", "keep_alive_timeout")
+        where = place(tree, *here, "http_client", "keep_alive_timeout")
         notes.append(Note(where, "`keep_alive_timeout` left out: TCP probes are the system's"))
     if listener.http_client.disable_compression is not None:
-        where = _place(tree, *here, "http_client", "disable_compression")
+        where = place(tree, *here, "http_client", "disable_compression")
         notes.append(Note(where, "`disable_compression` left out: bodies pass unchanged anyway"))
     return offer
 
@@ -261,20 +249,8 @@ def _tls(tls: PikoTls) -> dict[str, Any]:
 
 def _log(log: PikoLog, tree: Tree, notes: list[Note]) -> None:
     if log.subsystems:
-        where = _place(tree, "log", "subsystems")
+        where = place(tree, "log", "subsystems")
         notes.append(Note(where, "`log.subsystems` left out: `log.level: debug` shows everything"))
-
-
-def _put(ours: dict[str, Any], section: str, **found: Any) -> None:
-    """Writes what is there, and no empty sections."""
-    present = {key: value for key, value in found.items() if value is not None and value != ""}
-    if present:
-        (ours.setdefault(section, {}) if section else ours).update(present)
-
-
-def _place(tree: Tree, *path: str | int) -> str:
-    """The nearest known place of a path."""
-    return next((tree.where[path[:n]] for n in range(len(path), -1, -1) if path[:n] in tree.where), tree.name)
 
 
 def _validated(model: type[C], ours: dict[str, Any], tree: Tree) -> C:

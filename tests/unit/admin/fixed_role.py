@@ -48,6 +48,12 @@ class FixedRole:
     def metrics(self) -> bytes:
         return b"tidegate_requests_total 17\n"
 
+    def apply(self, snapshot: bytes) -> None:
+        raise AssertionError("nobody applies anything here")
+
+    def set_level(self, level: str) -> None:
+        raise AssertionError("nobody asks for a level here")
+
     def drain(self, grace: float) -> None:
         raise AssertionError("nobody drains here")
 

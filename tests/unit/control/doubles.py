@@ -25,6 +25,12 @@ class FakeRole:
     def metrics(self) -> bytes:
         return b"tidegate_requests_total 1\n"
 
+    def apply(self, snapshot: bytes) -> None:
+        self.asked.append("apply")
+
+    def set_level(self, level: str) -> None:
+        self.asked.append(f"level {level}")
+
     def drain(self, grace: float) -> None:
         self.asked.append(f"drain {grace:g}")
 

@@ -200,6 +200,9 @@ class FakeAdmin:
     def close(self) -> None:
         self.seen.append("closed")
 
+    def prepare(self, admin: Admin) -> Callable[[], None]:
+        return lambda: self.seen.append(f"hosts {admin.hosts}")
+
     @asynccontextmanager
     async def serve(self, state: State) -> AsyncIterator[None]:
         self.seen.append(state.not_ready())
