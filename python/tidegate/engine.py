@@ -72,6 +72,11 @@ class Role:
         status: dict[str, Any] = json.loads(self._native.status())
         return status
 
+    def lists(self) -> dict[str, Any]:
+        """What may be thousands of entries long, and is left out of the status: `routes` and `upstreams`."""
+        lists: dict[str, Any] = json.loads(self._native.lists())
+        return lists
+
     def metrics(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return self._native.metrics()

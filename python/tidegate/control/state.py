@@ -69,6 +69,10 @@ class Role(Protocol):
         """The state of everything."""
         ...
 
+    def lists(self) -> dict[str, Any]:
+        """What may be thousands of entries long, and is left out of the status."""
+        ...
+
     def metrics(self) -> bytes:
         """All metrics in Prometheus' text format."""
         ...
@@ -154,7 +158,11 @@ class State:
         if self.kind == "gateway" and self._drains(status):
             problems.append("draining: new connections are refused, and it ends when what runs has finished")
         problems += self.reloads.problems() if self.reloads is not None else []
-        return {**status, "problems": problems}
+        return {**status, **self._role.lists(), "problems": problems}
+
+    def lists(self) -> dict[str, Any]:
+        """Every route and upstream."""
+        return self._role.lists()
 
     def agents(self) -> list[dict[str, Any]]:
         """Who is connected and offers what; an agent that does not say who it is counts as one for each tunnel."""
