@@ -73,6 +73,10 @@ class Role(Protocol):
         """All metrics in Prometheus' text format."""
         ...
 
+    def explain(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """What becomes of a request, and why."""
+        ...
+
     def apply(self, snapshot: bytes) -> None:
         """Replaces the whole configuration, or raises and changes nothing."""
         ...
@@ -155,6 +159,10 @@ class State:
             problems.append("draining: new connections are refused, and it ends when what runs has finished")
         problems += self.reloads.problems() if self.reloads is not None else []
         return {**status, "problems": problems}
+
+    def explain(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """What becomes of a request now, and why; raises `EngineError` for what cannot be asked."""
+        return self._role.explain(question)
 
     def agents(self) -> list[dict[str, Any]]:
         """Who is connected and offers what; an agent that does not say who it is counts as one for each tunnel."""
