@@ -19,7 +19,7 @@ _COMMANDS = {
 @click.group(cls=Lazy, package="tidegate.cli.config", known=_COMMANDS)
 def config() -> None:
     """
-    Check, explain, show and begin a configuration.
+    Check, explain, show, begin or import a configuration.
 
     Nothing is started, and nothing is asked of a running gateway, but by `explain --url`.
 
@@ -29,4 +29,5 @@ def config() -> None:
       tidegate config check tidegate.yaml
       tidegate config explain https://app.example.com/api --config tidegate.yaml
       tidegate config show --config tidegate.yaml
+      tidegate config import --from kiagateway servers.toml > tidegate.yaml
     """
