@@ -32,6 +32,35 @@ pub struct Metrics {
     pub sessions: AtomicU64,
     /// Requests and streams that run.
     pub in_flight: AtomicU64,
+    http2_closed: [AtomicU64; Http2Closed::ALL.len()],
+}
+
+/// Why we ended a connection of HTTP/2 that its peer could have kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http2Closed {
+    /// It did not begin in time.
+    Preface,
+    /// It broke RFC 9113.
+    Protocol,
+    /// Streams opened and reset.
+    Resets,
+    /// Frames that carry nothing.
+    Frames,
+    /// Heads beyond any limit, or streams that had to be reset.
+    Calm,
+    /// It took no byte of what it was sent.
+    Stuck,
+}
+
+impl Http2Closed {
+    const ALL: [(Http2Closed, &'static str); 6] = [
+        (Http2Closed::Preface, "preface"),
+        (Http2Closed::Protocol, "protocol"),
+        (Http2Closed::Resets, "resets"),
+        (Http2Closed::Frames, "frames"),
+        (Http2Closed::Calm, "calm"),
+        (Http2Closed::Stuck, "stuck"),
+    ];
 }
 
 #[derive(Default)]
@@ -77,7 +106,13 @@ impl Metrics {
             retries: AtomicU64::new(0),
             sessions: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
+            http2_closed: Default::default(),
         }
+    }
+
+    /// Counts a connection of HTTP/2 that was ended for what its peer did.
+    pub fn http2_closed(&self, why: Http2Closed) {
+        self.http2_closed[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a finished request in the shard of its worker.
@@ -158,6 +193,10 @@ impl Metrics {
         page.family("tidegate_errors_total", "counter", "Requests and streams that failed, by error code.");
         for ((listener, code), count) in &errors {
             page.value(&[("listener", listener), ("code", code)], *count as f64);
+        }
+        page.family("tidegate_http2_closed_total", "counter", "HTTP/2 connections ended for what their peer did.");
+        for ((_, reason), count) in Http2Closed::ALL.iter().zip(&self.http2_closed) {
+            page.value(&[("reason", reason)], count.load(Ordering::Relaxed) as f64);
         }
         for (name, kind, help, counter) in [
             ("tidegate_connections_total", "counter", "Accepted connections.", &self.connections),

@@ -66,6 +66,8 @@ def host_pattern(value: str) -> str:
         if _ip(rest) is not None:
             raise ValueError(f"{value!r}: an address has no names below it")
         return f"*.{host_name(rest)}"
+    if value == "*":
+        raise ValueError("'*' is written by leaving `host` out: then every host matches")
     if "*" in value:
         raise ValueError(f"{value!r}: a `*` stands for whole labels in front (write *.example.com)")
     return host_name(value)

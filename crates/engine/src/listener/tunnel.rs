@@ -117,8 +117,8 @@ async fn read(connection: &mut Http1, limits: &HeadLimits) -> Result<Option<Aske
     let mut head = RequestHead::new();
     match poll_fn(|cx| connection.poll_request(cx, &mut head, limits)).await {
         Ok(true) => {}
-        Ok(false) | Err(Stop::Io(_) | Stop::Closed) => return Ok(None),
         Err(Stop::Malformed(error)) => return Err(malformed(error)),
+        Ok(false) | Err(_) => return Ok(None),
     }
     let Some(name) = head.path().strip_prefix(UPSTREAM_PATH.as_bytes()) else {
         return Err(Error::new(

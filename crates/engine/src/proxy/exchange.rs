@@ -8,7 +8,10 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use super::access::{Answered, Record};
+use super::http::Http;
 use super::http1::{Http1, Stop};
+use super::http2::channels::Opening;
+use super::http2::stream::Stream;
 use super::pump::{PumpError, Replay, poll_pump};
 use super::shared::{Proxy, Settings};
 use super::site::{Route, Site};
@@ -102,7 +105,7 @@ impl Exchange<'_> {
     /// Carries a routed request whose head has been read from `down`. An error is one that nothing was answered to yet.
     pub async fn run(
         &mut self,
-        down: &mut Http1,
+        down: &mut Http,
         head: &mut RequestHead,
         framing: Framing,
         route: &Route,
@@ -194,19 +197,21 @@ impl Exchange<'_> {
     }
 
     /// Sends the request to one upstream and waits for the head of its answer, which is in `self.response` then.
-    async fn attempt(&mut self, down: &mut Http1, attempt: &Attempt<'_>, replay: &mut Replay) -> Result<Up, Failure> {
+    async fn attempt(&mut self, down: &mut Http, attempt: &Attempt<'_>, replay: &mut Replay) -> Result<Up, Failure> {
         let (upstream, plan) = (attempt.upstream, attempt.plan);
         let (connection, kept) = self.connection(attempt).await?;
         let mut up = Up { connection, request_done: false, request_broken: false };
         up.connection.send_request(attempt.head, plan.framing);
-        let before = up.connection.received;
+        let before = up.connection.received();
         self.response_head(down, &mut up, plan, replay).await.map_err(|error| {
             // Without certainty that nothing was delivered, only what changes nothing may be asked again, where no byte
             // of an answer has come, and not of one that was merely slow.
-            let silent = up.connection.received == before;
+            let silent = up.connection.received() == before;
             let harmless = plan.idempotent && silent && error.code == Code::UpstreamClosed;
             let repeatable = (error.undelivered || harmless) && replay.is_whole();
-            let stale = kept && repeatable && error.code == Code::UpstreamClosed;
+            // A shared connection may have begun to end, which is not the upstream's end.
+            let ended = error.code == Code::UpstreamClosed || matches!(up.connection, Http::Two(_));
+            let stale = kept && repeatable && ended;
             Failure { stale, error, repeatable, paid: false, tried: vec![upstream.id()] }
         })?;
 
@@ -234,39 +239,54 @@ impl Exchange<'_> {
         Ok(up)
     }
 
-    /// A kept connection, else a new one. Says which.
-    async fn connection(&self, attempt: &Attempt<'_>) -> Result<(Http1, bool), Failure> {
+    /// A kept connection, else a new one, or a place on one that many share. Says whether it was there.
+    async fn connection(&self, attempt: &Attempt<'_>) -> Result<(Http, bool), Failure> {
         let upstream = attempt.upstream;
-        if attempt.kept_allowed && (upstream.features().reuse || attempt.plan.idempotent) {
-            while let Some(mut kept) = self.proxy.pool(self.worker, |pool| pool.take(upstream.id(), StreamKind::Http1))
-            {
+        let kind = if attempt.plan.upgrade { StreamKind::Http1 } else { upstream.http() };
+        let alone = kind == StreamKind::Http1;
+        if alone && attempt.kept_allowed && (upstream.features().reuse || attempt.plan.idempotent) {
+            while let Some(mut kept) = self.proxy.pool(self.worker, |pool| pool.take(upstream.id(), kind)) {
                 if kept.is_quiet() {
-                    return Ok((kept, true));
+                    return Ok((Http::One(kept), true));
                 }
             }
         }
         let info = StreamInfo {
             tenant: attempt.route.upstreams.tenant(),
             endpoint: attempt.route.endpoint.clone(),
-            kind: StreamKind::Http1,
+            kind,
             client: self.visitor.client,
+            local: None,
             request_id: self.record.id,
             hops: 0,
         };
-        match upstream.open(&info).await {
-            Ok(io) => Ok((Http1::new(io, Buffer::new()), false)),
-            Err(error) => {
-                let error = self.site.blame(error);
-                let repeatable = error.undelivered;
-                Err(Failure { error, repeatable, stale: false, paid: false, tried: vec![upstream.id()] })
+        let opened = match alone {
+            true => upstream.open(&info).await.map(|io| (Http::One(Http1::new(io, Buffer::new())), false)),
+            false => {
+                let opening = Opening {
+                    runtime: self.proxy.runtime(self.worker),
+                    drain: &self.proxy.drain,
+                    timeouts: &self.settings.timeouts,
+                    limits: self.settings.head,
+                    info,
+                };
+                let lease = self.proxy.channels(self.worker).lease(upstream, &opening).await;
+                lease.map(|(lease, kept)| {
+                    (Http::Two(Box::new(Stream::opened(lease, &self.settings.head))), kept && attempt.kept_allowed)
+                })
             }
-        }
+        };
+        opened.map_err(|error| {
+            let error = self.site.blame(error);
+            let repeatable = error.undelivered;
+            Failure { error, repeatable, stale: false, paid: false, tried: vec![upstream.id()] }
+        })
     }
 
     /// Pumps the request until the head of the final response is there.
     async fn response_head(
         &mut self,
-        down: &mut Http1,
+        down: &mut Http,
         up: &mut Up,
         plan: &Plan<'_>,
         replay: &mut Replay,
@@ -314,7 +334,7 @@ impl Exchange<'_> {
             if up.request_done && down.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(downstream_left()));
             }
-            let idle_by = progress.deadline(down.moved + up.connection.moved);
+            let idle_by = progress.deadline(down.moved() + up.connection.moved());
             let deadline = if down.is_flushed() { respond_by.unwrap_or(idle_by) } else { idle_by };
             timer.poll_until(cx, deadline).map(|()| {
                 Err(match (down.is_flushed(), respond_by.is_some(), up.connection.is_flushed()) {
@@ -331,7 +351,7 @@ impl Exchange<'_> {
     /// Sends the response whose head has come, while the rest of the request goes on. An error: it cannot be sent on.
     async fn answer(
         &mut self,
-        down: &mut Http1,
+        down: &mut Http,
         mut up: Up,
         plan: &Plan<'_>,
         upstream: &Upstream,
@@ -340,7 +360,7 @@ impl Exchange<'_> {
         self.record.first_byte = Some(Instant::now());
         self.record.status = self.response.status;
         let method: &[u8] = if plan.is_head { b"HEAD" } else { b"GET" };
-        let framing = match framing::response_framing(self.response, method) {
+        let framing = match up.connection.expect_response_body(self.response, method, &self.settings.head) {
             Ok(framing) => framing,
             Err(error) => return Err(refuse_response(up, error)),
         };
@@ -348,7 +368,6 @@ impl Exchange<'_> {
             return self.switch(down, up, plan, busy).await;
         }
         let reusable = framing::keeps_alive_response(self.response, framing) && framing != Framing::UntilClose;
-        up.connection.expect_body(framing, &self.settings.head);
 
         let towards = framing.towards(plan.version);
         let keep_alive = plan.keep_alive && towards != Framing::UntilClose && up.request_done;
@@ -369,25 +388,34 @@ impl Exchange<'_> {
             up.connection.reset();
             return Ok(Next::Reset);
         }
-        if up.request_done && reusable && upstream.is_open() && !self.proxy.drain.is_begun() {
-            let surplus =
-                self.proxy.pool(self.worker, |pool| pool.put(upstream.id(), StreamKind::Http1, up.connection));
-            // It may have begun to leave just now, when what is kept for it had been given up already.
-            if !upstream.is_open() {
-                self.proxy.forget(upstream.id());
-            }
-            if let Some(mut surplus) = surplus {
-                // An idle connection is ended in order; that it cannot be ended at once is no concern of anybody.
-                let _ = poll_fn(|cx| Poll::Ready(surplus.poll_shutdown(cx))).await;
-            }
-        } else if up.request_done {
-            let _ = poll_fn(|cx| Poll::Ready(up.connection.poll_shutdown(cx))).await;
+        if up.request_done {
+            self.keep(up.connection, reusable && !upstream.is_personal(), upstream).await;
         }
         Ok(if keep_alive { Next::KeepAlive } else { Next::Close })
     }
 
+    /// Keeps what a whole exchange leaves for the next one, or ends it in order.
+    async fn keep(&self, connection: Http, reusable: bool, upstream: &Upstream) {
+        let surplus = match connection {
+            Http::One(connection) if reusable && upstream.is_open() && !self.proxy.drain.is_begun() => {
+                self.proxy.pool(self.worker, |pool| pool.put(upstream.id(), StreamKind::Http1, connection))
+            }
+            Http::One(connection) => Some(connection),
+            Http::Two(stream) if stream.has_ended() => return,
+            Http::Two(stream) => return self.proxy.drain.spawn_on(self.proxy.runtime(self.worker), stream.finish()),
+        };
+        // It may have begun to leave just now, when what is kept for it had been given up already.
+        if reusable && !upstream.is_open() {
+            self.proxy.forget(upstream.id());
+        }
+        if let Some(mut surplus) = surplus {
+            // An idle connection is ended in order; that it cannot be ended at once is no concern of anybody.
+            let _ = poll_fn(|cx| Poll::Ready(surplus.poll_shutdown(cx))).await;
+        }
+    }
+
     /// Moves both bodies until the response is whole.
-    async fn bodies(&mut self, down: &mut Http1, up: &mut Up) -> Result<(), Error> {
+    async fn bodies(&mut self, down: &mut Http, up: &mut Up) -> Result<(), Error> {
         let mut progress = Progress::new(self.settings.timeouts.idle);
         let (record, timer) = (&mut *self.record, &mut *self.timer);
         poll_fn(|cx| {
@@ -404,7 +432,7 @@ impl Exchange<'_> {
             if up.request_done && down.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(downstream_left()));
             }
-            match timer.poll_until(cx, progress.deadline(down.moved + up.connection.moved)) {
+            match timer.poll_until(cx, progress.deadline(down.moved() + up.connection.moved())) {
                 Poll::Ready(()) if down.is_flushed() => {
                     Poll::Ready(Err(Error::new(Code::UpstreamTimeout, "no byte of the response within timeouts.idle")))
                 }
@@ -417,15 +445,18 @@ impl Exchange<'_> {
         .await
     }
 
-    async fn switch(&mut self, down: &mut Http1, up: Up, plan: &Plan<'_>, busy: Busy) -> Result<Next, Error> {
+    async fn switch(&mut self, down: &mut Http, up: Up, plan: &Plan<'_>, busy: Busy) -> Result<Next, Error> {
         if !plan.upgrade {
             return Err(refuse_response(up, HeadError::Malformed("101 to a request that asked for no upgrade")));
         }
+        let Http::One(connection) = up.connection else {
+            return Err(refuse_response(up, HeadError::Malformed("101 in HTTP/2")));
+        };
         let way = Return { version: plan.version, keep_alive: true, framing: Framing::None };
         headers::to_downstream(self.response, &way);
         down.send_response(self.response, Framing::None);
         Ok(match down.flush_within(self.timer, self.settings.timeouts.idle).await {
-            true => Next::Upgraded(Box::new(up.connection), busy),
+            true => Next::Upgraded(Box::new(connection), busy),
             false => Next::Reset,
         })
     }
@@ -433,7 +464,7 @@ impl Exchange<'_> {
 
 /// The connection to an upstream during an exchange.
 struct Up {
-    connection: Http1,
+    connection: Http,
     /// The whole request has gone out.
     request_done: bool,
     /// The upstream takes no more of it; an answer may still come.
@@ -445,7 +476,7 @@ impl Up {
     fn poll_request(
         &mut self,
         cx: &mut Context<'_>,
-        down: &mut Http1,
+        down: &mut Http,
         mut replay: Option<&mut Replay>,
         bytes: &mut u64,
     ) -> Poll<Result<(), Error>> {
@@ -527,6 +558,8 @@ fn refuse_response(mut up: Up, why: HeadError) -> Error {
 fn no_answer(stop: &Stop) -> Error {
     match stop {
         Stop::Malformed(error) => Error::new(Code::UpstreamMalformed, error.detail()),
+        Stop::Unsayable(error) => Error::new(Code::MalformedRequest, error.detail()),
+        Stop::Refused => Error::undelivered(Code::UpstreamUnreachable, "the stream was refused"),
         Stop::Io(error) if crate::tunnel::never_accepted(error) => {
             Error::undelivered(Code::UpstreamUnreachable, "the stream was not accepted")
         }
@@ -538,6 +571,6 @@ fn no_answer(stop: &Stop) -> Error {
 fn cut_answer(stop: &Stop) -> Error {
     match stop {
         Stop::Malformed(error) => Error::new(Code::UpstreamMalformed, error.detail()),
-        Stop::Io(_) | Stop::Closed => Error::new(Code::UpstreamClosed, "in the middle of its answer"),
+        _ => Error::new(Code::UpstreamClosed, "in the middle of its answer"),
     }
 }

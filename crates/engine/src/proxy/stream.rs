@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::access::{Answered, Record};
 use super::exchange::{Exchange, Next};
+use super::http::Http;
 use super::http1::Http1;
 use super::opening::open;
 use super::relay::{Ended, Leg, Passed, relay};
@@ -22,7 +23,7 @@ use crate::upstream::UpstreamSet;
 /// Answers a request for a byte stream over WebSocket (compat.md §1.3) and relays until it ends.
 pub async fn over_websocket(
     exchange: &mut Exchange<'_>,
-    down: &mut Http1,
+    down: &mut Http,
     head: &RequestHead,
     route: &Route,
 ) -> Result<Next> {
@@ -31,13 +32,15 @@ pub async fn over_websocket(
     let record = &mut *exchange.record;
     let (up, busy) =
         open(exchange.proxy, exchange.worker, &route.upstreams, exchange.visitor.client, None, record).await?;
-    down.send_raw(&hello::accept_channel(&key, half_close));
+    let Http::One(connection) = &mut *down else { return Ok(Next::Reset) };
+    connection.send_raw(&hello::accept_channel(&key, half_close));
     if !down.flush_within(exchange.timer, exchange.settings.timeouts.idle).await {
         return Ok(Next::Reset);
     }
     record.status = 101;
     record.first_byte = Some(Instant::now());
-    let (io, read) = down.take_stream();
+    let Http::One(connection) = down else { return Ok(Next::Reset) };
+    let (io, read) = connection.take_stream();
     let mut near = Leg { io: Box::new(Channel::new(io, read, Side::Server, half_close)), read: Buffer::new() };
     let mut far = Leg { io: up, read: Buffer::new() };
     let idle = exchange.settings.timeouts.idle;
@@ -46,16 +49,15 @@ pub async fn over_websocket(
     Ok(Next::Taken)
 }
 
-/// Relays a TCP connection to one of `upstreams`; resets it where none can be reached.
+/// Relays a connection to one of `upstreams`; resets it where none can be reached.
 pub async fn relay_tcp(
     proxy: &Proxy,
     worker: usize,
     upstreams: &UpstreamSet,
-    down: BoxedIo,
+    mut near: Leg,
     client: SocketAddr,
     record: &mut Record,
 ) {
-    let mut near = Leg { io: down, read: Buffer::new() };
     match open(proxy, worker, upstreams, client, Some(&mut near), record).await {
         Ok((up, _busy)) => relay_open(proxy, near, up, record).await,
         Err(error) => {

@@ -15,6 +15,7 @@ use crate::listener::Listeners;
 use crate::listener::tunnel::{Greeting, Tunnels};
 use crate::metrics::Page;
 use crate::proxy::access::AccessLog;
+use crate::proxy::explain::{Place, Question, explain};
 use crate::proxy::shared::{Proxy, Settings};
 use crate::proxy::table::Table;
 use crate::registry::Registry;
@@ -113,6 +114,17 @@ impl Role for Gateway {
             "totals": {"requests": requests, "errors": errors},
             "problems": self.problems(),
         })
+    }
+
+    fn explain(&self, question: &Question) -> Result<Value, String> {
+        let configured = self.listeners.configured();
+        let places: Vec<Place<'_>> =
+            configured.iter().map(|(listener, addresses)| Place { listener, addresses: addresses.clone() }).collect();
+        let offers = |tenant: &str, name: &str| {
+            let endpoint = self.proxy.registry.find(tenant, name)?;
+            (!endpoint.sessions().is_empty()).then(|| describe(&endpoint))
+        };
+        explain(&self.proxy.table.load(), &places, question, Some(&offers))
     }
 
     fn lists(&self) -> Value {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::listener::ListenError;
+use crate::proxy::explain::Question;
 use crate::snapshot::Snapshot;
 
 /// A running gateway, agent or forward. Dropping it ends everything.
@@ -21,6 +22,11 @@ pub trait Role: Send + Sync {
     }
     /// All metrics in Prometheus' text format.
     fn metrics(&self) -> String;
+    /// What becomes of a request, and why. An error says what cannot be asked.
+    fn explain(&self, question: &Question) -> Result<Value, String> {
+        let _ = question;
+        Err("only a gateway has routes".to_owned())
+    }
     /// Begins to leave; the event `stopped` says when that has ended.
     fn drain(&self, grace: Duration);
     /// Ends everything where it stands.

@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::info::StreamInfo;
+use super::info::{StreamInfo, StreamKind};
 use super::session::AgentSession;
 use super::tcp::Address;
 use crate::error::Result;
 use crate::io::BoxedIo;
+use crate::snapshot::upstream::Protocol;
 use crate::tunnel::hello::Features;
 
 /// One upstream.
@@ -33,7 +34,7 @@ impl Upstream {
     pub async fn open(&self, info: &StreamInfo) -> Result<BoxedIo> {
         match self {
             Upstream::Session(session) => session.open(info).await,
-            Upstream::Address(address) => address.open().await,
+            Upstream::Address(address) => address.open(Some(info)).await,
         }
     }
 
@@ -67,6 +68,28 @@ impl Upstream {
             Upstream::Session(session) => session.features,
             Upstream::Address(_) => Features { retry: false, reuse: true, ..Features::default() },
         }
+    }
+
+    /// What requests to it are sent in.
+    pub fn http(&self) -> StreamKind {
+        let two = match self {
+            Upstream::Session(session) => session.features.h2,
+            Upstream::Address(address) => address.spec.protocol == Protocol::Http2,
+        };
+        if two { StreamKind::Http2 } else { StreamKind::Http1 }
+    }
+
+    /// True where what is opened is encrypted by us.
+    pub fn is_tls(&self) -> bool {
+        match self {
+            Upstream::Session(_) => false,
+            Upstream::Address(address) => address.spec.tls.is_some(),
+        }
+    }
+
+    /// True where a connection serves one downstream alone: it began with that one's address.
+    pub fn is_personal(&self) -> bool {
+        matches!(self, Upstream::Address(address) if address.spec.proxy_protocol.is_some())
     }
 
     /// Counts a request on it until the guard is dropped.
