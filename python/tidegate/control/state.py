@@ -23,6 +23,8 @@ class Tls:
     client_ca: str | None = None
     required: bool = True
     min_version: str = "1.2"
+    digest: str = ""
+    """What the files held, so that a renewed certificate is told from the one before."""
 
 
 @dataclass(frozen=True)
