@@ -61,6 +61,7 @@ def gateway_snapshot(config: Gateway, where: Where | None = None) -> bytes:
         for name, listener in config.listeners.items()
     ]
     checked.differ([(f"listeners.{each['name']}.bind", each["bind"]) for each in listeners])
+    server_tls(config.admin.tls, "admin.tls", checked)  # Python's own to serve, and as likely to be wrong
     return checked.done(
         {
             "role": "gateway",
