@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from tidegate import __version__
 from tidegate.config.checks import listener_upstream
 from tidegate.config.files import Checked, Where, read
+from tidegate.config.load import uncollected
 from tidegate.config.model import (
     AccessLog,
     Agent,
@@ -47,6 +48,7 @@ FEWEST_CONNECTIONS = 16
 __all__ = ["agent_snapshot", "describe", "forward_snapshot", "gateway_snapshot", "new_agent_id", "note", "resolve_bind"]
 
 
+@uncollected()
 def gateway_snapshot(config: Gateway, where: Where | None = None) -> bytes:
     """A gateway, whole. `where` finds the places of keys, for what is told as wrong."""
     checked = Checked(where)
