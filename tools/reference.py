@@ -22,6 +22,7 @@ from tidegate.config.load import parse, validate
 from tidegate.config.model import Agent, Forward, Gateway
 from tidegate.config.reference import render as config_page
 from tidegate.config.snapshot import agent_snapshot, forward_snapshot, gateway_snapshot
+from tidegate.control.reload import metrics as reload_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs/reference"
@@ -52,6 +53,18 @@ accepted agents, never from a request.
 EVENTS = {
     "started": ("all", "A role begins; which configuration is in force."),
     "listening": ("all", "An address is bound: one event for each."),
+    "listener closed": (
+        "gateway",
+        "A new configuration has no use for an address any more: nothing is accepted there.",
+    ),
+    "configuration applied": (
+        "gateway",
+        "A new configuration is in force, whole; what is different, by kind: how many and the first names.",
+    ),
+    "configuration refused": (
+        "all",
+        "A new configuration is not in force, and nothing has changed; every reason. `trigger` is file, signal or api.",
+    ),
     "no authentication": ("all", "A tunnel or admin listener is open to strangers; the detail says how to close it."),
     "agent connected": ("gateway", "A session of an agent began: an endpoint has one listener more."),
     "agent disconnected": ("gateway", "A session ended, and why."),
@@ -90,6 +103,8 @@ EVENTS = {
 # Fields of the events that Python says, or that are put together by hand.
 OTHER_FIELDS = {
     "started": ["role", "version", "configuration", "admin", "listeners", "public_url", "connect", "endpoints"],
+    "configuration applied": ["source", "trigger", "seconds", "changes"],
+    "configuration refused": ["source", "trigger", "seconds", "reasons"],
     "no authentication": ["listener", "port", "detail"],
     "giving up": ["reason"],
     "accepting rests": ["left_out"],
@@ -267,7 +282,9 @@ def _pages() -> dict[str, str]:
             roles = {"gateway": gateway, "agent": agent, "forward": forward}
             _until(lambda: gateway.status()["totals"]["errors"] > 0 and forward.status()["totals"]["errors"] > 0)
             _until(lambda: bool(gateway.status()["endpoints"]))
-            return {name: role.metrics().decode() for name, role in roles.items()}
+            pages = {name: role.metrics().decode() for name, role in roles.items()}
+            pages["gateway"] += reload_metrics(0, 0, 0.0).decode()
+            return pages
         finally:
             for role in reversed(started):
                 role.stop()
