@@ -41,7 +41,7 @@ fuzz_target!(|input: &[u8]| {
 fn route(line: &str) -> Route {
     let mut words = line.split(' ');
     let mut word = || words.next().filter(|word| !word.is_empty() && *word != "-").map(str::to_owned);
-    let (host, path, flags) = (word(), word(), word().unwrap_or_default());
+    let (host, path, flags) = (word(), word().filter(|path| path.starts_with('/')), word().unwrap_or_default());
     let has = |flag: char| flags.contains(flag);
     Route {
         name: line.to_owned(),
