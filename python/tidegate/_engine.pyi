@@ -37,6 +37,9 @@ class Role:
     def status(self) -> bytes:
         """The state of everything, one JSON object."""
 
+    def lists(self) -> bytes:
+        """`routes` and `upstreams`, which may be thousands of entries long, one JSON object."""
+
     def metrics(self) -> bytes:
         """All metrics in Prometheus' text format."""
 

@@ -72,6 +72,11 @@ class Role:
         status: dict[str, Any] = json.loads(self._native.status())
         return status
 
+    def lists(self) -> dict[str, Any]:
+        """What may be thousands of entries long, and is left out of the status: `routes` and `upstreams`."""
+        lists: dict[str, Any] = json.loads(self._native.lists())
+        return lists
+
     def explain(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """What becomes of a request, and why; raises `EngineError` for what cannot be asked."""
         return _explained(self._native.explain, json.dumps(question).encode())

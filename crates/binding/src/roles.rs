@@ -44,6 +44,11 @@ impl Role {
         Cow::Owned(py.detach(|| self.role.status().to_string().into_bytes()))
     }
 
+    /// Routes and upstreams, one JSON object.
+    fn lists(&self, py: Python<'_>) -> Cow<'static, [u8]> {
+        Cow::Owned(py.detach(|| self.role.lists().to_string().into_bytes()))
+    }
+
     /// All metrics in Prometheus' text format.
     fn metrics(&self, py: Python<'_>) -> Cow<'static, [u8]> {
         Cow::Owned(py.detach(|| self.role.metrics().into_bytes()))

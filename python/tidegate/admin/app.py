@@ -30,8 +30,6 @@ OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
 STRANGERS_PATHS = OPEN_PATHS | {"/status"}
 # What strangers do not see of /status.
 NAMING_KEYS = frozenset({"endpoints", "forwards", "problems", "routes", "upstreams"})
-# Lists that may be thousands long, and have a path of their own.
-LONG_KEYS = frozenset({"routes", "upstreams"})
 # The key of a scope that says that its connection showed a client certificate which was asked for.
 KNOWN = "tidegate.known"
 
@@ -52,8 +50,10 @@ def create_app(state: State, admin: Callable[[], Admin]) -> ASGIApp:
         return Response(state.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     def status(request: Request) -> Response:
-        hidden = LONG_KEYS if is_permitted(request.scope) else NAMING_KEYS
-        return as_json({key: value for key, value in state.status().items() if key not in hidden})
+        whole = state.status()
+        if not is_permitted(request.scope):
+            whole = {key: value for key, value in whole.items() if key not in NAMING_KEYS}
+        return as_json(whole)
 
     def endpoints(_: Request) -> Response:
         return as_json({"endpoints": state.status().get("endpoints", [])})
@@ -67,7 +67,7 @@ def create_app(state: State, admin: Callable[[], Admin]) -> ASGIApp:
         return error(404, "no such endpoint", f"nobody offers {name} here; GET /status/endpoints lists what there is")
 
     def listed(key: str) -> Callable[[Request], Response]:
-        return lambda _: as_json({key: state.status().get(key, [])})
+        return lambda _: as_json({key: state.lists().get(key, [])})
 
     def configuration(_: Request) -> Response:
         if state.reloads is None:

@@ -1,6 +1,7 @@
 """A group whose commands are imported when they are used, so that `--help` and completion answer at once."""
 
 import importlib
+import keyword
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,8 @@ class Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in self._known:
             return None
-        command = getattr(importlib.import_module(f"{self._package}.{cmd_name}"), cmd_name)
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command = getattr(importlib.import_module(f"{self._package}.{name}"), name)
         assert isinstance(command, click.Command)  # noqa: S101
         return command
 

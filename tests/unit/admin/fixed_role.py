@@ -46,6 +46,9 @@ class FixedRole:
     def status(self) -> dict[str, Any]:
         return self.shown
 
+    def lists(self) -> dict[str, Any]:
+        return {}
+
     def metrics(self) -> bytes:
         return b"tidegate_requests_total 17\n"
 

@@ -23,6 +23,9 @@ class FakeRole:
     def status(self) -> dict[str, Any]:
         return self.reported
 
+    def lists(self) -> dict[str, Any]:
+        return {}
+
     def metrics(self) -> bytes:
         return b"tidegate_requests_total 1\n"
 

@@ -256,6 +256,7 @@ impl Exchange<'_> {
             endpoint: attempt.route.endpoint.clone(),
             kind,
             client: self.visitor.client,
+            local: None,
             request_id: self.record.id,
             hops: 0,
         };
@@ -388,7 +389,7 @@ impl Exchange<'_> {
             return Ok(Next::Reset);
         }
         if up.request_done {
-            self.keep(up.connection, reusable, upstream).await;
+            self.keep(up.connection, reusable && !upstream.is_personal(), upstream).await;
         }
         Ok(if keep_alive { Next::KeepAlive } else { Next::Close })
     }

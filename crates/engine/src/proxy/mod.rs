@@ -19,6 +19,7 @@ pub mod explain;
 pub mod exchange;
 pub mod opening;
 pub mod stream;
+pub mod passthrough;
 pub mod turn;
 pub mod serve_http2;
 pub mod serve;

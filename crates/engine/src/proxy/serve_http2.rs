@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::exchange::malformed;
 use super::http::Http;
+use super::http1::Part;
 use super::http2::channel::header_list;
 use super::http2::held::{Held, Piece};
 use super::http2::stream::Stream;
@@ -208,8 +209,16 @@ impl From {
                 Ok(()) => {
                     let visitor = turn.visitor();
                     let way = turn.route(&visitor);
-                    if let Some(Last::Reset) = turn.run(&settings, way, &visitor).await {
-                        turn.down.reset();
+                    match turn.run(&settings, way, &visitor).await {
+                        // What was said before it broke goes first: a reset drops what is still queued.
+                        Some(Last::Reset) => {
+                            turn.down.flush_within(&mut turn.timer, LINGER).await;
+                            tokio::task::yield_now().await;
+                            turn.down.reset();
+                        }
+                        // Some clients take an answer that ends their request early for a broken one.
+                        Some(Last::Linger) => discard(&mut turn).await,
+                        Some(Last::Close) | None => {}
                     }
                 }
                 Err(error) => turn.refuse(malformed(error), Version::Http2).await,
@@ -219,6 +228,22 @@ impl From {
             drop(running);
         });
     }
+}
+
+/// Reads on for a moment what is not wanted any more.
+async fn discard(turn: &mut Turn) {
+    let until = Instant::now() + LINGER;
+    poll_fn(|cx| {
+        loop {
+            match turn.down.poll_part(cx) {
+                Poll::Ready(Ok(Part::Data(length))) => turn.down.took(length),
+                Poll::Ready(Ok(Part::Trailers(_))) => {}
+                Poll::Ready(Ok(Part::End) | Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return turn.timer.poll_until(cx, until),
+            }
+        }
+    })
+    .await;
 }
 
 /// A request that runs.

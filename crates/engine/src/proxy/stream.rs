@@ -49,16 +49,15 @@ pub async fn over_websocket(
     Ok(Next::Taken)
 }
 
-/// Relays a TCP connection to one of `upstreams`; resets it where none can be reached.
+/// Relays a connection to one of `upstreams`; resets it where none can be reached.
 pub async fn relay_tcp(
     proxy: &Proxy,
     worker: usize,
     upstreams: &UpstreamSet,
-    down: BoxedIo,
+    mut near: Leg,
     client: SocketAddr,
     record: &mut Record,
 ) {
-    let mut near = Leg { io: down, read: Buffer::new() };
     match open(proxy, worker, upstreams, client, Some(&mut near), record).await {
         Ok((up, _busy)) => relay_open(proxy, near, up, record).await,
         Err(error) => {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::listener::ListenError;
 use crate::proxy::explain::Question;
@@ -16,6 +16,10 @@ pub trait Role: Send + Sync {
     fn apply(&self, snapshot: Snapshot) -> Result<(), StartError>;
     /// The state of everything.
     fn status(&self) -> Value;
+    /// What may be thousands of entries long, and is left out of the status: routes and upstreams.
+    fn lists(&self) -> Value {
+        json!({})
+    }
     /// All metrics in Prometheus' text format.
     fn metrics(&self) -> String;
     /// What becomes of a request, and why. An error says what cannot be asked.
