@@ -40,7 +40,7 @@ agent) [ "$file" ] || export TIDEGATE_CONNECT=http://localhost:{8001} ;;
 kiagateway) export TIDEGATE_ADMIN=127.0.0.1:{8003} ;;
 nanoproxy) export TIDEGATE_ADMIN=127.0.0.1:{8003} PORT=${PORT:-{8080}} ;;
 forward) [ "$file" ] || export TIDEGATE_CONNECT=http://localhost:{8000} ;;
-status) export TIDEGATE_ADMIN_URL=http://127.0.0.1:{8003} ;;
+status | reload) export TIDEGATE_ADMIN_URL=http://127.0.0.1:{8003} ;;
 esac
 exec {python} -P -m tidegate "$@"
 """
