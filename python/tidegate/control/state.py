@@ -79,6 +79,10 @@ class Role(Protocol):
         """All metrics in Prometheus' text format."""
         ...
 
+    def explain(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """What becomes of a request, and why."""
+        ...
+
     def apply(self, snapshot: bytes) -> None:
         """Replaces the whole configuration, or raises and changes nothing."""
         ...
@@ -165,6 +169,10 @@ class State:
     def lists(self) -> dict[str, Any]:
         """Every route and upstream."""
         return self._role.lists()
+
+    def explain(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """What becomes of a request now, and why; raises `EngineError` for what cannot be asked."""
+        return self._role.explain(question)
 
     def agents(self) -> list[dict[str, Any]]:
         """Who is connected and offers what; an agent that does not say who it is counts as one for each tunnel."""
