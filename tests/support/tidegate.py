@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.http import request
+from tests.support.http import Response, request
 from tests.support.process import Program
 
 Config = Mapping[str, Any]
@@ -65,6 +65,20 @@ class Gateway(Tidegate):
         super().__init__("gateway", "--config", self.file, *options, env=env, under=under)
         for listener in (*listeners, "admin"):
             self.ready("listening", listener=listener)
+
+    def write(self, config: Config | str) -> None:
+        """Saves a configuration as editors do, by a rename; it is merged like the first one. Text is saved as it is."""
+        if not isinstance(config, str):
+            listeners = {**LISTENERS, **config.get("listeners", {})}
+            self.config = {"admin": {"bind": "127.0.0.1:0"}, **config, "listeners": listeners}
+            config = json.dumps(self.config)
+        fresh = self.file.with_suffix(".new")
+        fresh.write_text(config)
+        fresh.replace(self.file)
+
+    def reload(self) -> Response:
+        """Asks for a reload and returns the answer."""
+        return request(self.admin, "/reload", method="POST")
 
     @property
     def proxy(self) -> str:

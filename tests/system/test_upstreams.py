@@ -80,7 +80,10 @@ def test_requests_are_shared_by_weight() -> None:
         assert answers(running, 40) == {"one": 10, "three": 30}
         status = running.status()
         assert status["upstreams"][0]["balance"] == "round-robin"
-        assert [(each["weight"], each["requests"]) for each in status["upstreams"][0]["addresses"]] == [(1, 10), (3, 30)]
+        assert [(each["weight"], each["requests"]) for each in status["upstreams"][0]["addresses"]] == [
+            (1, 10),
+            (3, 30),
+        ]
         assert status["routes"] == [{"name": "all", "match": "every host", "to": "upstream shop", "requests": 40}]
         assert metric(running, "tidegate_upstream_requests_total", upstream="shop", address=three.address) == 30
 

@@ -18,7 +18,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tidegate.control.question import question
 from tidegate.control.state import Admin, State
+from tidegate.errors import ConfigError, EngineError
 
 __all__ = ["KNOWN", "create_app"]
 
@@ -28,8 +30,6 @@ OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
 STRANGERS_PATHS = OPEN_PATHS | {"/status"}
 # What strangers do not see of /status.
 NAMING_KEYS = frozenset({"endpoints", "forwards", "problems", "routes", "upstreams"})
-# Lists that may be thousands long, and have a path of their own.
-LONG_KEYS = frozenset({"routes", "upstreams"})
 # The key of a scope that says that its connection showed a client certificate which was asked for.
 KNOWN = "tidegate.known"
 
@@ -50,8 +50,10 @@ def create_app(state: State, admin: Callable[[], Admin]) -> ASGIApp:
         return Response(state.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     def status(request: Request) -> Response:
-        hidden = LONG_KEYS if is_permitted(request.scope) else NAMING_KEYS
-        return as_json({key: value for key, value in state.status().items() if key not in hidden})
+        whole = state.status()
+        if not is_permitted(request.scope):
+            whole = {key: value for key, value in whole.items() if key not in NAMING_KEYS}
+        return as_json(whole)
 
     def endpoints(_: Request) -> Response:
         return as_json({"endpoints": state.status().get("endpoints", [])})
@@ -65,12 +67,28 @@ def create_app(state: State, admin: Callable[[], Admin]) -> ASGIApp:
         return error(404, "no such endpoint", f"nobody offers {name} here; GET /status/endpoints lists what there is")
 
     def listed(key: str) -> Callable[[Request], Response]:
-        return lambda _: as_json({key: state.status().get(key, [])})
+        return lambda _: as_json({key: state.lists().get(key, [])})
 
     def configuration(_: Request) -> Response:
         if state.reloads is None:
             return error(404, "not found", "nothing is known of the configuration")
         return as_json(state.reloads.status())
+
+    def explain(request: Request) -> Response:
+        given = request.query_params
+        if "url" not in given:
+            return error(400, "no url", "ask /status/explain?url=https://app.example.com/path")
+        try:
+            asked = question(
+                given["url"],
+                method=given.get("method", "GET"),
+                headers=given.getlist("header"),
+                sni=given.get("sni"),
+                listener=given.get("listener"),
+            )
+            return as_json(state.explain(asked))
+        except (ConfigError, EngineError) as mistake:
+            return error(400, "cannot be asked", str(mistake))
 
     async def reload(_: Request) -> Response:
         if state.reloads is None:
@@ -94,6 +112,7 @@ def create_app(state: State, admin: Callable[[], Admin]) -> ASGIApp:
             Route("/status/upstreams", quick(listed("upstreams"))),
             Route("/status/agents", quick(lambda _: as_json({"agents": state.agents()}))),
             Route("/status/config", quick(configuration)),
+            Route("/status/explain", quick(explain)),
             Route("/reload", reload, methods=["POST"]),
         ],
         middleware=[Middleware(Gate, admin=admin)],
@@ -203,7 +222,8 @@ def on_http_error(request: Request, problem: Exception) -> Response:
     """404 and 405."""
     status = problem.status_code if isinstance(problem, HTTPException) else 500
     if status == 404:
-        lists = "/status/endpoints[/NAME], /status/routes, /status/upstreams, /status/agents, /status/config"
+        lists = "/status/endpoints[/NAME], /status/routes, /status/upstreams, /status/agents, /status/config, "
+        lists += "/status/explain?url=URL"
         return error(404, "not found", f"there is /health, /ready, /metrics, /status, {lists} and POST /reload")
     what = "method not allowed" if status == 405 else "failed"
     response = error(status, what, f"{request.method} is not for this path")

@@ -4,8 +4,11 @@ Command-line options from the knobs of a model, and the one way in which every r
 What an option means stands in `config.model`; here it only becomes a line of `--help`.
 """
 
+import contextlib
+import hashlib
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -164,4 +167,8 @@ def _admin_tls(admin: Any, tls: type[Any]) -> Any:
         raise ConfigError("admin.tls.certificates: the admin listener shows one certificate (leave one)")
     shown = written.certificates[0]
     required = written.client_certificate == "required"
-    return tls(shown.cert, shown.key, written.client_ca, required, written.min_version)
+    digest = hashlib.sha256()
+    for name in filter(None, (shown.cert, shown.key, written.client_ca)):
+        with contextlib.suppress(OSError):  # told by whoever shows it
+            digest.update(Path(name).read_bytes())
+    return tls(shown.cert, shown.key, written.client_ca, required, written.min_version, digest.hexdigest())

@@ -23,6 +23,8 @@ class Tls:
     client_ca: str | None = None
     required: bool = True
     min_version: str = "1.2"
+    digest: str = ""
+    """What the files held, so that a renewed certificate is told from the one before."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,16 @@ class Role(Protocol):
         """The state of everything."""
         ...
 
+    def lists(self) -> dict[str, Any]:
+        """What may be thousands of entries long, and is left out of the status."""
+        ...
+
     def metrics(self) -> bytes:
         """All metrics in Prometheus' text format."""
+        ...
+
+    def explain(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """What becomes of a request, and why."""
         ...
 
     def apply(self, snapshot: bytes) -> None:
@@ -154,7 +164,15 @@ class State:
         if self.kind == "gateway" and self._drains(status):
             problems.append("draining: new connections are refused, and it ends when what runs has finished")
         problems += self.reloads.problems() if self.reloads is not None else []
-        return {**status, "problems": problems}
+        return {**status, **self._role.lists(), "problems": problems}
+
+    def lists(self) -> dict[str, Any]:
+        """Every route and upstream."""
+        return self._role.lists()
+
+    def explain(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """What becomes of a request now, and why; raises `EngineError` for what cannot be asked."""
+        return self._role.explain(question)
 
     def agents(self) -> list[dict[str, Any]]:
         """Who is connected and offers what; an agent that does not say who it is counts as one for each tunnel."""

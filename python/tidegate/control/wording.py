@@ -90,6 +90,12 @@ def service_unreachable(event: Mapping[str, Any]) -> str:
     )
 
 
+def unhealthy(event: Mapping[str, Any]) -> str:
+    """That an endpoint of ours is not offered, because its service says or shows that it does not work."""
+    endpoint, address, reason = (event.get(field) for field in ("endpoint", "address", "reason"))
+    return f"endpoint {endpoint} is not offered: its service at {address} fails its check: {reason}"
+
+
 _TRIGGERS = {"file": "a file has changed", "signal": "SIGHUP", "api": "asked for"}
 
 

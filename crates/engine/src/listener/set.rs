@@ -159,6 +159,13 @@ impl Listeners {
             .collect()
     }
 
+    /// Every listener as the configuration has it, with the addresses that it bound.
+    pub fn configured(&self) -> Vec<(Listener, Vec<SocketAddr>)> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let addresses = |one: &Running| one.sockets.iter().map(|socket| socket.address).collect();
+        running.iter().map(|one| (one.listener.clone(), addresses(one))).collect()
+    }
+
     /// Open connections of each listener.
     pub fn open(&self) -> Vec<(String, usize)> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);

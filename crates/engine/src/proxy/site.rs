@@ -132,14 +132,14 @@ impl Site {
     }
 
     /// Who asks, as far as is known: behind a tunnel only the gateway saw, and says so in the head.
-    pub fn visitor(&self, head: &RequestHead, peer: SocketAddr, proxy: &Proxy) -> Visitor {
+    pub fn visitor(&self, head: &RequestHead, peer: SocketAddr, proto: &'static str, proxy: &Proxy) -> Visitor {
         let said = || {
             let first = tokens(head.fields.get(Known::XForwardedFor)?).next()?;
             std::str::from_utf8(first).ok()?.parse().ok()
         };
         match self {
-            Site::Listener(_) => Visitor::of(&head.fields, peer, "http", &proxy.table.load().trusted_proxies),
-            Site::Service(_) => Visitor::direct(said().map_or(peer, |ip| SocketAddr::new(ip, 0)), "http"),
+            Site::Listener(_) => Visitor::of(&head.fields, peer, proto, &proxy.table.load().trusted_proxies),
+            Site::Service(_) => Visitor::direct(said().map_or(peer, |ip| SocketAddr::new(ip, 0)), proto),
         }
     }
 
@@ -177,27 +177,37 @@ impl Site {
         if let Some(lead) = table.find(&listener.name, head).map_err(two_ways)? {
             return follow(lead, head, visitor, proxy);
         }
-        let dynamic = listener.dynamic.load();
-        if !table.has_no_routes() && **dynamic == DynamicEndpoints::Allow(Vec::new()) {
-            return Err(Error::new(Code::NoRoute, ""));
-        }
-        let (name, tcp): (Cow<'_, str>, bool) = match route::endpoint_of(head) {
-            Ok(Named::Http(name)) => (name, false),
-            Ok(Named::Tcp(name)) => (name.into(), true),
-            Err(error) if error.code == Code::MissingEndpoint && !table.has_no_routes() => {
-                return Err(Error::new(Code::NoRoute, ""));
-            }
-            Err(error) => return Err(error),
-        };
-        // A name that is not permitted is answered like one that nobody offers, so that nothing is told by the difference.
-        let endpoint = (permits(&dynamic, &table, &name) && identity.reach.contains(&name))
-            .then(|| proxy.registry.find(&identity.tenant, &name))
-            .flatten()
-            .ok_or(Error::undelivered(Code::NoUpstream, ""))?;
+        let (name, tcp) = named(&table, &listener.dynamic.load(), head)?;
+        let found = if identity.reach.contains(&name) { proxy.registry.find(&identity.tenant, &name) } else { None };
+        let endpoint = found.ok_or(Error::undelivered(Code::NoUpstream, ""))?;
         let label = endpoint.name.clone();
         let upstreams = UpstreamSet::Endpoint(endpoint);
         Ok(Way::On(Route { upstreams, endpoint: label, lead: None, target: None, tcp }))
     }
+}
+
+/// The endpoint that a request names by itself, where it may, and whether it wants a byte stream there.
+pub(super) fn named<'a>(
+    table: &Table,
+    dynamic: &DynamicEndpoints,
+    head: &'a RequestHead,
+) -> Result<(Cow<'a, str>, bool)> {
+    if !table.has_no_routes() && *dynamic == DynamicEndpoints::Allow(Vec::new()) {
+        return Err(Error::new(Code::NoRoute, ""));
+    }
+    let (name, tcp): (Cow<'_, str>, bool) = match route::endpoint_of(head) {
+        Ok(Named::Http(name)) => (name, false),
+        Ok(Named::Tcp(name)) => (name.into(), true),
+        Err(error) if error.code == Code::MissingEndpoint && !table.has_no_routes() => {
+            return Err(Error::new(Code::NoRoute, ""));
+        }
+        Err(error) => return Err(error),
+    };
+    // A name that is not permitted is answered like one that nobody offers, so that nothing is told by the difference.
+    if !permits(dynamic, table, &name) {
+        return Err(Error::undelivered(Code::NoUpstream, ""));
+    }
+    Ok((name, tcp))
 }
 
 /// What a route of the configuration makes of a request.
@@ -216,15 +226,17 @@ fn follow(lead: &Arc<Lead>, head: &RequestHead, visitor: &Visitor, proxy: &Proxy
         Some(group) => (UpstreamSet::Group(group.clone(), group.key_of(Some(head), client)), group.name.clone()),
         None => proxy.destination(&forward.to, client).ok_or(Error::undelivered(Code::NoUpstream, ""))?,
     };
-    let target = match &forward.path {
-        PathRewrite::Keep => None,
-        PathRewrite::Strip => rewritten(head, lead, "")?,
-        PathRewrite::Replace(by) => rewritten(head, lead, by)?,
-    };
+    let target = rewritten(head, lead, forward)?;
     Ok(Way::On(Route { upstreams, endpoint, lead: Some(lead.clone()), target, tcp: false }))
 }
 
-fn rewritten(head: &RequestHead, lead: &Lead, by: &str) -> Result<Option<Vec<u8>>> {
+/// The target that is sent on, where it is another one than came.
+pub(super) fn rewritten(head: &RequestHead, lead: &Lead, forward: &Forward) -> Result<Option<Vec<u8>>> {
+    let by = match &forward.path {
+        PathRewrite::Keep => return Ok(None),
+        PathRewrite::Strip => "",
+        PathRewrite::Replace(by) => by,
+    };
     // Cut off from what stood before them, dot segments would lead out of what the route stands for.
     if path::has_dot_segments(&path::normal(head.path())) {
         return Err(Error::new(Code::MalformedRequest, "the path has dot segments, and this route rewrites it"));
@@ -232,7 +244,8 @@ fn rewritten(head: &RequestHead, lead: &Lead, by: &str) -> Result<Option<Vec<u8>
     Ok(path::replaced(head.target(), &lead.matched, by.as_bytes()))
 }
 
-fn redirected(redirect: &Redirect, head: &RequestHead, visitor: &Visitor) -> Result<Answer> {
+/// The answer of a redirect.
+pub(super) fn redirected(redirect: &Redirect, head: &RequestHead, visitor: &Visitor) -> Result<Answer> {
     let told = visitor.behind.as_ref().and_then(|behind| behind.host.as_deref());
     let (host, _) = target::split(told.or(head.fields.get(Known::Host)).unwrap_or_default());
     let asked = redirect::Asked { scheme: visitor.proto, host, target: head.target() };
@@ -243,7 +256,8 @@ fn redirected(redirect: &Redirect, head: &RequestHead, visitor: &Visitor) -> Res
     Ok(answer)
 }
 
-fn two_ways(_: TwoWays) -> Error {
+/// A path that is refused because it may be read in two ways.
+pub(super) fn two_ways(_: TwoWays) -> Error {
     let detail = "the path may be read in two ways that take different routes: write it without //, dot segments, ; and \
                   escaped slashes";
     Error::new(Code::MalformedRequest, detail)

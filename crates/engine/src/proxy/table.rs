@@ -33,6 +33,8 @@ pub struct Table {
     /// What a request gets that no route matches.
     no_route_status: u16,
     pages: Pages,
+    /// Which of several matching routes counts.
+    pub routing: Routing,
     /// Whose `X-Forwarded-...` fields are believed.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -84,6 +86,7 @@ impl Table {
             named: HashSet::new(),
             no_route_status: 404,
             pages: Pages::default(),
+            routing: Routing::Specific,
             trusted_proxies: Vec::new(),
         }
     }
@@ -130,6 +133,7 @@ impl Table {
             named: endpoints_named(snapshot),
             no_route_status: snapshot.no_route_status,
             pages: Pages::new(&snapshot.error_pages),
+            routing: snapshot.routing,
             trusted_proxies: snapshot.trusted_proxies.clone(),
         })
     }

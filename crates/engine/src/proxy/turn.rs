@@ -83,7 +83,7 @@ pub enum Last {
 impl Turn {
     /// Who sent the request that was read, as far as is known.
     pub fn visitor(&self) -> Visitor {
-        self.site.visitor(&self.request, self.client, &self.proxy)
+        self.site.visitor(&self.request, self.client, "http", &self.proxy)
     }
 
     /// Where the request that was read leads.

@@ -130,7 +130,7 @@ impl Matcher {
 }
 
 /// The number of conditions besides host and path: of two routes for the same place, the one with more counts first.
-fn conditions(route: &Route) -> usize {
+pub fn conditions(route: &Route) -> usize {
     usize::from(!route.methods.is_empty()) + route.headers.len()
 }
 

@@ -9,5 +9,7 @@ pub mod matcher;
 pub mod server_name;
 // What a route makes of a request.
 pub mod redirect;
+// For whoever asks.
+pub mod why;
 
 pub use named::{MAX_NAME, Named, endpoint_of, valid_name};
