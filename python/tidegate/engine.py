@@ -12,14 +12,14 @@ import json
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tidegate import _engine
 from tidegate.errors import EngineError, ListenError
 
-__all__ = ["Role", "bind_error", "error_codes", "start", "version"]
+__all__ = ["Role", "bind_error", "error_codes", "explain", "start", "version"]
 
 version: str = _engine.version
 
@@ -77,6 +77,10 @@ class Role:
         lists: dict[str, Any] = json.loads(self._native.lists())
         return lists
 
+    def explain(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """What becomes of a request, and why; raises `EngineError` for what cannot be asked."""
+        return _explained(self._native.explain, json.dumps(question).encode())
+
     def metrics(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return self._native.metrics()
@@ -118,6 +122,19 @@ def _without_signals() -> Iterator[None]:
 
 def _least(level: str) -> str:
     return level if level in ("debug", "trace") else "info"
+
+
+def explain(snapshot: bytes, question: Mapping[str, Any]) -> dict[str, Any]:
+    """What would become of a request under a snapshot, and why. Nothing is started."""
+    return _explained(_engine.explain, snapshot, json.dumps(question).encode())
+
+
+def _explained(ask: Callable[..., bytes], *arguments: bytes) -> dict[str, Any]:
+    try:
+        told: dict[str, Any] = json.loads(ask(*arguments))
+    except _engine.EngineError as error:
+        raise _translated(error) from None
+    return told
 
 
 def error_codes() -> list[tuple[str, int, str, str]]:

@@ -38,9 +38,12 @@ gateway)
     [ "$file" ] || export TIDEGATE_PROXY=127.0.0.1:{8000} TIDEGATE_AGENTS=127.0.0.1:{8001} ;;
 agent) [ "$file" ] || export TIDEGATE_CONNECT=http://localhost:{8001} ;;
 kiagateway) export TIDEGATE_ADMIN=127.0.0.1:{8003} ;;
-nanoproxy) export TIDEGATE_ADMIN=127.0.0.1:{8003} PORT=${PORT:-{8080}} ;;
+nanoproxy)
+    # A second one beside the first takes another port for admin.
+    export TIDEGATE_ADMIN=127.0.0.1:0
+    [ "$PORT" ] || export TIDEGATE_ADMIN=127.0.0.1:{8003} PORT={8080} ;;
 forward) [ "$file" ] || export TIDEGATE_CONNECT=http://localhost:{8000} ;;
-status) export TIDEGATE_ADMIN_URL=http://127.0.0.1:{8003} ;;
+status | reload) export TIDEGATE_ADMIN_URL=http://127.0.0.1:{8003} ;;
 esac
 exec {python} -P -m tidegate "$@"
 """

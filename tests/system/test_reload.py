@@ -21,15 +21,11 @@ from tests.support.process import until
 from tests.support.raw import Raw, at
 from tests.support.service import Service
 from tests.support.tidegate import Agent, Config, Forward, Gateway, Tidegate, command
+from tests.system.breaking import broken, says, taken
 from tests.system.site import Site
 
 BIND = "127.0.0.1:0"
 ADMIN = {"bind": BIND}
-
-
-def says(word: str, **more: Any) -> dict[str, Any]:
-    """A configuration whose every answer is this word."""
-    return {"routes": [{"path": "/", "respond": {"status": 200, "body": word}}], **more}
 
 
 def word(gateway: Gateway, listener: str = "proxy") -> str:
@@ -165,34 +161,6 @@ def test_what_has_not_changed_is_not_applied_again(gateway: Gateway) -> None:
 
 
 # What is refused, and what stays.
-
-
-def taken() -> tuple[socket.socket, str]:
-    """A port that somebody else has."""
-    holder = socket.create_server(("127.0.0.1", 0))
-    return holder, f"127.0.0.1:{holder.getsockname()[1]}"
-
-
-def broken(gateway: Gateway, port: str) -> dict[str, tuple[str, str]]:
-    """Ways to break a configuration: what is written, and what is said about it."""
-
-    def text(**more: Any) -> str:
-        return json.dumps({**gateway.config, **says("broken"), **more})
-
-    listeners = gateway.config["listeners"]
-    tls = {"bind": BIND, "tls": {"certificates": [{"cert": "gone.pem", "key": "gone.key"}]}}
-    return {
-        "empty": ("", "is empty"),
-        "only a comment": ("# listeners: {}\n", "is empty"),
-        "half written": (text()[: len(text()) // 2], "expected"),
-        "an unknown key": (text(rotues=[]), "did you mean `routes`?"),
-        "a wrong value": (text(limits={"head_fields": "many"}), "limits.head_fields"),
-        "a port that is taken": (text(listeners={**listeners, "more": {"bind": port}}), "is in use by"),
-        "a certificate that is missing": (text(listeners={**listeners, "more": tls}), "gone.pem"),
-        "an upstream that is unknown": (text(routes=[{"path": "/", "to": {"upstream": "nobody"}}]), "nobody"),
-        "more workers": (text(workers=7), "take a restart"),
-        "another admin address": (text(admin={"bind": "127.0.0.1:1"}), "takes a restart"),
-    }
 
 
 def test_whatever_is_wrong_changes_nothing_and_is_told(gateway: Gateway) -> None:
@@ -378,21 +346,21 @@ def test_the_admin_listener_speaks_tls_knows_clients_and_shows_a_renewed_certifi
             name.with_suffix(".new").replace(name)
 
     def ask(*words: str, known: bool = True) -> subprocess.CompletedProcess[str]:
-        url = f"https://{gateway.admin}"
+        url = f"https://{running.admin}"
         options = ["--cert", client[0], "--key", client[1]] if known else []
         words = (*words, "--url", url, "--ca", str(authority.ca), *options)
         return subprocess.run(command(*words), capture_output=True, text=True, timeout=30, check=False)
 
     show(cert, key)
-    with Gateway(says("old", admin={"bind": BIND, "tls": tls})) as gateway:
+    with Gateway(says("old", admin={"bind": BIND, "tls": tls})) as running:
         assert ask("reload").returncode == 0
         assert "in force for" in ask("status", "config").stdout
         assert ask("status", known=False).returncode == 1
-        before = shown_serial(gateway.admin, client, authority)
+        before = shown_serial(running.admin, client, authority)
         show(*authority.issue("renewed", "IP:127.0.0.1"))
-        until(lambda: shown_serial(gateway.admin, client, authority) != before, "the new certificate is shown")
+        until(lambda: shown_serial(running.admin, client, authority) != before, "the new certificate is shown")
         shown[0].write_text("broken")
-        gateway.event("configuration refused", trigger="file")
+        running.event("configuration refused", trigger="file")
         assert ask("status").returncode == 0
 
 

@@ -18,7 +18,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tidegate.control.question import question
 from tidegate.control.state import Admin, State
+from tidegate.errors import ConfigError, EngineError
 
 __all__ = ["KNOWN", "create_app"]
 
@@ -72,6 +74,22 @@ def create_app(state: State, admin: Callable[[], Admin]) -> ASGIApp:
             return error(404, "not found", "nothing is known of the configuration")
         return as_json(state.reloads.status())
 
+    def explain(request: Request) -> Response:
+        given = request.query_params
+        if "url" not in given:
+            return error(400, "no url", "ask /status/explain?url=https://app.example.com/path")
+        try:
+            asked = question(
+                given["url"],
+                method=given.get("method", "GET"),
+                headers=given.getlist("header"),
+                sni=given.get("sni"),
+                listener=given.get("listener"),
+            )
+            return as_json(state.explain(asked))
+        except (ConfigError, EngineError) as mistake:
+            return error(400, "cannot be asked", str(mistake))
+
     async def reload(_: Request) -> Response:
         if state.reloads is None:
             return error(404, "not found", "there is nothing to reload")
@@ -94,6 +112,7 @@ def create_app(state: State, admin: Callable[[], Admin]) -> ASGIApp:
             Route("/status/upstreams", quick(listed("upstreams"))),
             Route("/status/agents", quick(lambda _: as_json({"agents": state.agents()}))),
             Route("/status/config", quick(configuration)),
+            Route("/status/explain", quick(explain)),
             Route("/reload", reload, methods=["POST"]),
         ],
         middleware=[Middleware(Gate, admin=admin)],
@@ -203,7 +222,8 @@ def on_http_error(request: Request, problem: Exception) -> Response:
     """404 and 405."""
     status = problem.status_code if isinstance(problem, HTTPException) else 500
     if status == 404:
-        lists = "/status/endpoints[/NAME], /status/routes, /status/upstreams, /status/agents, /status/config"
+        lists = "/status/endpoints[/NAME], /status/routes, /status/upstreams, /status/agents, /status/config, "
+        lists += "/status/explain?url=URL"
         return error(404, "not found", f"there is /health, /ready, /metrics, /status, {lists} and POST /reload")
     what = "method not allowed" if status == 405 else "failed"
     response = error(status, what, f"{request.method} is not for this path")

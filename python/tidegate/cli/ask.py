@@ -102,12 +102,14 @@ class AdminUrl:
         return context
 
 
-def admin_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--url` and its TLS; the command gets them as `admin`."""
+def admin_options(command: Callable[..., Any], *, optional: bool = False) -> Callable[..., Any]:
+    """`--url` and its TLS; the command gets them as `admin`, nothing where it is `optional` and was not given."""
 
     def with_admin(
-        url: str, ca: str | None, cert: str | None, key: str | None, insecure_skip_verify: bool, **rest: Any
+        url: str | None, ca: str | None, cert: str | None, key: str | None, insecure_skip_verify: bool, **rest: Any
     ) -> Any:
+        if url is None:
+            return command(admin=None, **rest)
         return command(admin=AdminUrl(url, ca, cert, key, insecure_skip_verify), **rest)
 
     with_admin.__doc__ = command.__doc__
@@ -117,7 +119,8 @@ def admin_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--insecure-skip-verify", is_flag=True, help="Accept any certificate: anybody on the way can read along."
     )
     decorated: Callable[..., Any] = flag(with_admin)
-    for name, label, words, env, default in reversed(_OPTIONS):
+    for name, label, words, usual_env, usual in reversed(_OPTIONS):
+        env, default = ("", None) if optional else (usual_env, usual)
         option = click.option(
             name,
             metavar=label,

@@ -20,7 +20,7 @@ _COMMANDS = {
     "gateway": "Accept visitors and agents, and bring them together.",
     "agent": "Offer a local service to a gateway, as an endpoint.",
     "forward": "Reach a TCP endpoint of a gateway from a local port.",
-    "config": "Check, show and begin a configuration.",
+    "config": "Check, explain, show, begin or import a configuration.",
     "reload": "Make a running gateway read its configuration again.",
     "status": "Show what a gateway, agent or forward is doing.",
     "demo": "Start everything on free local ports and try every path.",

@@ -23,6 +23,8 @@ class Tls:
     client_ca: str | None = None
     required: bool = True
     min_version: str = "1.2"
+    digest: str = ""
+    """What the files held, so that a renewed certificate is told from the one before."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,10 @@ class Role(Protocol):
 
     def metrics(self) -> bytes:
         """All metrics in Prometheus' text format."""
+        ...
+
+    def explain(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """What becomes of a request, and why."""
         ...
 
     def apply(self, snapshot: bytes) -> None:
@@ -163,6 +169,10 @@ class State:
     def lists(self) -> dict[str, Any]:
         """Every route and upstream."""
         return self._role.lists()
+
+    def explain(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """What becomes of a request now, and why; raises `EngineError` for what cannot be asked."""
+        return self._role.explain(question)
 
     def agents(self) -> list[dict[str, Any]]:
         """Who is connected and offers what; an agent that does not say who it is counts as one for each tunnel."""

@@ -90,6 +90,12 @@ def service_unreachable(event: Mapping[str, Any]) -> str:
     )
 
 
+def unhealthy(event: Mapping[str, Any]) -> str:
+    """That an endpoint of ours is not offered, because its service says or shows that it does not work."""
+    endpoint, address, reason = (event.get(field) for field in ("endpoint", "address", "reason"))
+    return f"endpoint {endpoint} is not offered: its service at {address} fails its check: {reason}"
+
+
 _TRIGGERS = {"file": "a file has changed", "signal": "SIGHUP", "api": "asked for"}
 
 
@@ -143,7 +149,9 @@ def exposed(snapshot: Mapping[str, Any], admin_addresses: list[str]) -> list[Exp
     """The tunnel and admin listeners off loopback that ask nobody who they are."""
     found = []
     for listener in snapshot.get("listeners", []):
-        if listener.get("kind") != "tunnel":
+        tls = listener.get("tls") or {}
+        knows = tls.get("client_ca") is not None and tls.get("client_certificate") == "required"
+        if listener.get("kind") != "tunnel" or knows:
             continue
         for port in _ports_off_loopback(listener.get("bind", [])):
             name = listener.get("name", "")

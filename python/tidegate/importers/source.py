@@ -57,7 +57,7 @@ class Foreign(Source[Gateway]):
         if self.optional and may_be_empty and not self.file.exists():
             return ""
         text = read_text(self.file)
-        if not may_be_empty and not text.strip():
+        if not may_be_empty and not _says_something(text):
             raise ConfigError(f"{self.file}: is empty")
         return text
 
@@ -69,3 +69,8 @@ class Foreign(Source[Gateway]):
         """Which sources are in force, for the start line."""
         found = super().__str__()
         return ", ".join([*([found] if found != "defaults" or not self.also else []), *self.also])
+
+
+def _says_something(text: str) -> bool:
+    """More than comments, which YAML and TOML write alike."""
+    return any(line and not line.startswith(("#", "---")) for line in map(str.strip, text.splitlines()))

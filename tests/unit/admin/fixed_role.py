@@ -1,5 +1,6 @@
 """A role that shows what it is told to show."""
 
+from collections.abc import Mapping
 from typing import Any
 
 GATEWAY: dict[str, Any] = {
@@ -50,6 +51,9 @@ class FixedRole:
 
     def metrics(self) -> bytes:
         return b"tidegate_requests_total 17\n"
+
+    def explain(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        return {"asked": dict(question)}
 
     def apply(self, snapshot: bytes) -> None:
         raise AssertionError("nobody applies anything here")

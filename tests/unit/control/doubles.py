@@ -1,6 +1,7 @@
 """A role without an engine: tests say its status and its events, and see what it was asked."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -27,6 +28,9 @@ class FakeRole:
 
     def metrics(self) -> bytes:
         return b"tidegate_requests_total 1\n"
+
+    def explain(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        return {"asked": dict(question)}
 
     def apply(self, snapshot: bytes) -> None:
         self.asked.append("apply")

@@ -40,9 +40,10 @@ def test_an_empty_file_is_a_mistake_while_it_is_in_force(tmp_path: Path) -> None
     file = tmp_path / "file"
     source = foreign(file, [], optional=True)
     assert source.read().listeners["proxy"].bind == ":1"
-    file.write_text("\n")
-    with pytest.raises(ConfigError, match="is empty"):
-        source.again({})
+    for nothing in ("", "\n", "# nothing\n---\n"):
+        file.write_text(nothing)
+        with pytest.raises(ConfigError, match="is empty"):
+            source.again({})
     file.unlink()
     with pytest.raises(ConfigError, match="cannot read it"):
         source.again({})

@@ -96,7 +96,7 @@ impl Role for Gateway {
             old = Some(self.proxy.put_in_force(&table, &self.control.list()[0].runtime));
         })?;
         if let Some(old) = old {
-            drop_here(old);
+            self.control.list()[0].runtime.spawn(drop_late(old));
         }
         Ok(())
     }
@@ -238,13 +238,14 @@ fn greeting(snapshot: &snapshot::Gateway) -> Greeting {
     }
 }
 
-/// Drops a table on this thread: to free thousands of routes takes a worker longer than a request may wait.
-fn drop_here(table: Arc<Table>) {
+/// Drops a table where nobody waits: to free thousands of routes takes a worker longer than a request may wait.
+async fn drop_late(table: Arc<Table>) {
+    // A worker holds it for as long as it takes to find a route.
     for _ in 0..100 {
         if Arc::strong_count(&table) == 1 {
             break;
         }
-        std::thread::sleep(Duration::from_millis(1));
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
