@@ -262,6 +262,8 @@ def _pages() -> dict[str, str]:
             listeners = (
                 "listeners: {web: {bind: '127.0.0.1:0'}, agents: {bind: '127.0.0.1:0', kind: tunnel},"
                 " db: {bind: '127.0.0.1:0', kind: tcp, to: {endpoint: nobody}}}\n"
+                "upstreams: {shop: {addresses: ['127.0.0.1:9']}}\n"
+                "routes: [{host: shop.localhost, to: {upstream: shop}}]\n"
             )
             gateway = engine.start(gateway_snapshot(validate(Gateway, parse(log + listeners, "gateway"))))
             started.append(gateway)
