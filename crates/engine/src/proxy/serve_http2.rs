@@ -159,7 +159,8 @@ impl Driver {
             if blocked >= timeouts.idle {
                 return Poll::Ready(Some(Http2Closed::Stuck));
             }
-            return timer.poll_until(cx, Instant::now() + (timeouts.idle - blocked)).map(|()| None);
+            let by = Instant::now() + (timeouts.idle - blocked);
+            return timer.poll_until(cx, by).map(|()| Some(Http2Closed::Stuck));
         }
         if self.from.streams.load(Ordering::Relaxed) > 0 {
             // Whoever ends the last one wakes us: `h2` has something to do then.

@@ -39,6 +39,8 @@ pub struct Stream {
     lacking: Option<u64>,
     /// The body that is being written is whole.
     sent: bool,
+    /// The other side has to read before more of it can leave.
+    starved: bool,
     held: Arc<Held>,
     limits: HeadLimits,
     /// Bytes of bodies that went through, either way: whoever watches for progress compares it.
@@ -90,6 +92,7 @@ impl Stream {
             last: None,
             lacking: None,
             sent: false,
+            starved: false,
             held,
             limits: *limits,
             moved: 0,
@@ -248,6 +251,7 @@ impl Stream {
     /// Queues body data as far as there is room; says how much was taken.
     pub fn poll_data(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, Stop>> {
         self.hand_over()?;
+        self.starved = true;
         ready!(self.held.poll_room(cx));
         let Leaving::Body(body, _) = &mut self.leaving else { return Poll::Ready(Err(self.failure())) };
         let wanted = data.len().min(BUFFER_SIZE);
@@ -259,6 +263,7 @@ impl Stream {
                 None => return Poll::Ready(Err(Stop::Closed)),
             }
         }
+        self.starved = false;
         let n = wanted.min(body.capacity());
         if let Some(lacking) = &mut self.lacking {
             *lacking = lacking.checked_sub(n as u64).ok_or(Malformed("the body is longer than its Content-Length"))?;
@@ -317,7 +322,7 @@ impl Stream {
 
     /// True when nothing waits for the other side to read.
     pub fn is_flushed(&self) -> bool {
-        self.last.is_none() && self.held.has_room()
+        self.last.is_none() && !self.starved && self.held.has_room()
     }
 
     /// Ready when the other side has given the stream up, or has left.
