@@ -56,7 +56,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The request breaks RFC 9112 or is ambiguous; nothing of it was sent on.
+    /// The request breaks RFC 9112 or is ambiguous, or a PROXY header is missing or malformed; nothing was sent on.
     MalformedRequest = "malformed_request", Downstream, 400, "malformed request";
     /// The request's head is larger than `limits.head_bytes` or has too many fields.
     HeadTooLarge = "head_too_large", Downstream, 431, "request head too large";

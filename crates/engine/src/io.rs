@@ -27,6 +27,11 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
 
     /// The plain TCP connection beneath, to be taken to another worker; the stream itself where there is none.
     fn into_tcp(self: Box<Self>) -> Result<TcpStream, BoxedIo>;
+
+    /// The plain TCP connection beneath, where everything that is read and written is its bytes.
+    fn as_tcp(&self) -> Option<&TcpStream> {
+        None
+    }
 }
 
 /// Any byte stream. One virtual call a turn; measured below the noise of a system call.
@@ -44,6 +49,10 @@ impl Io for TcpStream {
 
     fn into_tcp(self: Box<Self>) -> Result<TcpStream, BoxedIo> {
         Ok(*self)
+    }
+
+    fn as_tcp(&self) -> Option<&TcpStream> {
+        Some(self)
     }
 }
 

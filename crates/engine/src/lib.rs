@@ -18,6 +18,7 @@ pub mod message;
 pub mod http1;
 pub mod http2;
 pub mod route;
+pub mod forwarded;
 pub mod headers;
 
 // link

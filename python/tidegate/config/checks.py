@@ -201,7 +201,7 @@ def _equal_routes(traffic: Traffic) -> Iterator[Mistake]:
 
 def _match(route: Route) -> object:
     # As the engine reads it: a prefix may end with `/`, and `/` is every path.
-    path = route.path if route.exact else (route.path or "").rstrip("/")
+    path = route.path if route.exact else (route.path or "").removesuffix("/")
     return route.sni, route.host, path, route.exact, frozenset(route.methods), frozenset(route.headers.items())
 
 

@@ -25,7 +25,7 @@ def ask(
     hosts: tuple[str, ...] = (),
     **headers: str,
 ) -> httpx.Response:
-    app = create_app(State(FixedRole(status), "gateway"), Admin("127.0.0.1:8003", hosts))
+    app = create_app(State(FixedRole(status), "gateway"), lambda: Admin("127.0.0.1:8003", hosts))
 
     async def call() -> httpx.Response:
         transport = httpx.ASGITransport(app, client=(peer, 4711))

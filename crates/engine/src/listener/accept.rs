@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +36,8 @@ pub struct Door<T> {
     pub room: Arc<Room>,
     /// Open connections of this listener.
     pub connections: Arc<AtomicUsize>,
+    /// Networks whose connections begin with a PROXY header.
+    pub balancers: ArcSwap<Vec<IpNet>>,
     /// What is done with them.
     pub leads: T,
 }
@@ -106,7 +110,7 @@ pub async fn accept<T>(
     listener: TcpListener,
     stop: CancellationToken,
     door: impl Fn() -> Arc<Door<T>>,
-    mut on: impl FnMut(&Door<T>, TcpStream, SocketAddr, Place),
+    mut on: impl FnMut(&Arc<Door<T>>, TcpStream, SocketAddr, Place),
 ) {
     let mut full = false;
     loop {

@@ -1,28 +1,18 @@
 //! Connections of a listener of kind http.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
-
-use super::accept::Place;
-use crate::io::Buffer;
+use super::arrive::Arrival;
 use crate::proxy::serve::{Connection, serve};
 use crate::proxy::shared::Proxy;
 use crate::proxy::site::{HttpListener, Site};
 
-/// Serves an accepted connection.
-pub async fn connection(
-    proxy: Arc<Proxy>,
-    worker: usize,
-    listener: Arc<HttpListener>,
-    stream: TcpStream,
-    client: SocketAddr,
-    place: Place,
-) {
+/// Serves a connection that has arrived.
+pub async fn connection(proxy: Arc<Proxy>, worker: usize, listener: Arc<HttpListener>, arrival: Arrival) {
+    let Arrival { io, read, client, place } = arrival;
     let connection = Connection {
-        io: Box::new(stream),
-        read: Buffer::new(),
+        io,
+        read,
         client,
         identity: proxy.anonymous.clone(),
         site: Site::Listener(listener),

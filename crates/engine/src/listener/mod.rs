@@ -1,12 +1,13 @@
 //! Where we accept: sockets, and what is spoken on them.
 
 pub mod bind;
+pub mod accept;
+pub mod arrive;
 // What is done with an accepted connection, one file a kind.
 pub mod http;
 pub mod tcp;
 pub mod tunnel;
 // All listeners of a gateway.
-pub mod accept;
 pub mod set;
 
 pub use bind::ListenError;

@@ -11,10 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::accept::{Door, Room, accept};
+use super::arrive::{Arrival, Source};
 use super::bind::{ListenError, bind};
 use super::tcp;
 use super::tunnel::Tunnels;
 use super::{http, tunnel};
+use crate::proxy::access::{Answered, Record};
 use crate::proxy::shared::Proxy;
 use crate::proxy::site::HttpListener;
 use crate::proxy::table::Table;
@@ -157,6 +159,13 @@ impl Listeners {
             .collect()
     }
 
+    /// Every listener as the configuration has it, with the addresses that it bound.
+    pub fn configured(&self) -> Vec<(Listener, Vec<SocketAddr>)> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let addresses = |one: &Running| one.sockets.iter().map(|socket| socket.address).collect();
+        running.iter().map(|one| (one.listener.clone(), addresses(one))).collect()
+    }
+
     /// Open connections of each listener.
     pub fn open(&self) -> Vec<(String, usize)> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -184,7 +193,8 @@ impl Listeners {
             ListenerKind::Tunnel {} => Kind::Tunnel,
         };
         let room = if matches!(leads, Kind::Tunnel) { &self.tunnel_room } else { &self.room };
-        Arc::new(Door { name, room: room.clone(), connections: Arc::default(), leads })
+        let balancers = ArcSwap::from_pointee(listener.proxy_protocol.clone());
+        Arc::new(Door { name, room: room.clone(), connections: Arc::default(), balancers, leads })
     }
 
     /// Accepts on an address that has just been bound.
@@ -218,22 +228,51 @@ impl Listeners {
                 || door.load_full(),
                 |door, stream, from, place| {
                     proxy.metrics.connections.fetch_add(1, Ordering::Relaxed);
-                    let runtime = proxy.runtime(worker);
-                    match &door.leads {
-                        Kind::Http(listener) => {
-                            let task = http::connection(proxy.clone(), worker, listener.clone(), stream, from, place);
-                            proxy.drain.spawn_on(runtime, task);
+                    if let Kind::Tunnel = door.leads {
+                        let task = tunnel::connection(tunnels.clone(), worker, stream, from, place);
+                        return tunnels.drain.spawn_on(proxy.runtime(worker), task);
+                    }
+                    let arrival = Arrival::new(stream, from, place);
+                    match (Source::of(from.ip(), &door.balancers.load()), &door.leads) {
+                        (Source::Balancer, _) => {
+                            let task = behind_balancer(proxy.clone(), worker, door.clone(), arrival);
+                            proxy.drain.spawn_on(proxy.runtime(worker), task);
                         }
-                        Kind::Tcp(listener) => tcp::accepted(&proxy, worker, listener, stream, from, place),
-                        Kind::Tunnel => {
-                            let task = tunnel::connection(tunnels.clone(), worker, stream, from, place);
-                            tunnels.drain.spawn_on(runtime, task);
-                        }
+                        // HTTP refuses it by itself.
+                        (Source::Stranger, Kind::Tcp(_)) => hand_on(&proxy, worker, &door.leads, arrival.nameless()),
+                        (Source::Client | Source::Stranger, _) => hand_on(&proxy, worker, &door.leads, arrival),
                     }
                 },
             )
             .await;
         }
+    }
+}
+
+/// Finds out whose connection a load balancer has opened, and hands it on.
+async fn behind_balancer(proxy: Arc<Proxy>, worker: usize, door: Arc<Door<Kind>>, arrival: Arrival) {
+    let (client, within) = (arrival.client, proxy.settings.load().timeouts.handshake);
+    match arrival.named(within).await {
+        Ok(Some(arrival)) => hand_on(&proxy, worker, &door.leads, arrival),
+        Ok(None) => {}
+        Err(error) => {
+            let mut record = Record::new(proxy.next_request(), client, door.name.clone(), Answered::Gateway);
+            record.error = Some(error);
+            proxy.finish(worker, &record);
+        }
+    }
+}
+
+/// Gives a visitor's connection to what serves its kind.
+fn hand_on(proxy: &Arc<Proxy>, worker: usize, leads: &Kind, arrival: Arrival) {
+    match leads {
+        Kind::Http(listener) => {
+            let task = http::connection(proxy.clone(), worker, listener.clone(), arrival);
+            proxy.drain.spawn_on(proxy.runtime(worker), task);
+        }
+        Kind::Tcp(listener) => tcp::arrived(proxy, worker, listener, arrival),
+        // Agents come by sockets of their own.
+        Kind::Tunnel => {}
     }
 }
 
@@ -299,6 +338,7 @@ fn is_same(before: &Listener, wanted: &Listener) -> bool {
 
 /// A listener that goes on, under its new rules.
 fn update(door: Arc<Door<Kind>>, wanted: &Listener, table: &Table) -> Arc<Door<Kind>> {
+    door.balancers.store(Arc::new(wanted.proxy_protocol.clone()));
     match (&door.leads, &wanted.kind) {
         (Kind::Http(listener), ListenerKind::Http { dynamic_endpoints }) => {
             listener.dynamic.store(Arc::new(dynamic_endpoints.clone()));

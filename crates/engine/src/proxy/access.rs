@@ -55,10 +55,14 @@ pub struct Record {
     pub client: SocketAddr,
     /// The listener it came by.
     pub listener: Arc<str>,
+    /// The route of the configuration that it took; empty where it took none.
+    pub route: Arc<str>,
     /// The endpoint it went to; empty where it reached none.
     pub endpoint: Arc<str>,
     /// What it asked, kept only where a log is written.
     pub asked: Option<Asked>,
+    /// What its ClientHello asked, where that is all that could be read.
+    pub server_name: Option<String>,
     /// The upstream that answered, or the last that was tried.
     pub upstream: String,
     /// Upstreams that were tried.
@@ -105,8 +109,10 @@ impl Record {
             id,
             client,
             listener,
-            endpoint: Arc::from(""),
+            route: Arc::default(),
+            endpoint: Arc::default(),
             asked: None,
+            server_name: None,
             upstream: String::new(),
             attempts: 0,
             status: 0,
@@ -117,6 +123,11 @@ impl Record {
             answered,
             error: None,
         }
+    }
+
+    /// The host that was asked for.
+    fn host(&self) -> Option<&str> {
+        self.asked.as_ref().map(|asked| &*asked.host).or(self.server_name.as_deref())
     }
 }
 
@@ -235,8 +246,9 @@ fn json_line(record: &Record) -> String {
         "client": client(record.client),
         "listener": &*record.listener,
         "method": asked.map(|a| &a.method),
-        "host": asked.map(|a| &a.host),
+        "host": record.host(),
         "path": asked.map(|a| &a.path),
+        "route": &*record.route,
         "endpoint": &*record.endpoint,
         "upstream": record.upstream,
         "attempts": record.attempts,
@@ -281,7 +293,7 @@ fn text_line(record: &Record, utc_offset: i32, whole: bool) -> String {
     // Writing to a String cannot fail.
     let _ = write!(line, "{h:02}:{m:02}:{s:02}");
     // A request that reached no endpoint is known by the host that it asked for.
-    let host = record.asked.as_ref().filter(|_| record.endpoint.is_empty()).map_or("", |asked| &asked.host);
+    let host = record.host().filter(|_| record.endpoint.is_empty()).unwrap_or_default();
     for word in [&client(record.client), &*record.endpoint, &host.escape_debug().to_string()]
         .into_iter()
         .filter(|word| !word.is_empty())
@@ -314,13 +326,16 @@ fn text_line(record: &Record, utc_offset: i32, whole: bool) -> String {
 
 /// What a gateway's line says besides: an agent and a forward are their only listener, and go to one place.
 fn rest_of_line(record: &Record, line: &mut String) {
-    if let Some(asked) = &record.asked {
-        let _ = write!(line, " host={}", asked.host.escape_debug());
+    if let Some(host) = record.host() {
+        let _ = write!(line, " host={}", host.escape_debug());
     }
     if let Some(first) = record.first_byte {
         let _ = write!(line, " first={:.1}ms", millis(first.duration_since(record.began)));
     }
     let _ = write!(line, " listener={} upstream={:?} attempts={}", record.listener, record.upstream, record.attempts);
+    if !record.route.is_empty() {
+        let _ = write!(line, " route={}", record.route.escape_debug());
+    }
     let _ = write!(line, " answered={} id={:016x}", record.answered.word(), record.id);
 }
 

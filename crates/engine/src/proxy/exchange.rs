@@ -3,7 +3,6 @@
 //! The request's head is read and routed by `serve`. What an error looks like to the downstream is `respond`.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use tokio::time::Instant;
@@ -17,12 +16,14 @@ use super::pump::{PumpError, Replay, poll_pump};
 use super::shared::{Proxy, Settings};
 use super::site::{Route, Site};
 use crate::error::{Code, Error, Side};
+use crate::forwarded::Visitor;
 use crate::headers::{self, Forwarding, Hop, Return};
 use crate::http1::framing::{self, Framing};
 use crate::http1::refusal::HeadError;
 use crate::io::Buffer;
 use crate::message::{Known, RequestHead, ResponseHead, Version};
 use crate::snapshot::HostHeader;
+use crate::snapshot::route::Edits;
 use crate::timer::Timer;
 use crate::upstream::any::Busy;
 use crate::upstream::{StreamInfo, StreamKind, Upstream};
@@ -54,8 +55,8 @@ pub struct Exchange<'a> {
     pub site: &'a Site,
     /// The worker that runs it.
     pub worker: usize,
-    /// Who asked.
-    pub client: SocketAddr,
+    /// Who asks.
+    pub visitor: &'a Visitor,
     /// The connection's timer.
     pub timer: &'a mut Timer,
     /// The head of the answer, reused from one exchange to the next.
@@ -78,7 +79,7 @@ struct Failure {
 }
 
 /// What is fixed about a request while upstreams are tried.
-struct Plan {
+struct Plan<'a> {
     framing: Framing,
     version: Version,
     is_head: bool,
@@ -86,12 +87,14 @@ struct Plan {
     upgrade: bool,
     expects: bool,
     keep_alive: bool,
+    /// What the route changes in the answer.
+    edits: Option<&'a Edits>,
 }
 
 /// One try of one upstream.
 struct Attempt<'a> {
     head: &'a RequestHead,
-    plan: &'a Plan,
+    plan: &'a Plan<'a>,
     route: &'a Route,
     upstream: &'a Upstream,
     tried: &'a [u64],
@@ -115,8 +118,15 @@ impl Exchange<'_> {
             upgrade: headers::upgrade_of(head).is_some(),
             expects: head.version != Version::Http10 && head.fields.get(Known::Expect).is_some(),
             keep_alive: framing::keeps_alive_request(head) && !self.site.is_closing(self.proxy),
+            edits: route.forward().map(|forward| &forward.response_headers),
         };
+        if let Some(target) = &route.target {
+            head.set_target(target);
+        }
         headers::to_upstream(head, &self.hop(route, framing));
+        if let Some(forward) = route.forward() {
+            headers::edit(&mut head.fields, &forward.request_headers);
+        }
         self.proxy.earn_retry(self.worker);
 
         let (mut replay, mut tried, mut kept_allowed) = (Replay::default(), Vec::new(), !plan.upgrade);
@@ -131,6 +141,11 @@ impl Exchange<'_> {
             self.record.attempts += 1;
             if self.proxy.access.load().is_some() {
                 self.record.upstream = upstream.to_string();
+            }
+            if route.forward().is_some_and(|forward| forward.host_header == HostHeader::Rewrite)
+                && let Upstream::Address(address) = &upstream
+            {
+                head.fields.replace(Known::Host, address.authority.as_bytes());
             }
             let busy = upstream.busy();
             let attempt = Attempt { head, plan: &plan, route, upstream: &upstream, tried: &tried, kept_allowed };
@@ -169,7 +184,7 @@ impl Exchange<'_> {
     fn hop<'a>(&'a self, route: &'a Route, framing: Framing) -> Hop<'a> {
         match self.site {
             Site::Listener(_) => Hop {
-                forwarding: Forwarding::Rebuild { client: self.client.ip(), proto: "http" },
+                forwarding: Forwarding::Rebuild(self.visitor),
                 host: route.forward().map_or(&HostHeader::Keep, |forward| &forward.host_header),
                 // Only for a request of HTTP/1.0 without a Host.
                 authority: &route.endpoint,
@@ -240,7 +255,8 @@ impl Exchange<'_> {
             tenant: attempt.route.upstreams.tenant(),
             endpoint: attempt.route.endpoint.clone(),
             kind,
-            client: self.client,
+            client: self.visitor.client,
+            local: None,
             request_id: self.record.id,
             hops: 0,
         };
@@ -272,7 +288,7 @@ impl Exchange<'_> {
         &mut self,
         down: &mut Http,
         up: &mut Up,
-        plan: &Plan,
+        plan: &Plan<'_>,
         replay: &mut Replay,
     ) -> Result<(), Error> {
         let timeouts = &self.settings.timeouts;
@@ -337,7 +353,7 @@ impl Exchange<'_> {
         &mut self,
         down: &mut Http,
         mut up: Up,
-        plan: &Plan,
+        plan: &Plan<'_>,
         upstream: &Upstream,
         busy: Busy,
     ) -> Result<Next, Error> {
@@ -357,6 +373,9 @@ impl Exchange<'_> {
         let keep_alive = plan.keep_alive && towards != Framing::UntilClose && up.request_done;
         let believed = self.record.error.as_ref().map(|error| error.code.as_str());
         headers::to_downstream(self.response, &Return { version: plan.version, keep_alive, framing: towards });
+        if let Some(edits) = plan.edits {
+            headers::edit(&mut self.response.fields, edits);
+        }
         if let Some(code) = believed {
             self.response.fields.push(b"x-tidegate-error", code.as_bytes());
             let id = format!("{:016x}", self.record.id);
@@ -370,7 +389,7 @@ impl Exchange<'_> {
             return Ok(Next::Reset);
         }
         if up.request_done {
-            self.keep(up.connection, reusable, upstream).await;
+            self.keep(up.connection, reusable && !upstream.is_personal(), upstream).await;
         }
         Ok(if keep_alive { Next::KeepAlive } else { Next::Close })
     }
@@ -426,7 +445,7 @@ impl Exchange<'_> {
         .await
     }
 
-    async fn switch(&mut self, down: &mut Http, up: Up, plan: &Plan, busy: Busy) -> Result<Next, Error> {
+    async fn switch(&mut self, down: &mut Http, up: Up, plan: &Plan<'_>, busy: Busy) -> Result<Next, Error> {
         if !plan.upgrade {
             return Err(refuse_response(up, HeadError::Malformed("101 to a request that asked for no upgrade")));
         }

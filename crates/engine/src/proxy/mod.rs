@@ -8,15 +8,18 @@ pub mod http2;
 // Either of the two.
 pub mod http;
 pub mod pump;
+pub mod splice;
 pub mod relay;
 // What all connections share, and where a request leads.
 pub mod table;
 pub mod shared;
 pub mod site;
+pub mod explain;
 // One request, one stream, one connection.
 pub mod exchange;
 pub mod opening;
 pub mod stream;
+pub mod passthrough;
 pub mod turn;
 pub mod serve_http2;
 pub mod serve;

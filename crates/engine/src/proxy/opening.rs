@@ -45,6 +45,7 @@ pub async fn open(
             endpoint: record.endpoint.clone(),
             kind: StreamKind::Tcp,
             client,
+            local: down.as_ref().and_then(|down| down.io.as_tcp()?.local_addr().ok()),
             request_id: record.id,
             hops: 0,
         };

@@ -18,6 +18,7 @@ use super::http1::{Http1, Stop};
 use super::http2::wire::PREFACE_HEAD;
 use super::serve_http2::serve_http2;
 use super::shared::{Proxy, Settings};
+use super::site::Way;
 pub use super::turn::Connection;
 use super::turn::{LINGER, Last, Turn};
 use crate::error::{Code, Error, Result};
@@ -100,15 +101,16 @@ impl Downstream {
                     }
                 }
             }
-            let route = self.turn.route();
+            let visitor = self.turn.visitor();
+            let way = self.turn.route(&visitor);
             if std::mem::take(&mut movable)
-                && let Ok(route) = &route
+                && let Ok(Way::On(route)) = &way
                 && let Some(better) = route.upstreams.better_worker(self.turn.worker)
             {
                 return After::Move(better);
             }
             self.served = true;
-            if let Some(last) = self.turn.run(&settings, route).await {
+            if let Some(last) = self.turn.run(&settings, way, &visitor).await {
                 return After::End(last);
             }
         }

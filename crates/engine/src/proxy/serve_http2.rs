@@ -208,8 +208,9 @@ impl From {
         self.proxy.drain.spawn_on(self.proxy.runtime(self.worker), async move {
             match read {
                 Ok(()) => {
-                    let route = turn.route();
-                    match turn.run(&settings, route).await {
+                    let visitor = turn.visitor();
+                    let way = turn.route(&visitor);
+                    match turn.run(&settings, way, &visitor).await {
                         // What was said before it broke goes first: a reset drops what is still queued.
                         Some(Last::Reset) => {
                             turn.down.flush_within(&mut turn.timer, LINGER).await;

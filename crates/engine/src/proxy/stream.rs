@@ -30,7 +30,8 @@ pub async fn over_websocket(
     let key = hello::websocket_key(head)?;
     let half_close = hello::Features::of(&head.fields).half_close;
     let record = &mut *exchange.record;
-    let (up, busy) = open(exchange.proxy, exchange.worker, &route.upstreams, exchange.client, None, record).await?;
+    let (up, busy) =
+        open(exchange.proxy, exchange.worker, &route.upstreams, exchange.visitor.client, None, record).await?;
     let Http::One(connection) = &mut *down else { return Ok(Next::Reset) };
     connection.send_raw(&hello::accept_channel(&key, half_close));
     if !down.flush_within(exchange.timer, exchange.settings.timeouts.idle).await {
@@ -48,16 +49,15 @@ pub async fn over_websocket(
     Ok(Next::Taken)
 }
 
-/// Relays a TCP connection to one of `upstreams`; resets it where none can be reached.
+/// Relays a connection to one of `upstreams`; resets it where none can be reached.
 pub async fn relay_tcp(
     proxy: &Proxy,
     worker: usize,
     upstreams: &UpstreamSet,
-    down: BoxedIo,
+    mut near: Leg,
     client: SocketAddr,
     record: &mut Record,
 ) {
-    let mut near = Leg { io: down, read: Buffer::new() };
     match open(proxy, worker, upstreams, client, Some(&mut near), record).await {
         Ok((up, _busy)) => relay_open(proxy, near, up, record).await,
         Err(error) => {

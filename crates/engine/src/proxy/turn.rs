@@ -15,9 +15,10 @@ use super::exchange::{Exchange, Next, malformed};
 use super::http::Http;
 use super::respond::{self, Answer};
 use super::shared::{Proxy, Settings};
-use super::site::{Route, Site};
+use super::site::{Site, Way};
 use super::stream;
 use crate::error::{Code, Error, Result, Side};
+use crate::forwarded::Visitor;
 use crate::http1::framing::{self, Framing};
 use crate::identity::Identity;
 use crate::io::{BoxedIo, Buffer};
@@ -80,17 +81,22 @@ pub enum Last {
 }
 
 impl Turn {
+    /// Who sent the request that was read, as far as is known.
+    pub fn visitor(&self) -> Visitor {
+        self.site.visitor(&self.request, self.client, "http", &self.proxy)
+    }
+
     /// Where the request that was read leads.
-    pub fn route(&self) -> Result<Route> {
-        self.site.route(&self.request, &self.proxy, &self.identity, self.client.ip())
+    pub fn route(&self, visitor: &Visitor) -> Result<Way> {
+        self.site.route(&self.request, visitor, &self.proxy, &self.identity)
     }
 
     /// Carries the request that was read. None: another may follow.
-    pub async fn run(&mut self, settings: &Settings, route: Result<Route>) -> Option<Last> {
+    pub async fn run(&mut self, settings: &Settings, way: Result<Way>, visitor: &Visitor) -> Option<Last> {
         let mut record = self.record();
-        record.client = self.site.client(&self.request, self.client);
+        record.client = visitor.client;
         self.proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
-        let last = self.exchange(settings, route, &mut record).await;
+        let last = self.exchange(settings, way, visitor, &mut record).await;
         self.proxy.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.proxy.finish(self.worker, &record);
         last
@@ -108,21 +114,41 @@ impl Turn {
     }
 
     /// Carries one request. None: the connection waits for the next.
-    async fn exchange(&mut self, settings: &Settings, route: Result<Route>, record: &mut Record) -> Option<Last> {
+    async fn exchange(
+        &mut self,
+        settings: &Settings,
+        way: Result<Way>,
+        visitor: &Visitor,
+        record: &mut Record,
+    ) -> Option<Last> {
         let logged = self.proxy.access.load().is_some();
         record.asked = logged.then(|| Asked::of(&self.request));
         let (version, is_head) = (self.request.version, self.request.method() == b"HEAD");
         let wants_more = framing::keeps_alive_request(&self.request);
-        let outcome = match self.expect_body(settings).and_then(|framing| Ok((framing, route?))) {
+        let own = match &way {
+            Ok(Way::On(route)) => route.settings(settings),
+            Ok(Way::Answered(..)) | Err(_) => None,
+        };
+        let settings = own.as_ref().unwrap_or(settings);
+        let outcome = match self.expect_body(settings).and_then(|framing| Ok((framing, way?))) {
             Err(error) => Err(error),
-            Ok((framing, route)) => {
+            Ok((_, Way::Answered(answer, lead))) => {
+                record.route = lead.name.clone();
+                let keep = wants_more && self.may_go_on();
+                self.send_answer(record, &answer, version, keep, is_head).await;
+                return (!keep).then_some(Last::Linger);
+            }
+            Ok((framing, Way::On(route))) => {
                 record.endpoint = route.endpoint.clone();
+                if let Some(lead) = &route.lead {
+                    record.route = lead.name.clone();
+                }
                 let mut exchange = Exchange {
                     proxy: &self.proxy,
                     settings,
                     site: &self.site,
                     worker: self.worker,
-                    client: self.client,
+                    visitor,
                     timer: &mut self.timer,
                     response: &mut self.response,
                     record,
@@ -152,12 +178,16 @@ impl Turn {
             }
             Err(error) => {
                 let misunderstood = error.code.side() == Side::Downstream && error.code != Code::MissingEndpoint;
-                let keep =
-                    wants_more && !misunderstood && self.down.skip_arrived_body() && !self.site.is_closing(&self.proxy);
+                let keep = wants_more && !misunderstood && self.may_go_on();
                 self.answer_error(record, error, version, keep, is_head).await;
                 (!keep).then_some(Last::Linger)
             }
         }
+    }
+
+    /// True when another request may follow although nobody read the body of this one.
+    fn may_go_on(&mut self) -> bool {
+        self.down.skip_arrived_body() && !self.site.is_closing(&self.proxy)
     }
 
     /// Says how the body of the request is framed, and refuses what is never carried.

@@ -34,7 +34,7 @@ impl Upstream {
     pub async fn open(&self, info: &StreamInfo) -> Result<BoxedIo> {
         match self {
             Upstream::Session(session) => session.open(info).await,
-            Upstream::Address(address) => address.open().await,
+            Upstream::Address(address) => address.open(Some(info)).await,
         }
     }
 
@@ -85,6 +85,11 @@ impl Upstream {
             Upstream::Session(_) => false,
             Upstream::Address(address) => address.spec.tls.is_some(),
         }
+    }
+
+    /// True where a connection serves one downstream alone: it began with that one's address.
+    pub fn is_personal(&self) -> bool {
+        matches!(self, Upstream::Address(address) if address.spec.proxy_protocol.is_some())
     }
 
     /// Counts a request on it until the guard is dropped.

@@ -62,6 +62,7 @@ impl Group {
             };
             let mut spec = Spec::new(&address.host, address.port, tls, address.protocol, timeouts);
             spec.weight = address.weight;
+            spec.proxy_protocol = from.proxy_protocol;
             let kept = old.iter().flat_map(|old| old.iter()).find(|old| {
                 old.made_from == *address
                     && old.spec.connect_timeout == spec.connect_timeout

@@ -72,7 +72,7 @@ pub async fn check(address: &Address, health: &Health) -> Result<(), String> {
 }
 
 async fn ask(address: &Address, health: &Health) -> Result<(), String> {
-    let io = address.open().await.map_err(|error| error.detail.into_owned())?;
+    let io = address.open(None).await.map_err(|error| error.detail.into_owned())?;
     let Some(path) = &health.path else { return Ok(()) };
     let host = health.host.as_deref().unwrap_or(&address.authority);
     let status = match address.spec.protocol {

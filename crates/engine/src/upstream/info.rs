@@ -15,6 +15,8 @@ pub struct StreamInfo {
     pub kind: StreamKind,
     /// Who asked for it.
     pub client: SocketAddr,
+    /// Where that connection came in, where it is known.
+    pub local: Option<SocketAddr>,
     /// The request's id.
     pub request_id: u64,
     /// Nodes that it has passed; a node opens a hop only at 0.

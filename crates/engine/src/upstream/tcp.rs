@@ -1,19 +1,25 @@
 //! An address, as an upstream: dialled anew for each connection, with TLS where it speaks that.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
+
 use super::ejection::Condition;
 use super::hash::hash;
-use super::info::next_id;
+use super::info::{StreamInfo, next_id};
 use crate::dial;
 use crate::error::{Code, Error, Result};
 use crate::io::BoxedIo;
 use crate::snapshot::Timeouts;
 use crate::snapshot::upstream::Protocol;
+use crate::sniff;
 use crate::tls::client::Connector;
+
+/// Nobody in particular.
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// What the configuration says of an address.
 #[derive(Clone)]
@@ -32,6 +38,8 @@ pub struct Spec {
     pub connect_timeout: Duration,
     /// Absolute, for the TLS handshake.
     pub handshake_timeout: Duration,
+    /// The version of the PROXY header that opens each connection.
+    pub proxy_protocol: Option<u8>,
 }
 
 /// A host and port that speak TCP or TLS.
@@ -68,6 +76,7 @@ impl Spec {
             weight: 1,
             connect_timeout: timeouts.connect,
             handshake_timeout: timeouts.handshake,
+            proxy_protocol: None,
         }
     }
 
@@ -98,13 +107,19 @@ impl Address {
         }
     }
 
-    /// Connects. An error says what did not answer and is always undelivered.
-    pub async fn open(&self) -> Result<BoxedIo> {
+    /// Connects, for somebody or for ourselves. An error says what did not answer and is always undelivered.
+    pub async fn open(&self, info: Option<&StreamInfo>) -> Result<BoxedIo> {
         let Spec { host, port, tls, connect_timeout, handshake_timeout, .. } = &self.spec;
-        let io = match self.ip {
+        let mut io = match self.ip {
             Some(ip) => dial::connect(&ip.to_string(), *port, *connect_timeout).await?,
             None => dial::connect(host, *port, *connect_timeout).await?,
         };
+        if let Some(version) = self.spec.proxy_protocol {
+            let to = info.and_then(|info| info.local).or(io.peer_addr().ok()).unwrap_or(UNKNOWN);
+            let header = sniff::proxy::write(version, info.map_or(UNKNOWN, |info| info.client), to);
+            let sent = io.write_all(&header).await;
+            sent.map_err(|error| unreachable(format!("{self} takes no PROXY header: {error}")))?;
+        }
         let Some(connector) = tls else { return Ok(Box::new(io)) };
         let handshake = connector.connect(Box::new(io), host);
         match tokio::time::timeout(*handshake_timeout, handshake).await {

@@ -11,6 +11,7 @@ use super::state::{TunnelState, Word};
 use super::works::Works;
 use crate::io::Buffer;
 use crate::proxy::access::{Answered, Record};
+use crate::proxy::relay::Leg;
 use crate::proxy::serve::{Connection, serve};
 use crate::proxy::shared::Proxy;
 use crate::proxy::site::{Service, Site};
@@ -105,8 +106,9 @@ impl Offered {
         let mut record = Record::new(proxy.next_request(), UNKNOWN, self.name.clone(), Answered::Agent);
         record.endpoint = self.name.clone();
         let upstreams = UpstreamSet::One(self.service.upstream.clone());
+        let near = Leg { io: Box::new(stream), read: Buffer::new() };
         proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
-        stream::relay_tcp(&proxy, worker, &upstreams, Box::new(stream), UNKNOWN, &mut record).await;
+        stream::relay_tcp(&proxy, worker, &upstreams, near, UNKNOWN, &mut record).await;
         proxy.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
         proxy.finish(worker, &record);
     }
@@ -121,7 +123,7 @@ pub async fn watch(offer: Arc<Offered>, leaving: impl Future<Output = ()>) {
             () = leaving => {}
         };
     }
-    if let Err(error) = offer.address.open().await {
+    if let Err(error) = offer.address.open(None).await {
         warn!(
             endpoint = &*offer.name, address = %offer.address, reason = &*error.detail,
             "service unreachable"

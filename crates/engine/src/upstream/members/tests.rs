@@ -18,6 +18,7 @@ fn addresses(weights: &[u32]) -> Vec<Arc<Address>> {
         weight: *weight,
         connect_timeout: Duration::from_secs(1),
         handshake_timeout: Duration::from_secs(1),
+        proxy_protocol: None,
     };
     weights.iter().enumerate().map(|each| Arc::new(Address::new(spec(each), None))).collect()
 }

@@ -1,0 +1,87 @@
+//! Carries connections that nobody here decrypts: of TCP listeners, and TLS whose server name has a route.
+//!
+//! Accepted connection and upstream are joined from the first byte on, on the worker that has a tunnel to the endpoint
+//! where there is one; long flows between two TCP connections stay inside the kernel (`splice`).
+
+use std::any::Any;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::net::TcpStream;
+
+use super::access::{Answered, Record};
+use super::relay::Leg;
+use super::shared::Proxy;
+use super::stream::relay_tcp;
+use super::table::Lead;
+use crate::error::{Code, Error};
+use crate::io::{BoxedIo, Buffer};
+use crate::upstream::UpstreamSet;
+
+/// A connection that is carried as it is.
+pub struct Opaque {
+    /// The byte stream.
+    pub io: BoxedIo,
+    /// Bytes that were read from it already: the first that the upstream gets.
+    pub read: Buffer,
+    /// Who connected.
+    pub client: SocketAddr,
+    /// The listener it came by.
+    pub listener: Arc<str>,
+    /// The server name that its ClientHello says, for the log.
+    pub server_name: Option<String>,
+    /// Held as long as the connection lives.
+    pub place: Box<dyn Any + Send>,
+}
+
+/// Passes a connection through to where a route leads.
+pub fn pass_to(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, lead: &Lead) {
+    lead.requests.fetch_add(1, Ordering::Relaxed);
+    let client = connection.client.ip();
+    let to = match (&lead.group, lead.forward()) {
+        (Some(group), _) => Some((UpstreamSet::Group(group.clone(), group.key_of(None, client)), group.name.clone())),
+        (None, Some(forward)) => proxy.destination(&forward.to, client),
+        (None, None) => None,
+    };
+    pass(proxy, worker, connection, to);
+}
+
+/// Passes a connection through, to whom and what logs and metrics call that; none: nobody is there, and it is reset.
+pub fn pass(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, to: Option<(UpstreamSet, Arc<str>)>) {
+    let Opaque { mut io, read, client, listener, server_name, place } = connection;
+    let mut record = Record::new(proxy.next_request(), client, listener, Answered::Gateway);
+    record.server_name = server_name;
+    let Some((upstreams, label)) = to else {
+        io.reset();
+        record.error = Some(Error::undelivered(Code::NoUpstream, ""));
+        return proxy.finish(worker, &record);
+    };
+    record.endpoint = label;
+    let (proxy_there, mut target) = (proxy.clone(), worker);
+    let there: Box<dyn FnOnce() -> io::Result<BoxedIo> + Send> = match upstreams.better_worker(worker) {
+        None => Box::new(|| Ok(io)),
+        Some(better) => match io.into_tcp().map(TcpStream::into_std) {
+            Ok(Ok(tcp)) => {
+                target = better;
+                Box::new(|| Ok(Box::new(TcpStream::from_std(tcp)?)))
+            }
+            Ok(Err(_)) => return,
+            Err(io) => Box::new(|| Ok(io)),
+        },
+    };
+    proxy.drain.spawn_on(proxy.runtime(target), async move {
+        let (_place, proxy) = (place, proxy_there);
+        // Registration fails only where the process has no memory or descriptor left: the connection ends.
+        let Ok(io) = there() else { return };
+        proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
+        let entry = proxy.directory.enter(proxy.anonymous.clone());
+        tokio::select! {
+            () = relay_tcp(&proxy, target, &upstreams, Leg { io, read }, client, &mut record) => {}
+            () = entry.ended() => {}
+        }
+        proxy.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
+        proxy.finish(target, &record);
+    });
+}
