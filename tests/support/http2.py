@@ -214,5 +214,7 @@ class TwoService(TcpService):
             near.sendall(connection.data_to_send())
             while data := near.recv(65536):
                 for event in connection.receive_data(data):
-                    self._answer(connection, event)
+                    # Whoever asked may have given the stream up.
+                    with contextlib.suppress(h2.exceptions.StreamClosedError):
+                        self._answer(connection, event)
                 near.sendall(connection.data_to_send())

@@ -499,3 +499,23 @@ def test_a_service_of_http2_behind_an_agent_shares_one_connection() -> None:
         assert one.status == 200
         # One more: the agent has looked at its start whether somebody answers.
         assert service.connections == 2
+
+
+def test_visitors_who_give_up_do_not_cut_the_connection_that_all_share() -> None:
+    with (
+        TwoService(hello) as service,
+        Gateway() as gateway,
+        Agent(gateway.agents, "http", "web", service.address, "--upstream-protocol", "h2c"),
+        ExitStack() as stack,
+    ):
+        gateway.until_offered("web")
+        # Each stays within what one connection may do.
+        for _ in range(6):
+            two = stack.enter_context(Two(gateway.proxy))
+            for _ in range(40):
+                stream = two.request(method="POST", end=False)
+                two.raw(frame(RESET, stream, b"\0\0\0\x08"))
+            assert two.get().status == 200
+
+        assert service.connections == 2
+        assert closed(gateway, "resets") == 0
