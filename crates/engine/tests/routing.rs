@@ -4,8 +4,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use tidegate_engine::message::{RequestHead, Version};
 use tidegate_engine::route::matcher::{Matcher, TwoWays};
+use tidegate_engine::route::why::{Asked, why_not};
 use tidegate_engine::snapshot::Routing;
 use tidegate_engine::snapshot::route::{Action, HeaderMatch, PathMatch, Redirect, Route};
+use tidegate_engine::sniff::name;
 
 fn route(host: Option<&str>, path: Option<PathMatch>) -> Route {
     Route {
@@ -300,6 +302,13 @@ proptest! {
         for head in &requests {
             let expected = obvious(&routes, routing, "web", head);
             prop_assert_eq!(matcher.find("web", head), Ok(expected), "{:?} {:?}", head.path(), head.fields.find("host"));
+            // What is told of a route agrees with what is done.
+            let host = head.fields.find("host").unwrap_or_default();
+            let host = name::host(host.strip_suffix(b":80").unwrap_or(host));
+            let asked = Asked { listener: "web", host: host.as_deref(), path: head.path(), head };
+            let matching = |route: &Route| why_not(route, &asked).is_none();
+            prop_assert_eq!(routes.iter().any(matching), expected.is_some());
+            prop_assert!(expected.is_none_or(|taken| matching(&routes[taken])));
         }
     }
 }

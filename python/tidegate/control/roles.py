@@ -125,8 +125,9 @@ class Running:
 
     def _warn(self, snapshot: dict[str, Any]) -> None:
         """Warns of what strangers reach, once of each."""
-        addresses = self._admin.addresses if self._admin is not None else []
-        found = wording.exposed(snapshot, addresses)
+        options = self._reloads.configuration.admin
+        knows = options is not None and options.tls is not None and options.tls.client_ca and options.tls.required
+        found = wording.exposed(snapshot, [] if self._admin is None or knows else self._admin.addresses)
         for each in found:
             if each not in self._warned:
                 fields = {"listener": each.listener, "port": each.port, "detail": each.sentence}

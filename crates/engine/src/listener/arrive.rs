@@ -14,9 +14,9 @@ use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::accept::Place;
 use crate::error::{Code, Error, Result};
 use crate::io::{BoxedIo, Buffer, Io};
+use crate::room::Place;
 use crate::sniff::proxy::{Begins, begins, parse};
 
 /// A connection whose client is known.
