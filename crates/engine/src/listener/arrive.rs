@@ -3,7 +3,6 @@
 //! From the configured networks every connection begins with a header; from everywhere else none is believed. What a
 //! header looks like is `sniff::proxy`'s.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -13,22 +12,25 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
 
-use super::accept::Place;
 use crate::error::{Code, Error, Result};
 use crate::io::{BoxedIo, Buffer, Io};
-use crate::sniff::proxy::{Begins, begins, parse};
+use crate::room::Place;
+use crate::sniff::proxy::{Begins, Header, begins, parse};
 
 /// A connection whose client is known.
 pub struct Arrival {
     /// The byte stream.
-    pub io: BoxedIo,
+    pub stream: TcpStream,
     /// Bytes that were read from it already.
-    pub read: Buffer,
+    pub read: Vec<u8>,
     /// Who connected.
     pub client: SocketAddr,
     /// Its place among all connections.
     pub place: Place,
+    /// It may not begin with a PROXY header.
+    pub nameless: bool,
 }
 
 /// What an address is to a listener.
@@ -54,52 +56,79 @@ impl Source {
 }
 
 impl Arrival {
-    /// A connection that has just been accepted.
-    pub fn new(stream: TcpStream, from: SocketAddr, place: Place) -> Self {
+    /// A connection that has just been accepted from an address that is this to its listener.
+    pub fn new(stream: TcpStream, from: SocketAddr, place: Place, source: Source) -> Self {
         // A client by IPv4 is the same one on a listener of both families.
         let client = SocketAddr::new(from.ip().to_canonical(), from.port());
-        Arrival { io: Box::new(stream), read: Buffer::new(), client, place }
+        Arrival { stream, read: Vec::new(), client, place, nameless: source == Source::Stranger }
     }
 
-    /// Reads the header that a load balancer has to begin with. None where it only looked whether we are here.
+    /// Reads the header that a load balancer has to begin with. None where it only looked whether we are here, or has
+    /// to make room for another connection.
     pub async fn named(mut self, within: Duration) -> Result<Option<Self>> {
-        let (io, read) = (&mut *self.io, &mut self.read);
-        let header = async {
-            loop {
-                match parse(read.chunk()) {
-                    Ok(Some(header)) => return Ok(Some(header)),
-                    Ok(None) => {}
-                    Err(why) => return Err(Error::new(Code::MalformedRequest, why)),
-                }
-                match poll_fn(|cx| read.poll_fill(cx, io)).await {
-                    Ok(1..) => {}
-                    Ok(0) if read.is_empty() => return Ok(None),
-                    Ok(0) => return Err(Error::new(Code::DownstreamClosed, "in the middle of a PROXY header")),
-                    Err(error) => return Err(Error::new(Code::DownstreamClosed, error.to_string())),
-                }
-            }
+        self.place.idle(Instant::now());
+        let header = tokio::select! {
+            biased;
+            header = timeout(within, header(&self.stream, &mut self.read)) => header,
+            () = self.place.evicted() => return Ok(None),
         };
-        let header = match tokio::time::timeout(within, header).await {
-            Ok(header) => header,
-            Err(_) => Err(Error::new(Code::DownstreamTimeout, "no PROXY header within timeouts.handshake")),
-        };
-        match header {
+        match header.unwrap_or(Err(Error::new(Code::DownstreamTimeout, "no PROXY header within timeouts.handshake"))) {
             Ok(Some(header)) => {
-                self.read.consume(header.length);
+                self.read.drain(..header.length);
                 self.client = header.client.unwrap_or(self.client);
+                self.place.busy();
                 Ok(Some(self))
             }
             Ok(None) => Ok(None),
             Err(error) => {
-                self.io.reset();
+                self.stream.reset();
                 Err(error)
             }
         }
     }
 
-    /// The same connection, which breaks where it begins with a PROXY header: nobody behind us is to believe it either.
-    pub fn nameless(self) -> Self {
-        Arrival { io: Box::new(Nameless { io: self.io, held: Buffer::new(), judged: false }), ..self }
+    /// The byte stream of a connection that is carried as it is. A stranger's breaks where it begins with a PROXY
+    /// header: nobody behind us is to believe it either.
+    pub fn io(stream: TcpStream, nameless: bool) -> BoxedIo {
+        if nameless {
+            Box::new(Nameless { io: Box::new(stream), held: Buffer::new(), judged: false })
+        } else {
+            Box::new(stream)
+        }
+    }
+}
+
+async fn header(stream: &TcpStream, read: &mut Vec<u8>) -> Result<Option<Header>> {
+    loop {
+        match parse(read) {
+            Ok(Some(header)) => return Ok(Some(header)),
+            Ok(None) => {}
+            Err(why) => return Err(Error::new(Code::MalformedRequest, why)),
+        }
+        match read_more(stream, read).await {
+            Ok(1..) => {}
+            Ok(0) if read.is_empty() => return Ok(None),
+            Ok(0) => return Err(Error::new(Code::DownstreamClosed, "in the middle of a PROXY header")),
+            Err(error) => return Err(Error::new(Code::DownstreamClosed, error.to_string())),
+        }
+    }
+}
+
+/// Reads what there is, at least a byte; 0 is the end. Many connections may wait in the middle of their first words:
+/// what is kept of them takes no more memory than it needs.
+pub async fn read_more(stream: &TcpStream, read: &mut Vec<u8>) -> io::Result<usize> {
+    loop {
+        stream.readable().await?;
+        let mut buffer = Buffer::new();
+        buffer.reserve(1);
+        match stream.try_read(buffer.spare()) {
+            Ok(n) => {
+                read.extend_from_slice(&buffer.spare()[..n]);
+                return Ok(n);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

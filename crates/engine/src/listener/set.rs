@@ -4,22 +4,27 @@ use std::net::{SocketAddr, TcpListener as Socket};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::accept::{Door, Room, accept};
+use super::accept::{Door, accept};
 use super::arrive::{Arrival, Source};
 use super::bind::{ListenError, bind};
 use super::tcp;
+use super::tls::{self, Knock, Tls};
 use super::tunnel::Tunnels;
-use super::{http, tunnel};
+use super::{http, refuse, tunnel};
+use crate::io::Buffer;
+use crate::metrics::Page;
 use crate::proxy::access::{Answered, Record};
 use crate::proxy::shared::Proxy;
 use crate::proxy::site::HttpListener;
 use crate::proxy::table::Table;
+use crate::room::{self, Room};
 use crate::snapshot::{Gateway, Listener, ListenerKind};
 
 /// The listeners that run.
@@ -34,7 +39,7 @@ pub struct Listeners {
 
 struct Running {
     listener: Listener,
-    door: Arc<Door<Kind>>,
+    door: Arc<Door<Leads>>,
     sockets: Vec<Accepting>,
 }
 
@@ -44,15 +49,24 @@ struct Accepting {
     wanted: SocketAddr,
     /// What it actually bound.
     address: SocketAddr,
-    door: Arc<ArcSwap<Door<Kind>>>,
+    door: Arc<ArcSwap<Door<Leads>>>,
     stop: CancellationToken,
 }
 
-#[derive(Clone)]
+/// What a listener does with its connections.
+struct Leads {
+    kind: Kind,
+    /// Networks whose connections begin with a PROXY header.
+    balancers: ArcSwap<Vec<IpNet>>,
+    /// How it speaks TLS; none: it does not.
+    tls: ArcSwapOption<Tls>,
+}
+
 enum Kind {
     Http(Arc<HttpListener>),
     Tcp(Arc<tcp::TcpListener>),
-    Tunnel,
+    /// By its name.
+    Tunnel(Arc<str>),
 }
 
 /// An address, bound for every worker.
@@ -68,13 +82,32 @@ impl Listeners {
         Listeners { proxy, tunnels, room, tunnel_room, running: Mutex::default() }
     }
 
+    /// How each listener of a snapshot speaks TLS, in their order. What has not changed is what runs already.
+    ///
+    /// # Errors
+    /// Says what cannot be.
+    pub fn compile_tls(&self, snapshot: &Gateway) -> Result<Vec<Option<Arc<Tls>>>, String> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let compile = |listener: &Listener| {
+            let before = running.iter().find(|one| is_same(&one.listener, listener));
+            Tls::compile(listener, before.and_then(|one| one.door.leads.tls.load_full()))
+        };
+        snapshot.listeners.iter().map(compile).collect()
+    }
+
     /// Makes these the listeners. An address that was bound before goes on with its sockets, whatever listener it now
     /// belongs to; new ones are all bound before an old one is given up. `table` is what they lead to; `commit` puts in
-    /// force what they need, and is called when nothing can fail any more.
+    /// force what they need, and is called when nothing can fail any more. `tls` is what [`Listeners::compile_tls`] made.
     ///
     /// # Errors
     /// The first address that could not be bound; then nothing has changed.
-    pub fn apply(&self, snapshot: &Gateway, table: &Table, commit: impl FnOnce()) -> Result<(), ListenError> {
+    pub fn apply(
+        &self,
+        snapshot: &Gateway,
+        table: &Table,
+        tls: Vec<Option<Arc<Tls>>>,
+        commit: impl FnOnce(),
+    ) -> Result<(), ListenError> {
         let wanted = &snapshot.listeners;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let accepting = || running.iter().flat_map(|one| &one.sockets);
@@ -104,12 +137,13 @@ impl Listeners {
             sockets.extend(one.sockets.into_iter().map(Some));
             old.push((one.listener, one.door));
         }
-        for (listener, origins) in wanted.iter().zip(plan) {
+        for ((listener, origins), tls) in wanted.iter().zip(plan).zip(tls) {
             let before = old.iter().position(|(before, _)| is_same(before, listener)).map(|at| old.swap_remove(at));
             let door = match before {
                 Some((_, door)) => update(door, listener, table),
                 None => self.door(listener, table),
             };
+            door.leads.tls.store(tls);
             let sockets = listener.bind.iter().zip(origins).filter_map(|(wanted, origin)| match origin {
                 Origin::Bound(bound) => Some(self.start(*wanted, bound, &door)),
                 Origin::Kept(at) => sockets[at].take().map(|socket| socket.lead_to(*wanted, &door)),
@@ -121,14 +155,14 @@ impl Listeners {
             info!(listener = &*socket.door.load().name, address = %socket.address, "listener closed");
         }
         for (_, door) in old {
-            if let Kind::Http(listener) = &door.leads {
+            if let Kind::Http(listener) = &door.leads.kind {
                 listener.closing.cancel();
             }
         }
         // Last: whoever waits for room looks through its new door then.
         self.room.resize(snapshot.limits.connections);
         self.tunnel_room.resize(snapshot.limits.connections);
-        let http = running.iter().filter(|one| matches!(one.door.leads, Kind::Http(_)));
+        let http = running.iter().filter(|one| matches!(one.door.leads.kind, Kind::Http(_)));
         let local = http.flat_map(|one| &one.sockets).map(|socket| socket.address);
         let local = local.into_iter().find(|address| address.ip().is_loopback() || address.ip().is_unspecified());
         self.tunnels.local_port.store(local.map_or(0, |address| address.port()), Ordering::Relaxed);
@@ -151,7 +185,7 @@ impl Listeners {
             .map(|one| {
                 json!({
                     "name": one.listener.name,
-                    "kind": one.door.leads.word(),
+                    "kind": one.door.leads.kind.word(),
                     "addresses": one.sockets.iter().map(|socket| socket.address).collect::<Vec<_>>(),
                     "connections": one.door.connections.load(Ordering::Relaxed),
                 })
@@ -171,10 +205,15 @@ impl Listeners {
         [self.room.taken(), self.tunnel_room.taken()]
     }
 
+    /// What was given up for want of room.
+    pub fn render_shed(&self, page: &mut Page) {
+        room::render(&[&self.room, &self.tunnel_room], page);
+    }
+
     /// Where a listener that was not there before leads.
-    fn door(&self, listener: &Listener, table: &Table) -> Arc<Door<Kind>> {
+    fn door(&self, listener: &Listener, table: &Table) -> Arc<Door<Leads>> {
         let name: Arc<str> = listener.name.as_str().into();
-        let leads = match &listener.kind {
+        let kind = match &listener.kind {
             ListenerKind::Http { dynamic_endpoints } => {
                 let dynamic = ArcSwap::from_pointee(dynamic_endpoints.clone());
                 Kind::Http(Arc::new(HttpListener { name: name.clone(), dynamic, closing: self.proxy.drain.part() }))
@@ -183,15 +222,16 @@ impl Listeners {
                 let to = ArcSwap::from_pointee(tcp::To::new(to, table));
                 Kind::Tcp(Arc::new(tcp::TcpListener { name: name.clone(), to }))
             }
-            ListenerKind::Tunnel {} => Kind::Tunnel,
+            ListenerKind::Tunnel {} => Kind::Tunnel(name.clone()),
         };
-        let room = if matches!(leads, Kind::Tunnel) { &self.tunnel_room } else { &self.room };
+        let room = if matches!(kind, Kind::Tunnel(_)) { &self.tunnel_room } else { &self.room };
         let balancers = ArcSwap::from_pointee(listener.proxy_protocol.clone());
-        Arc::new(Door { name, room: room.clone(), connections: Arc::default(), balancers, leads })
+        let leads = Leads { kind, balancers, tls: ArcSwapOption::empty() };
+        Arc::new(Door { name, room: room.clone(), connections: Arc::default(), leads })
     }
 
     /// Accepts on an address that has just been bound.
-    fn start(&self, wanted: SocketAddr, bound: Bound, door: &Arc<Door<Kind>>) -> Accepting {
+    fn start(&self, wanted: SocketAddr, bound: Bound, door: &Arc<Door<Leads>>) -> Accepting {
         let Bound { address, sockets } = bound;
         let (stop, door) = (CancellationToken::new(), Arc::new(ArcSwap::new(door.clone())));
         for (worker, socket) in self.proxy.workers.iter().zip(sockets) {
@@ -208,7 +248,7 @@ impl Listeners {
         &self,
         worker: usize,
         socket: Socket,
-        door: Arc<ArcSwap<Door<Kind>>>,
+        door: Arc<ArcSwap<Door<Leads>>>,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
         let (proxy, tunnels) = (self.proxy.clone(), self.tunnels.clone());
@@ -221,19 +261,22 @@ impl Listeners {
                 || door.load_full(),
                 |door, stream, from, place| {
                     proxy.metrics.connections.fetch_add(1, Ordering::Relaxed);
-                    if let Kind::Tunnel = door.leads {
-                        let task = tunnel::connection(tunnels.clone(), worker, stream, from, place);
-                        return tunnels.drain.spawn_on(proxy.runtime(worker), task);
-                    }
-                    let arrival = Arrival::new(stream, from, place);
-                    match (Source::of(from.ip(), &door.balancers.load()), &door.leads) {
-                        (Source::Balancer, _) => {
-                            let task = behind_balancer(proxy.clone(), worker, door.clone(), arrival);
-                            proxy.drain.spawn_on(proxy.runtime(worker), task);
+                    let tls = door.leads.tls.load_full();
+                    match place {
+                        Ok(place) => {
+                            let source = Source::of(from.ip(), &door.leads.balancers.load());
+                            let arrival = Arrival::new(stream, from, place, source);
+                            if source == Source::Balancer {
+                                let task = behind_balancer(tunnels.clone(), worker, door.clone(), arrival);
+                                return proxy.drain.spawn_on(proxy.runtime(worker), task);
+                            }
+                            door.leads.kind.serve(&tunnels, worker, arrival, tls);
                         }
-                        // HTTP refuses it by itself.
-                        (Source::Stranger, Kind::Tcp(_)) => hand_on(&proxy, worker, &door.leads, arrival.nameless()),
-                        (Source::Client | Source::Stranger, _) => hand_on(&proxy, worker, &door.leads, arrival),
+                        Err(full) => {
+                            let speaks_http = tls.is_none() && !matches!(door.leads.kind, Kind::Tcp(_));
+                            let how = (full, speaks_http);
+                            refuse::for_want_of_room(&proxy, worker, &door.name, stream, from, how);
+                        }
                     }
                 },
             )
@@ -242,11 +285,12 @@ impl Listeners {
     }
 }
 
-/// Finds out whose connection a load balancer has opened, and hands it on.
-async fn behind_balancer(proxy: Arc<Proxy>, worker: usize, door: Arc<Door<Kind>>, arrival: Arrival) {
-    let (client, within) = (arrival.client, proxy.settings.load().timeouts.handshake);
+/// Finds out whose connection a load balancer has opened, and serves it.
+async fn behind_balancer(tunnels: Arc<Tunnels>, worker: usize, door: Arc<Door<Leads>>, arrival: Arrival) {
+    let (client, proxy) = (arrival.client, &tunnels.proxy);
+    let within = proxy.settings.load().timeouts.handshake;
     match arrival.named(within).await {
-        Ok(Some(arrival)) => hand_on(&proxy, worker, &door.leads, arrival),
+        Ok(Some(arrival)) => door.leads.kind.serve(&tunnels, worker, arrival, door.leads.tls.load_full()),
         Ok(None) => {}
         Err(error) => {
             let mut record = Record::new(proxy.next_request(), client, door.name.clone(), Answered::Gateway);
@@ -256,25 +300,12 @@ async fn behind_balancer(proxy: Arc<Proxy>, worker: usize, door: Arc<Door<Kind>>
     }
 }
 
-/// Gives a visitor's connection to what serves its kind.
-fn hand_on(proxy: &Arc<Proxy>, worker: usize, leads: &Kind, arrival: Arrival) {
-    match leads {
-        Kind::Http(listener) => {
-            let task = http::connection(proxy.clone(), worker, listener.clone(), arrival);
-            proxy.drain.spawn_on(proxy.runtime(worker), task);
-        }
-        Kind::Tcp(listener) => tcp::arrived(proxy, worker, listener, arrival),
-        // Agents come by sockets of their own.
-        Kind::Tunnel => {}
-    }
-}
-
 impl Accepting {
     /// From the next connection on behind this door.
-    fn lead_to(mut self, wanted: SocketAddr, door: &Arc<Door<Kind>>) -> Self {
+    fn lead_to(mut self, wanted: SocketAddr, door: &Arc<Door<Leads>>) -> Self {
         self.wanted = wanted;
         let before = self.door.swap(door.clone());
-        if before.name != door.name || before.leads.word() != door.leads.word() {
+        if before.name != door.name || before.leads.kind.word() != door.leads.kind.word() {
             self.announce();
         }
         self
@@ -282,7 +313,7 @@ impl Accepting {
 
     fn announce(&self) {
         let door = self.door.load();
-        info!(listener = &*door.name, kind = door.leads.word(), address = %self.address, "listening");
+        info!(listener = &*door.name, kind = door.leads.kind.word(), address = %self.address, "listening");
     }
 }
 
@@ -330,9 +361,9 @@ fn is_same(before: &Listener, wanted: &Listener) -> bool {
 }
 
 /// A listener that goes on, under its new rules.
-fn update(door: Arc<Door<Kind>>, wanted: &Listener, table: &Table) -> Arc<Door<Kind>> {
-    door.balancers.store(Arc::new(wanted.proxy_protocol.clone()));
-    match (&door.leads, &wanted.kind) {
+fn update(door: Arc<Door<Leads>>, wanted: &Listener, table: &Table) -> Arc<Door<Leads>> {
+    door.leads.balancers.store(Arc::new(wanted.proxy_protocol.clone()));
+    match (&door.leads.kind, &wanted.kind) {
         (Kind::Http(listener), ListenerKind::Http { dynamic_endpoints }) => {
             listener.dynamic.store(Arc::new(dynamic_endpoints.clone()));
         }
@@ -343,11 +374,48 @@ fn update(door: Arc<Door<Kind>>, wanted: &Listener, table: &Table) -> Arc<Door<K
 }
 
 impl Kind {
+    /// Begins to serve a connection.
+    fn serve(&self, tunnels: &Arc<Tunnels>, worker: usize, arrival: Arrival, tls: Option<Arc<Tls>>) {
+        let proxy = &tunnels.proxy;
+        let runtime = proxy.runtime(worker);
+        let Some(tls) = tls else {
+            return match self {
+                Kind::Http(listener) => {
+                    let task = http::connection(proxy.clone(), worker, listener.clone(), arrival);
+                    proxy.drain.spawn_on(runtime, task);
+                }
+                Kind::Tcp(listener) => {
+                    let Arrival { stream, read, client, place, nameless } = arrival;
+                    let io = (Arrival::io(stream, nameless), Buffer::from(read));
+                    tcp::accepted(proxy, worker, listener, io, client, place);
+                }
+                Kind::Tunnel(_) => {
+                    let Arrival { stream, client, place, .. } = arrival;
+                    let task = tunnel::connection(tunnels.clone(), worker, Box::new(stream), client, place);
+                    tunnels.drain.spawn_on(runtime, task);
+                }
+            };
+        };
+        let knock = |listener: &Arc<str>| {
+            let Arrival { stream, read, client, place, .. } = arrival;
+            Knock { proxy: proxy.clone(), worker, listener: listener.clone(), stream, read, client, place }
+        };
+        match self {
+            Kind::Http(listener) => {
+                proxy.drain.spawn_on(runtime, tls::http(knock(&listener.name), listener.clone(), tls));
+            }
+            Kind::Tcp(listener) => {
+                proxy.drain.spawn_on(runtime, tls::tcp(knock(&listener.name), listener.clone(), tls));
+            }
+            Kind::Tunnel(name) => tunnels.drain.spawn_on(runtime, tls::tunnel(knock(name), tunnels.clone(), tls)),
+        }
+    }
+
     fn word(&self) -> &'static str {
         match self {
             Kind::Http(_) => "http",
             Kind::Tcp(_) => "tcp",
-            Kind::Tunnel => "tunnel",
+            Kind::Tunnel(_) => "tunnel",
         }
     }
 }

@@ -1,14 +1,15 @@
 //! Connections of a listener of kind tcp: raw bytes to one endpoint or upstream.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::arrive::Arrival;
+use crate::io::{BoxedIo, Buffer};
 use crate::proxy::passthrough::{self, Opaque};
 use crate::proxy::shared::Proxy;
 use crate::proxy::table::Table;
+use crate::room::Place;
 use crate::snapshot::Destination;
 use crate::upstream::{Group, UpstreamSet};
 
@@ -49,10 +50,16 @@ impl To {
     }
 }
 
-/// Relays a connection that has arrived.
-pub fn arrived(proxy: &Arc<Proxy>, worker: usize, listener: &TcpListener, arrival: Arrival) {
-    let Arrival { io, read, client, place } = arrival;
+/// Carries a connection to where the listener leads.
+pub fn accepted(
+    proxy: &Arc<Proxy>,
+    worker: usize,
+    listener: &TcpListener,
+    (io, read): (BoxedIo, Buffer),
+    client: SocketAddr,
+    place: Place,
+) {
     let to = listener.to.load().find(proxy, client.ip());
-    let (listener, place) = (listener.name.clone(), Box::new(place));
+    let listener = listener.name.clone();
     passthrough::pass(proxy, worker, Opaque { io, read, client, listener, server_name: None, place }, to);
 }

@@ -53,6 +53,8 @@ pub struct Exchange<'a> {
     pub worker: usize,
     /// Who asked.
     pub client: SocketAddr,
+    /// What the downstream speaks: `http` or `https`.
+    pub proto: &'static str,
     /// The connection's timer.
     pub timer: &'a mut Timer,
     /// The head of the answer, reused from one exchange to the next.
@@ -166,7 +168,7 @@ impl Exchange<'_> {
     fn hop<'a>(&'a self, route: &'a Route, framing: Framing) -> Hop<'a> {
         match self.site {
             Site::Listener(_) => Hop {
-                forwarding: Forwarding::Rebuild { client: self.client.ip(), proto: "http" },
+                forwarding: Forwarding::Rebuild { client: self.client.ip(), proto: self.proto },
                 host: route.forward().map_or(&HostHeader::Keep, |forward| &forward.host_header),
                 // Only for a request of HTTP/1.0 without a Host.
                 authority: &route.endpoint,

@@ -11,6 +11,7 @@ pub mod respond;
 pub mod table;
 pub mod shared;
 pub mod site;
+pub mod secured;
 // One request, one stream, one connection.
 pub mod exchange;
 pub mod opening;

@@ -10,7 +10,6 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -18,6 +17,7 @@ use super::access::{Asked, Record};
 use super::exchange::{Exchange, Next, malformed};
 use super::http1::{Http1, Stop};
 use super::respond::{self, Answer};
+use super::secured::Secured;
 use super::shared::{Proxy, Settings};
 use super::site::{Route, Site};
 use super::stream;
@@ -26,6 +26,7 @@ use crate::http1::framing::{self, Framing};
 use crate::identity::Identity;
 use crate::io::{BoxedIo, Buffer};
 use crate::message::{Known, RequestHead, ResponseHead, Version};
+use crate::room::Place;
 use crate::timer::Timer;
 
 /// How long the rest of a request is read after an answer that ends the connection: a reset would take the answer away
@@ -49,8 +50,10 @@ pub struct Connection {
     pub site: Site,
     /// A head that was read and not answered: the connection was moved to the worker that can.
     pub head: Option<Box<RequestHead>>,
-    /// Held as long as the connection lives, whatever it is.
-    pub place: Option<Box<dyn std::any::Any + Send + Sync>>,
+    /// What TLS settled, where this gateway ended it.
+    pub secured: Option<Arc<Secured>>,
+    /// Held as long as the connection lives; none where nobody counts them.
+    pub place: Option<Place>,
     /// Only the other side ends it while it is idle (design.md "Tunnels": only the gateway closes an idle kept stream).
     pub patient: bool,
 }
@@ -58,7 +61,7 @@ pub struct Connection {
 /// Serves a connection on the worker whose thread this is, until it ends.
 pub async fn serve(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
     let begun = Box::pin(connection.site.closing(&proxy));
-    let Connection { io, read, client, identity, site, head, place, patient } = connection;
+    let Connection { io, read, client, identity, site, head, secured, place, patient } = connection;
     let down = Http1::new(io, read);
     let (request, response) = (RequestHead::new(), ResponseHead::new());
     let mut downstream = Downstream {
@@ -72,6 +75,7 @@ pub async fn serve(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
         request,
         response,
         begun,
+        secured,
         place,
         patient,
         served: false,
@@ -100,7 +104,8 @@ struct Downstream {
     request: RequestHead,
     response: ResponseHead,
     begun: Pin<Box<WaitForCancellationFutureOwned>>,
-    place: Option<Box<dyn std::any::Any + Send + Sync>>,
+    secured: Option<Arc<Secured>>,
+    place: Option<Place>,
     patient: bool,
     /// It has carried a request.
     served: bool,
@@ -135,7 +140,12 @@ impl Downstream {
                     }
                 }
             }
-            let route = self.site.route(&self.request, &self.proxy, &self.identity, self.client.ip());
+            let route = match &self.secured {
+                Some(secured) => secured.admit(&self.request, &self.site, &self.proxy),
+                None => Ok(()),
+            };
+            let found = || self.site.route(&self.request, &self.proxy, &self.identity, self.client.ip());
+            let route = route.and_then(|()| found());
             if std::mem::take(&mut movable)
                 && let Ok(route) = &route
                 && let Some(better) = route.upstreams.better_worker(self.worker)
@@ -158,12 +168,22 @@ impl Downstream {
     /// Waits for the next request. `false`: there is none, and nothing is left to say.
     async fn next_head(&mut self, settings: &Settings) -> Result<bool> {
         let timeouts = &settings.timeouts;
-        let idle_by = Instant::now() + timeouts.keep_alive;
+        let now = Instant::now();
+        let idle_by = now + timeouts.keep_alive;
+        if let Some(place) = &self.place {
+            place.idle(now);
+        }
         let (mut head_by, mut fresh_by) = (None, None);
-        let Self { down, request, timer, begun, patient, served, .. } = self;
+        let Self { down, request, timer, begun, place, patient, served, .. } = self;
         let mut draining = false;
         poll_fn(|cx| {
-            match down.poll_request(cx, request, &settings.head) {
+            let asked = down.poll_request(cx, request, &settings.head);
+            if let Some(place) = place
+                && (asked.is_ready() || down.has_input())
+            {
+                place.busy();
+            }
+            match asked {
                 Poll::Ready(Ok(arrived)) => return Poll::Ready(Ok(arrived)),
                 Poll::Ready(Err(Stop::Malformed(error))) => return Poll::Ready(Err(malformed(error))),
                 Poll::Ready(Err(Stop::Io(_) | Stop::Closed)) => return Poll::Ready(Ok(false)),
@@ -176,6 +196,9 @@ impl Downstream {
             if !down.has_input() {
                 if *patient {
                     return Poll::Pending;
+                }
+                if place.as_ref().is_some_and(|place| place.poll_evicted(cx).is_ready()) {
+                    return Poll::Ready(Ok(false));
                 }
                 draining = draining || begun.as_mut().poll(cx).is_ready();
                 let until = match (draining, *served) {
@@ -214,6 +237,7 @@ impl Downstream {
                     site: &self.site,
                     worker: self.worker,
                     client: self.client,
+                    proto: if self.secured.is_some() { "https" } else { "http" },
                     timer: &mut self.timer,
                     response: &mut self.response,
                     record,
@@ -282,7 +306,13 @@ impl Downstream {
     async fn end(mut self, last: Last) {
         match last {
             Last::Close => {
-                let _ = poll_fn(|cx| self.down.poll_shutdown(cx)).await;
+                // TLS has a last word, for which there may be no room.
+                let until = Instant::now() + LINGER;
+                poll_fn(|cx| match self.down.poll_shutdown(cx) {
+                    Poll::Ready(_) => Poll::Ready(()),
+                    Poll::Pending => self.timer.poll_until(cx, until),
+                })
+                .await;
             }
             Last::Reset => {
                 // What was said before it broke goes first, in a tunnel too, where a reset overtakes data.
@@ -307,25 +337,14 @@ impl Downstream {
     /// Takes the connection to another worker, or serves it from here where it cannot be moved.
     fn move_to(self, worker: usize) {
         let (io, read, _) = self.down.into_parts();
-        let rest = (self.client, self.identity, self.site, Some(Box::new(self.request)), self.place, self.patient);
+        let (head, moves) = (Some(Box::new(self.request)), (self.secured, self.place, self.patient));
+        let rest = (self.client, self.identity, self.site, head, moves);
         let proxy = self.proxy.clone();
-        let connection = move |io: BoxedIo| {
-            let (client, identity, site, head, place, patient) = rest;
-            Connection { io, read, client, identity, site, head, place, patient }
+        let again = move |worker: usize, io: BoxedIo| -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            let (client, identity, site, head, (secured, place, patient)) = rest;
+            let connection = Connection { io, read, client, identity, site, head, secured, place, patient };
+            Box::pin(serve(proxy, worker, connection))
         };
-        match io.into_tcp().map(TcpStream::into_std) {
-            Ok(Ok(tcp)) => self.proxy.drain.spawn_on(self.proxy.runtime(worker), async move {
-                // Registration fails only where the process has no memory or descriptor left: the connection ends.
-                if let Ok(tcp) = TcpStream::from_std(tcp) {
-                    serve(proxy, worker, connection(Box::new(tcp))).await;
-                }
-            }),
-            Ok(Err(_)) => {}
-            Err(io) => {
-                let here = self.worker;
-                let later = async move { Box::pin(serve(proxy, here, connection(io))).await };
-                self.proxy.drain.spawn_on(self.proxy.runtime(here), later);
-            }
-        }
+        self.proxy.carry_on(&self.proxy.drain, io, (self.worker, worker), again);
     }
 }

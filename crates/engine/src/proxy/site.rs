@@ -41,6 +41,13 @@ pub struct HttpListener {
     pub closing: CancellationToken,
 }
 
+impl HttpListener {
+    /// True when a request may name an endpoint by itself.
+    pub fn names_endpoints(&self) -> bool {
+        **self.dynamic.load() != DynamicEndpoints::Allow(Vec::new())
+    }
+}
+
 /// A local service that an agent offers.
 pub struct Service {
     /// The endpoint.
@@ -151,7 +158,7 @@ impl Site {
             return follow(lead.clone(), proxy, head, client);
         }
         let dynamic = listener.dynamic.load();
-        if !table.has_no_routes() && **dynamic == DynamicEndpoints::Allow(Vec::new()) {
+        if !table.has_no_routes() && !listener.names_endpoints() {
             return Err(Error::new(Code::NoRoute, ""));
         }
         let (name, tcp): (Cow<'_, str>, bool) = match route::endpoint_of(head) {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +16,7 @@ use crate::error::{Code, Error};
 use crate::event::Events;
 use crate::io::{BoxedIo, Buffer, Io};
 use crate::listener::ListenError;
-use crate::listener::accept::{Door, Place, Room, accept};
+use crate::listener::accept::{Door, accept};
 use crate::listener::bind::bind;
 use crate::metrics::Page;
 use crate::proxy::access::{AccessLog, Answered, Record};
@@ -25,6 +24,7 @@ use crate::proxy::relay::Leg;
 use crate::proxy::shared::{Proxy, Settings};
 use crate::proxy::stream;
 use crate::registry::Registry;
+use crate::room::{self, Place, Room};
 use crate::shutdown::Drain;
 use crate::snapshot::{self, Snapshot};
 use crate::tunnel::hello::TCP_PATH;
@@ -35,6 +35,7 @@ use crate::worker::Workers;
 pub struct Forward {
     ports: Vec<Arc<Port>>,
     proxy: Arc<Proxy>,
+    room: Arc<Room>,
     stop: CancellationToken,
     version: String,
     since: Instant,
@@ -87,7 +88,7 @@ impl Forward {
                 ports.push(port);
             }
         }
-        Ok(Forward { ports, proxy, stop, version: snapshot.version, since: Instant::now(), workers })
+        Ok(Forward { ports, proxy, room, stop, version: snapshot.version, since: Instant::now(), workers })
     }
 }
 
@@ -102,15 +103,20 @@ impl Port {
         // Fails only where the process has no descriptor left for the selector, and then nothing works.
         let Ok(socket) = TcpListener::from_std(socket) else { return };
         let (name, connections) = (self.endpoint.clone(), self.connections.clone());
-        let door = Arc::new(Door { name, room, connections, balancers: ArcSwap::default(), leads: () });
+        let door = Arc::new(Door { name, room, connections, leads: () });
         accept(
             socket,
             stop,
             || door.clone(),
-            |_, stream, from, place| {
+            |_, mut stream, from, place| {
                 shared.proxy.metrics.connections.fetch_add(1, Ordering::Relaxed);
-                let task = self.clone().carry(shared.clone(), stream, from, place);
-                shared.proxy.drain.spawn_on(shared.proxy.runtime(0), task);
+                match place {
+                    Ok(place) => {
+                        let task = self.clone().carry(shared.clone(), stream, from, place);
+                        shared.proxy.drain.spawn_on(shared.proxy.runtime(0), task);
+                    }
+                    Err(_) => stream.reset(),
+                }
             },
         )
         .await;
@@ -184,6 +190,7 @@ impl Role for Forward {
     fn metrics(&self) -> String {
         let mut page = Page::default();
         self.proxy.metrics.render(&mut page);
+        room::render(&[&self.room], &mut page);
         page.finish()
     }
 

@@ -1,0 +1,330 @@
+//! TLS at the door: reads what a connection begins with and decides who answers it.
+//!
+//! The hello, the handshake and eviction for want of room have one deadline together, `timeouts.handshake`. A connection
+//! of kind http is passed through, ended here or refused, as `proxy::secured` decides by its server name; of the other
+//! kinds TLS always ends here. What was read of it goes on, whoever gets it.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
+
+use super::arrive::read_more;
+use super::refuse::part;
+use super::tcp::{self, TcpListener};
+use super::tunnel::{self, Tunnels};
+use crate::error::{Code, Error};
+use crate::io::{BoxedIo, Buffer, WithEarly};
+use crate::message::{Known, RequestHead, Version};
+use crate::proxy::access::{Answered, Asked, Record};
+use crate::proxy::http1::Http1;
+use crate::proxy::passthrough::{self, Opaque};
+use crate::proxy::respond;
+use crate::proxy::secured::{Policy, Secured, policy_of};
+use crate::proxy::serve::{Connection, serve};
+use crate::proxy::shared::Proxy;
+use crate::proxy::site::{HttpListener, Site};
+use crate::room::Place;
+use crate::snapshot::{Listener, ListenerKind};
+use crate::sniff::tls::{Alert, ClientHello, Sniffed, Sniffer};
+use crate::tls::server::{Acceptor, Terms};
+
+/// What a listener of kind http offers by ALPN, the preferred one first.
+const HTTP: &[&[u8]] = &[b"http/1.1"];
+
+/// What a listener of kind tunnel offers.
+const TUNNEL: &[&[u8]] = &[b"http/1.1"];
+
+/// What a listener of kind tcp offers: it does not know what is spoken inside.
+const TCP: &[&[u8]] = &[];
+
+/// How a listener speaks TLS.
+pub struct Tls {
+    /// What ends it; none: everything is passed through.
+    acceptor: Option<Arc<Acceptor>>,
+}
+
+impl Tls {
+    /// What a listener asks for, if anything; the one of `before` where nothing has changed, so that its sessions are
+    /// still resumed.
+    ///
+    /// # Errors
+    /// Says what cannot be.
+    pub fn compile(listener: &Listener, before: Option<Arc<Tls>>) -> Result<Option<Arc<Tls>>, String> {
+        let Some(policy) = &listener.tls else { return Ok(None) };
+        let protocols = match listener.kind {
+            ListenerKind::Http { .. } => HTTP,
+            ListenerKind::Tcp { .. } => TCP,
+            ListenerKind::Tunnel {} => TUNNEL,
+        };
+        let fails = |why: String| format!("listener \"{}\": {why}", listener.name);
+        if policy.certificates.is_empty() {
+            return match listener.kind {
+                ListenerKind::Http { .. } => Ok(Some(Arc::new(Tls { acceptor: None }))),
+                _ => Err(fails("tls needs a certificate".to_owned())),
+            };
+        }
+        let kept = before.filter(|tls| tls.acceptor.as_ref().is_some_and(|acceptor| acceptor.is_of(policy, protocols)));
+        let made = || {
+            let acceptor = Some(Arc::new(Acceptor::new(policy, protocols).map_err(fails)?));
+            Ok(Arc::new(Tls { acceptor }))
+        };
+        kept.map_or_else(made, Ok).map(Some)
+    }
+}
+
+/// A connection that has just been accepted.
+pub struct Knock {
+    /// What carries it.
+    pub proxy: Arc<Proxy>,
+    /// The worker that accepted it.
+    pub worker: usize,
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// The connection.
+    pub stream: TcpStream,
+    /// What has been read from it.
+    pub read: Vec<u8>,
+    /// Who connected.
+    pub client: SocketAddr,
+    /// Its place.
+    pub place: Place,
+}
+
+/// Why a connection is not served.
+enum Refusal {
+    PlainHttp,
+    Alert(Alert),
+    Failed(io::Error, Option<BoxedIo>),
+    Timeout(Duration),
+    Evicted,
+}
+
+impl Refusal {
+    /// As the metric calls it.
+    fn outcome(&self) -> &'static str {
+        match self {
+            Refusal::PlainHttp => "plain_http",
+            Refusal::Alert(Alert::UnrecognizedName) => "unrecognized_name",
+            Refusal::Alert(_) => "malformed",
+            Refusal::Failed(..) => "failed",
+            Refusal::Timeout(_) => "timeout",
+            Refusal::Evicted => "evicted",
+        }
+    }
+
+    fn reason(&self) -> String {
+        match self {
+            Refusal::PlainHttp => "plain HTTP on a port that speaks TLS".to_owned(),
+            Refusal::Alert(alert) => alert.as_str().to_owned(),
+            Refusal::Failed(error, _) => error.to_string(),
+            Refusal::Timeout(within) => format!("not done within {within:?}"),
+            Refusal::Evicted => "ended to make room for another connection".to_owned(),
+        }
+    }
+}
+
+/// Serves a connection of a listener of kind http.
+pub async fn http(mut knock: Knock, listener: Arc<HttpListener>, tls: Arc<Tls>) {
+    let by = knock.begin();
+    let hello = match knock.hello(by).await {
+        Ok(hello) => hello,
+        Err(refusal) => return knock.refuse(refusal, true, by).await,
+    };
+    let name = hello.server_name;
+    let policy = policy_of(name.as_deref(), tls.acceptor.as_deref(), &listener, &knock.proxy.table.load());
+    match (policy, &tls.acceptor) {
+        (Policy::PassThrough(position), _) => {
+            knock.count("passed_through");
+            pass_through(knock, position, name);
+        }
+        (Policy::Terminate(certificate), Some(acceptor)) => {
+            let Some((arrived, terms)) = knock.end_tls(acceptor, certificate, by).await else { return };
+            let server_name = name.map(String::into_boxed_str);
+            let secured = Secured { server_name, client: terms.client, policy, acceptor: acceptor.clone() };
+            let connection = Connection {
+                io: arrived.io,
+                read: Buffer::new(),
+                client: arrived.client,
+                identity: arrived.proxy.anonymous.clone(),
+                site: Site::Listener(listener),
+                head: None,
+                secured: Some(Arc::new(secured)),
+                place: Some(arrived.place),
+                patient: false,
+            };
+            serve(arrived.proxy, arrived.worker, connection).await;
+        }
+        _ => knock.refuse(Refusal::Alert(Alert::UnrecognizedName), true, by).await,
+    }
+}
+
+/// Carries a connection undecrypted to where the route at this position leads.
+fn pass_through(knock: Knock, position: usize, server_name: Option<String>) {
+    let Knock { proxy, worker, listener, stream, read, client, place } = knock;
+    place.busy();
+    let lead = proxy.table.load().lead(position).clone();
+    let (io, read) = (Box::new(stream), Buffer::from(read));
+    passthrough::pass_to(&proxy, worker, Opaque { io, read, client, listener, server_name, place }, &lead);
+}
+
+/// Serves a connection of a listener of kind tcp.
+pub async fn tcp(knock: Knock, listener: Arc<TcpListener>, tls: Arc<Tls>) {
+    if let Some(arrived) = end_always(knock, &tls, false).await {
+        let io = (arrived.io, Buffer::new());
+        tcp::accepted(&arrived.proxy, arrived.worker, &listener, io, arrived.client, arrived.place);
+    }
+}
+
+/// Serves a connection of a listener of kind tunnel.
+pub async fn tunnel(knock: Knock, tunnels: Arc<Tunnels>, tls: Arc<Tls>) {
+    if let Some(arrived) = end_always(knock, &tls, true).await {
+        tunnel::connection(tunnels, arrived.worker, arrived.io, arrived.client, arrived.place).await;
+    }
+}
+
+/// A connection whose TLS has ended here.
+struct Arrived {
+    proxy: Arc<Proxy>,
+    worker: usize,
+    io: BoxedIo,
+    client: SocketAddr,
+    place: Place,
+}
+
+/// Ends TLS whatever the server name, with the certificate that fits it best.
+async fn end_always(mut knock: Knock, tls: &Tls, speaks_http: bool) -> Option<Arrived> {
+    let by = knock.begin();
+    let acceptor = tls.acceptor.as_ref()?;
+    match knock.hello(by).await {
+        Ok(hello) => {
+            let fits = hello.server_name.and_then(|name| acceptor.certificate_for(&name));
+            knock.end_tls(acceptor, fits.unwrap_or(0), by).await.map(|(arrived, _)| arrived)
+        }
+        Err(refusal) => {
+            knock.refuse(refusal, speaks_http, by).await;
+            None
+        }
+    }
+}
+
+impl Knock {
+    /// Waits for the other side from now on; says until when.
+    fn begin(&self) -> Instant {
+        let now = Instant::now();
+        self.place.idle(now);
+        now + self.proxy.settings.load().timeouts.handshake
+    }
+
+    fn count(&self, outcome: &'static str) {
+        self.proxy.metrics.handshake(&self.listener, outcome);
+    }
+
+    /// Reads the hello, which stays in `read`.
+    async fn hello(&mut self, by: Instant) -> Result<ClientHello, Refusal> {
+        let Knock { stream, read, .. } = self;
+        let sniffed = within(&self.place, &self.proxy, by, first_words(stream, read)).await?;
+        match sniffed.map_err(|error| Refusal::Failed(error, None))? {
+            Sniffed::Hello(hello) => Ok(hello),
+            Sniffed::PlainHttp => Err(Refusal::PlainHttp),
+            Sniffed::Refuse(alert) => Err(Refusal::Alert(alert)),
+            Sniffed::More => Err(Refusal::Failed(io::ErrorKind::UnexpectedEof.into(), None)),
+        }
+    }
+
+    /// Shakes hands. None: it failed, and that has been dealt with.
+    async fn end_tls(self, acceptor: &Acceptor, certificate: usize, by: Instant) -> Option<(Arrived, Terms)> {
+        let Knock { proxy, worker, listener, stream, read, client, place } = self;
+        let io = Box::new(WithEarly::new(Buffer::from(read), stream));
+        let shaken = match within(&place, &proxy, by, acceptor.accept(io, certificate)).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err((error, io))) => Err(Refusal::Failed(error, Some(io))),
+            Err(refusal) => Err(refusal),
+        };
+        match shaken {
+            Ok((io, terms)) => {
+                place.busy();
+                proxy.metrics.handshake(&listener, if terms.resumed { "resumed" } else { "full" });
+                Some((Arrived { proxy, worker, io, client, place }, terms))
+            }
+            Err(refusal) => {
+                note(&proxy, &listener, client, &refusal);
+                if let Refusal::Failed(_, Some(io)) = refusal {
+                    // Its alert is on its way.
+                    part(io, &[]).await;
+                }
+                None
+            }
+        }
+    }
+
+    /// Ends a connection of which no byte has been answered yet.
+    async fn refuse(self, refusal: Refusal, speaks_http: bool, by: Instant) {
+        note(&self.proxy, &self.listener, self.client, &refusal);
+        match refusal {
+            Refusal::PlainHttp if speaks_http => self.answer_plain_http(by).await,
+            Refusal::PlainHttp => part(Box::new(self.stream), &Alert::UnexpectedMessage.record()).await,
+            Refusal::Alert(alert) => part(Box::new(self.stream), &alert.record()).await,
+            Refusal::Failed(..) | Refusal::Timeout(_) | Refusal::Evicted => {}
+        }
+    }
+
+    /// Tells whoever speaks HTTP without TLS that TLS is spoken here.
+    async fn answer_plain_http(self, by: Instant) {
+        let Knock { proxy, worker, listener, stream, read, client, place } = self;
+        let mut record = Record::new(proxy.next_request(), client, listener, Answered::Gateway);
+        let limits = proxy.settings.load().head;
+        let (mut connection, mut head) = (Http1::new(Box::new(stream), Buffer::from(read)), RequestHead::new());
+        let asked = poll_fn(|cx| connection.poll_request(cx, &mut head, &limits));
+        let heard = matches!(within(&place, &proxy, by, asked).await, Ok(Ok(true)));
+        if heard {
+            record.asked = proxy.access.load().is_some().then(|| Asked::of(&head));
+        }
+        let prefers_html = heard && respond::prefers_html(head.fields.all(Known::Accept));
+        let error = Error::new(Code::TlsExpected, "ask for https:// instead of http://");
+        let answer = proxy.table.load().answer(&error, record.id, prefers_html);
+        let is_head = heard && head.method() == b"HEAD";
+        record.status = answer.status;
+        record.bytes_out = answer.sent(is_head).len() as u64;
+        record.error = Some(error);
+        proxy.finish(worker, &record);
+        let (io, ..) = connection.into_parts();
+        part(io, &answer.to_http1(Version::Http11, false, is_head)).await;
+    }
+}
+
+/// Counts why a connection is not served, and says it to whoever wants to know.
+fn note(proxy: &Proxy, listener: &Arc<str>, client: SocketAddr, refusal: &Refusal) {
+    proxy.metrics.handshake(listener, refusal.outcome());
+    debug!(listener = &**listener, address = %client, reason = refusal.reason(), "handshake failed");
+}
+
+/// What `waiting` comes to, where the deadline leaves time and the room leaves the place.
+async fn within<T>(place: &Place, proxy: &Proxy, by: Instant, waiting: impl Future<Output = T>) -> Result<T, Refusal> {
+    tokio::select! {
+        biased;
+        done = timeout_at(by, waiting) => {
+            done.map_err(|_| Refusal::Timeout(proxy.settings.load().timeouts.handshake))
+        }
+        () = place.evicted() => Err(Refusal::Evicted),
+    }
+}
+
+/// Reads until it is known what a connection begins with; [`Sniffed::More`] where it ends before.
+async fn first_words(stream: &TcpStream, read: &mut Vec<u8>) -> io::Result<Sniffed> {
+    let mut sniffer = Sniffer::default();
+    loop {
+        match sniffer.sniff(read) {
+            Sniffed::More => {}
+            known => return Ok(known),
+        }
+        if read_more(stream, read).await? == 0 {
+            return Ok(Sniffed::More);
+        }
+    }
+}
