@@ -38,12 +38,12 @@ def record(content: bytes) -> bytes:
     return b"\x16\x03\x01" + _long(content)
 
 
-def made(extensions: Iterable[tuple[int, bytes]]) -> bytes:
-    """A ClientHello with these extensions, in one record."""
+def made(extensions: Iterable[tuple[int, bytes]], size: int = 16384) -> bytes:
+    """A ClientHello with these extensions, in records of so many bytes."""
     body = b"\x03\x03" + b"\t" * 32 + b"\x20" + b"\x07" * 32 + b"\x00\x02\x13\x01" + b"\x01\x00"
     body += _long(b"".join(struct.pack(">H", kind) + _long(content) for kind, content in extensions))
     message = b"\x01" + struct.pack(">I", len(body))[1:] + body
-    pieces = [message[start : start + 16384] for start in range(0, len(message), 16384)]
+    pieces = [message[start : start + size] for start in range(0, len(message), size)]
     return b"".join(map(record, pieces))
 
 
@@ -56,7 +56,7 @@ def alert(answer: bytes) -> str:
     """The fatal alert that is all of an answer; empty for no answer."""
     if not answer:
         return ""
-    assert len(answer) == 7 and answer[0] == 21 and answer[3:6] == b"\x00\x02\x02", answer
+    assert (len(answer), answer[:1], answer[3:6]) == (7, b"\x15", b"\x00\x02\x02"), answer
     return ALERTS[answer[6]]
 
 

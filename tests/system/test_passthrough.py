@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import hashlib
 import socket
 import ssl
 import struct
+import termios
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +23,7 @@ from curl_cffi.requests import BrowserType
 from tests.support import access
 from tests.support.certificates import Authority
 from tests.support.hello import alert, hello, made, names, record, records
-from tests.support.process import Program, until
+from tests.support.process import until
 from tests.support.raw import Raw, at
 from tests.support.service import TcpService
 from tests.support.tidegate import Agent, Gateway
@@ -32,8 +35,6 @@ class Secret:
 
     def __init__(self, name: str, context: ssl.SSLContext) -> None:
         self.name = name
-        self.hellos: list[bytes] = []
-        """The first bytes of each connection, where a test wants to see them."""
         self._context = context
 
     def __call__(self, connection: socket.socket) -> None:
@@ -120,7 +121,9 @@ def test_a_connection_goes_by_its_server_name_and_ends_where_its_certificate_is(
 
 
 def test_openssl_sees_the_certificate_of_the_service(site: Site) -> None:
-    said = run(need("openssl"), "s_client", "-connect", site.address, "-servername", "one.test", "-CAfile", site.authority.ca)
+    said = run(
+        need("openssl"), "s_client", "-connect", site.address, "-servername", "one.test", "-CAfile", site.authority.ca
+    )
     assert "subject=CN = one.test" in said
     assert "Verify return code: 0 (ok)" in said
 
@@ -131,7 +134,8 @@ def test_what_was_passed_through_is_logged_with_its_name_and_counted(site: Site)
         assert secure.recv(100) == b"hello"
     line = access.line(site.gateway, host="b.wild.test")
     assert (line["listener"], line["endpoint"], line["status"], line["error"]) == ("secure", "routes[1]", 0, None)
-    assert line["bytes_in"] > 200 and line["bytes_out"] > 200 and line["method"] is None
+    assert line["method"] is None
+    assert min(line["bytes_in"], line["bytes_out"]) > 200
 
 
 @pytest.mark.parametrize("name", ["two.test", "wild.test", "xone.test", "one.test.evil"])
@@ -172,10 +176,6 @@ def test_case_29_a_hello_cut_anywhere_over_segments_and_records_takes_the_same_w
 
 def _unsent(connection: socket.socket) -> int:
     """Bytes that the other end has not acknowledged."""
-    import array
-    import fcntl
-    import termios
-
     left = array.array("i", [0])
     fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, left)
     return left[0]
@@ -208,8 +208,10 @@ def test_a_hello_of_more_than_64_kib_is_refused_and_one_below_is_passed_on(site:
     # OpenSSL answers it, if only to say what it thinks of it.
     assert site.answer(small) != b""
     until(lambda: access.lines(site.gateway, host="one.test"), "it was passed on")
-    padding = [(1000 + at, bytes(16_000)) for at in range(4)]
-    assert alert(site.answer(made([names(b"one.test"), *padding, (2000, bytes(2000))]))) == "decode_error"
+    # The same, in records so small that their headers are too much.
+    many = made([names(b"one.test"), (21, bytes(60_000))], 40)
+    assert len(many) > 65536
+    assert alert(site.answer(many)) == "decode_error"
 
 
 def test_a_hello_that_is_late_is_cut_off_however_it_trickles(site: Site) -> None:
@@ -254,7 +256,11 @@ def test_browsers_reach_the_service_whatever_their_hello_looks_like(site: Site, 
     host, port = at(site.address)
     resolve = {CurlOpt.RESOLVE: [f"one.test:{port}:{host}".encode()]}
     got = requests.get(
-        f"https://one.test:{port}/", impersonate=browser, verify=str(site.authority.ca), curl_options=resolve, timeout=30
+        f"https://one.test:{port}/",
+        impersonate=browser,
+        verify=str(site.authority.ca),
+        curl_options=resolve,
+        timeout=30,
     )
     assert (got.status_code, got.text) == (200, "one.test")
 

@@ -103,6 +103,10 @@ impl Io for BoxedIo {
         (**self).poll_taken(cx)
     }
 
+    fn as_tcp(&self) -> Option<&TcpStream> {
+        (**self).as_tcp()
+    }
+
     fn reset(&mut self) {
         (**self).reset();
     }
