@@ -155,6 +155,7 @@ def test_a_route_that_leads_to_nobody_ends_the_connection(site: Site) -> None:
 
 def test_case_29_a_hello_cut_anywhere_over_segments_and_records_takes_the_same_way(site: Site) -> None:
     whole = hello("one.test")
+    ways: list[tuple[str, tuple[bytes, ...]]]
     ways = [(f"two segments at {cut}", (whole[:cut], whole[cut:])) for cut in range(1, len(whole))]
     ways += [(f"two records at {cut}", (records(whole, [cut]),)) for cut in range(1, len(whole) - 5)]
     ways.append(("records of a byte", (records(whole, range(1, len(whole) - 5)),)))
@@ -254,12 +255,10 @@ BROWSERS = sorted(browser.value for browser in BrowserType)
 @pytest.mark.parametrize("browser", BROWSERS)
 def test_browsers_reach_the_service_whatever_their_hello_looks_like(site: Site, browser: str) -> None:
     host, port = at(site.address)
-    resolve = {CurlOpt.RESOLVE: [f"one.test:{port}:{host}".encode()]}
     got = requests.get(
         f"https://one.test:{port}/",
         impersonate=browser,
-        verify=str(site.authority.ca),
-        curl_options=resolve,
+        curl_options={CurlOpt.RESOLVE: [f"one.test:{port}:{host}".encode()], CurlOpt.CAINFO: str(site.authority.ca)},
         timeout=30,
     )
     assert (got.status_code, got.text) == (200, "one.test")
