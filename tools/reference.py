@@ -22,6 +22,7 @@ from tidegate.config.load import parse, validate
 from tidegate.config.model import Agent, Forward, Gateway
 from tidegate.config.reference import render as config_page
 from tidegate.config.snapshot import agent_snapshot, forward_snapshot, gateway_snapshot
+from tidegate.control.reload import metrics as reload_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs/reference"
@@ -52,6 +53,18 @@ accepted agents, never from a request.
 EVENTS = {
     "started": ("all", "A role begins; which configuration is in force."),
     "listening": ("all", "An address is bound: one event for each."),
+    "listener closed": (
+        "gateway",
+        "A new configuration has no use for an address any more: nothing is accepted there.",
+    ),
+    "configuration applied": (
+        "gateway",
+        "A new configuration is in force, whole; what is different, by kind: how many and the first names.",
+    ),
+    "configuration refused": (
+        "all",
+        "A new configuration is not in force, and nothing has changed; every reason. `trigger` is file, signal or api.",
+    ),
     "no authentication": ("all", "A tunnel or admin listener is open to strangers; the detail says how to close it."),
     "agent connected": ("gateway", "A session of an agent began: an endpoint has one listener more."),
     "agent disconnected": ("gateway", "A session ended, and why."),
@@ -66,6 +79,19 @@ EVENTS = {
     "refused": ("agent", "A gateway does not want the endpoint, for a reason that no time will change."),
     "giving up": ("agent", "Every tunnel was refused for good: the agent ends with exit code 1."),
     "service unreachable": ("agent", "Nothing listens at a local address when the agent starts; it may still come."),
+    "service healthy": ("agent", "A local service works, by its checks: its endpoint is offered."),
+    "service unhealthy": ("agent", "A local service does not work, by its checks: its endpoint is withdrawn."),
+    "upstream resolved": ("gateway", "A name of an upstream stands for other addresses than before."),
+    "upstream not resolved": (
+        "gateway",
+        "A name of an upstream cannot be looked up: its last addresses go on. Said again after it could be.",
+    ),
+    "upstream down": ("gateway", "The checks of an address fail: it gets no requests while others work."),
+    "upstream ejected": (
+        "gateway",
+        "Requests to an address, or to a session of an agent, failed in a row: it is left out for some seconds.",
+    ),
+    "upstream up": ("gateway", "What was down or ejected works again."),
     "stream refused": ("forward", "A connection was reset because no gateway opened a stream for it."),
     "draining": ("all", "The role is leaving: what is still running."),
     "stopped": ("all", "The role has left; `clean` is false where the grace period cut something off."),
@@ -77,6 +103,8 @@ EVENTS = {
 # Fields of the events that Python says, or that are put together by hand.
 OTHER_FIELDS = {
     "started": ["role", "version", "configuration", "admin", "listeners", "public_url", "connect", "endpoints"],
+    "configuration applied": ["source", "trigger", "seconds", "changes"],
+    "configuration refused": ["source", "trigger", "seconds", "reasons"],
     "no authentication": ["listener", "port", "detail"],
     "giving up": ["reason"],
     "accepting rests": ["left_out"],
@@ -93,7 +121,8 @@ ACCESS_FIELDS = {
     "method": "Null for a raw stream.",
     "host": "As it was sent.",
     "path": "With its query; at most 2,048 bytes are shown.",
-    "endpoint": "Where it led; empty where it reached none.",
+    "route": "The route of the configuration that it took; empty where it took none.",
+    "endpoint": "The endpoint or upstream it led to; empty where it reached none.",
     "upstream": "The session or address that answered, or the last that was tried.",
     "attempts": "Upstreams that were tried.",
     "status": "The status sent; 499 where the downstream left first, 0 for a raw stream.",
@@ -233,6 +262,8 @@ def _pages() -> dict[str, str]:
             listeners = (
                 "listeners: {web: {bind: '127.0.0.1:0'}, agents: {bind: '127.0.0.1:0', kind: tunnel},"
                 " db: {bind: '127.0.0.1:0', kind: tcp, to: {endpoint: nobody}}}\n"
+                "upstreams: {shop: {addresses: ['127.0.0.1:9']}}\n"
+                "routes: [{host: shop.localhost, to: {upstream: shop}}]\n"
             )
             gateway = engine.start(gateway_snapshot(validate(Gateway, parse(log + listeners, "gateway"))))
             started.append(gateway)
@@ -251,7 +282,9 @@ def _pages() -> dict[str, str]:
             roles = {"gateway": gateway, "agent": agent, "forward": forward}
             _until(lambda: gateway.status()["totals"]["errors"] > 0 and forward.status()["totals"]["errors"] > 0)
             _until(lambda: bool(gateway.status()["endpoints"]))
-            return {name: role.metrics().decode() for name, role in roles.items()}
+            pages = {name: role.metrics().decode() for name, role in roles.items()}
+            pages["gateway"] += reload_metrics(0, 0, 0.0).decode()
+            return pages
         finally:
             for role in reversed(started):
                 role.stop()

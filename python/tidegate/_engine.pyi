@@ -6,7 +6,7 @@ Only `tidegate.engine` imports it. `make lint` proves this file against the buil
 
 from typing import final
 
-__all__ = ["EngineError", "ListenError", "Role", "SnapshotError", "error_codes", "start", "version"]
+__all__ = ["EngineError", "ListenError", "Role", "SnapshotError", "error_codes", "explain", "start", "version"]
 
 version: str
 """The engine's version, the same as the package's."""
@@ -37,8 +37,14 @@ class Role:
     def status(self) -> bytes:
         """The state of everything, one JSON object."""
 
+    def lists(self) -> bytes:
+        """`routes` and `upstreams`, which may be thousands of entries long, one JSON object."""
+
     def metrics(self) -> bytes:
         """All metrics in Prometheus' text format."""
+
+    def explain(self, question: bytes) -> bytes:
+        """What becomes of a request, and why, one JSON object. Raises `EngineError` for what cannot be asked."""
 
     def set_level(self, level: str) -> None:
         """Keeps events up to this level: error, warn, info (at the start), debug or trace."""
@@ -54,6 +60,13 @@ def start(snapshot: bytes) -> Role:
     Starts what the snapshot describes (its `role`), with its listeners bound when this returns.
 
     Raises `SnapshotError` for a snapshot that does not fit and `ListenError` for an address that cannot be bound.
+    """
+
+def explain(snapshot: bytes, question: bytes) -> bytes:
+    """
+    What would become of a request under a snapshot, and why, one JSON object. Nothing is started.
+
+    Raises `SnapshotError` for a snapshot that does not fit and `EngineError` for what cannot be asked.
     """
 
 def error_codes() -> list[tuple[str, int, str, str]]:

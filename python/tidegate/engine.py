@@ -12,13 +12,14 @@ import json
 import signal
 import sys
 from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tidegate import _engine
 from tidegate.errors import EngineError, ListenError
 
-__all__ = ["Role", "bind_error", "error_codes", "start", "version"]
+__all__ = ["Role", "bind_error", "error_codes", "explain", "start", "version"]
 
 version: str = _engine.version
 
@@ -55,16 +56,30 @@ class Role:
             loop.remove_reader(descriptor)
 
     def apply(self, snapshot: bytes) -> None:
-        """Replaces the whole configuration, or raises `EngineError` and changes nothing."""
-        try:
-            self._native.apply(snapshot)
-        except _engine.EngineError as error:
-            raise _translated(error) from None
+        """Replaces the whole configuration, or raises `EngineError` and changes nothing. Long: for a thread."""
+        with _without_signals():
+            try:
+                self._native.apply(snapshot)
+            except _engine.EngineError as error:
+                raise _translated(error) from None
+
+    def set_level(self, level: str) -> None:
+        """What a person wants to see from now on; see `start`."""
+        self._native.set_level(_least(level))
 
     def status(self) -> dict[str, Any]:
         """The state of everything."""
         status: dict[str, Any] = json.loads(self._native.status())
         return status
+
+    def lists(self) -> dict[str, Any]:
+        """What may be thousands of entries long, and is left out of the status: `routes` and `upstreams`."""
+        lists: dict[str, Any] = json.loads(self._native.lists())
+        return lists
+
+    def explain(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """What becomes of a request, and why; raises `EngineError` for what cannot be asked."""
+        return _explained(self._native.explain, json.dumps(question).encode())
 
     def metrics(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -86,16 +101,40 @@ def start(snapshot: bytes, level: str = "info") -> Role:
     `level` is what a person wants to see: error, warn, info, debug or trace. Events up to info come in any case,
     because a role is run by them; who writes them leaves out what is not wanted.
     """
-    # Threads inherit the mask of whoever starts them: signals are for the main thread alone.
+    with _without_signals():
+        try:
+            native = _engine.start(snapshot)
+        except _engine.EngineError as error:
+            raise _translated(error) from None
+    native.set_level(_least(level))
+    return Role(native)
+
+
+@contextlib.contextmanager
+def _without_signals() -> Iterator[None]:
+    """Threads inherit the mask of whoever starts them, and signals are for the main thread alone."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        native = _engine.start(snapshot)
-        native.set_level(level if level in ("debug", "trace") else "info")
-        return Role(native)
-    except _engine.EngineError as error:
-        raise _translated(error) from None
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _least(level: str) -> str:
+    return level if level in ("debug", "trace") else "info"
+
+
+def explain(snapshot: bytes, question: Mapping[str, Any]) -> dict[str, Any]:
+    """What would become of a request under a snapshot, and why. Nothing is started."""
+    return _explained(_engine.explain, snapshot, json.dumps(question).encode())
+
+
+def _explained(ask: Callable[..., bytes], *arguments: bytes) -> dict[str, Any]:
+    try:
+        told: dict[str, Any] = json.loads(ask(*arguments))
+    except _engine.EngineError as error:
+        raise _translated(error) from None
+    return told
 
 
 def error_codes() -> list[tuple[str, int, str, str]]:

@@ -6,6 +6,7 @@ console   a terminal: `$ COMMAND`, then what it prints. Lines that are not shown
           stands last in its block; `^C` in its output is a Ctrl-C.
 sh        a script, which has to end with exit code 0. `make TARGET` is only looked up, with `make -n`.
 yaml      a file: its first line is a comment with its name. `tidegate`, `agent` and `forward` files have to be good.
+toml      a file of kiagateway's, named in the same way; it has to be TOML.
 ini       a systemd unit, named in the same way; the command it starts has to exist with its options.
 text      a drawing, or the words of a program: nothing to run, so no line of it may look like a command.
 
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 FRESH = "<!-- examples: another machine -->"
-LANGUAGES = ("console", "sh", "yaml", "ini", "text")
+LANGUAGES = ("console", "sh", "yaml", "toml", "ini", "text")
 
 # What differs from one run to the next, and what it may be instead.
 _LOOSE = (

@@ -3,6 +3,7 @@
 import configparser
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,9 @@ def _check_file(path: Path, language: str) -> None:
         unit = configparser.RawConfigParser(strict=False)
         unit.read_string(text)
         _check_command(unit["Service"]["ExecStart"].split())
+        return
+    if language == "toml":
+        assert tomllib.loads(text)
         return
     model = MODELS.get(re.split(r"[-.]", path.name)[0])
     if model is None:

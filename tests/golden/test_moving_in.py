@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tidegate.cli import kiagateway, main, nanoproxy, piko
+from tidegate.cli import kiagateway, main, nanoproxy, options, piko
 from tidegate.config.load import dump
 from tidegate.config.model import Agent, Forward, Gateway
 
@@ -45,11 +45,11 @@ def test_a_command_line_becomes_our_configuration(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(socket, "gethostname", lambda: "this-machine")
 
-    def show(config: Gateway | Agent | Forward, source: str) -> int:
+    def show(config: Gateway | Agent | Forward, source: str, *_: object) -> int:
         click.echo(f"# {source}\n{dump(config)}", nl=False)
         return 0
 
-    for module in (kiagateway, nanoproxy, piko):
+    for module in (options, piko):
         monkeypatch.setattr(module, "start", show)
     for module in (kiagateway, nanoproxy):
         monkeypatch.setattr(module, "free_admin", lambda *_: "127.0.0.1:8003")

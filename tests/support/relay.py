@@ -14,11 +14,11 @@ from tests.support.service import TcpService, read_head
 class Relay(TcpService):
     """Passes every connection on to one address; with `tls` it ends TLS first."""
 
-    def __init__(self, to: str, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, to: str, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0) -> None:
         self._to = to
         self._tls = tls
         self._dead = threading.Event()
-        super().__init__(self._relay)
+        super().__init__(self._relay, host, port)
 
     def freeze(self) -> None:
         """From now on nothing passes on the connections there are, and neither end learns of it; new ones work."""

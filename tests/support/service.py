@@ -20,15 +20,15 @@ Fields = list[tuple[str, str]]
 
 
 class TcpService:
-    """Accepts connections on a port of the system's choice and hands each to `handle`."""
+    """Accepts connections on a port, of the system's choice by default, and hands each to `handle`."""
 
-    def __init__(self, handle: Callable[[socket.socket], None], host: str = "127.0.0.1") -> None:
+    def __init__(self, handle: Callable[[socket.socket], None], host: str = "127.0.0.1", port: int = 0) -> None:
         self._handle = handle
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self.connections = 0
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listening = socket.create_server((host, 0), family=family, backlog=256)
+        self._listening = socket.create_server((host, port), family=family, backlog=256)
         self.port = int(self._listening.getsockname()[1])
         self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self._accepting = threading.Thread(target=self._accept, daemon=True)
@@ -200,12 +200,12 @@ def echo(exchange: Exchange) -> None:
 class Service(TcpService):
     """An HTTP/1.1 service that keeps connections alive and every request it got."""
 
-    def __init__(self, answer: Callable[[Exchange], None] = echo, host: str = "127.0.0.1") -> None:
+    def __init__(self, answer: Callable[[Exchange], None] = echo, host: str = "127.0.0.1", port: int = 0) -> None:
         self.answer = answer
         self.requests: list[Exchange] = []
         self.received = bytearray()
         """Every byte of every head."""
-        super().__init__(self._speak, host)
+        super().__init__(self._speak, host, port)
 
     def named(self, text: str) -> list[Exchange]:
         """The requests whose target holds this text."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.http import request
+from tests.support.http import Response, request
 from tests.support.process import Program
 
 Config = Mapping[str, Any]
@@ -33,8 +33,11 @@ def command(*arguments: str | Path) -> list[str]:
 class Tidegate(Program):
     """Any tidegate command with its events as JSON."""
 
-    def __init__(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> None:
-        super().__init__(command(*arguments, "--log-format", "json"), name=f"tidegate {arguments[0]}", env=env)
+    def __init__(
+        self, *arguments: str | Path, env: Mapping[str, str] | None = None, under: Sequence[str | Path] = ()
+    ) -> None:
+        whole = [*under, *command(*arguments, "--log-format", "json")]
+        super().__init__(whole, name=f"tidegate {arguments[0]}", env=env)
 
 
 class Gateway(Tidegate):
@@ -42,9 +45,16 @@ class Gateway(Tidegate):
     A gateway on ports of the system's choice.
 
     `config` is merged over the default listeners and admin port, one level deep; `listeners` in it adds to them.
+    `under` is a command that starts it, as its own process.
     """
 
-    def __init__(self, config: Config | None = None, *options: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config | None = None,
+        *options: str,
+        env: Mapping[str, str] | None = None,
+        under: Sequence[str | Path] = (),
+    ) -> None:
         given = dict(config or {})
         listeners = {**LISTENERS, **given.pop("listeners", {})}
         self.config = {"listeners": listeners, "admin": {"bind": "127.0.0.1:0"}, **given}
@@ -52,9 +62,23 @@ class Gateway(Tidegate):
         self.file = Path(self._folder.name) / "tidegate.yaml"
         # YAML reads JSON.
         self.file.write_text(json.dumps(self.config))
-        super().__init__("gateway", "--config", self.file, *options, env=env)
+        super().__init__("gateway", "--config", self.file, *options, env=env, under=under)
         for listener in (*listeners, "admin"):
             self.ready("listening", listener=listener)
+
+    def write(self, config: Config | str) -> None:
+        """Saves a configuration as editors do, by a rename; it is merged like the first one. Text is saved as it is."""
+        if not isinstance(config, str):
+            listeners = {**LISTENERS, **config.get("listeners", {})}
+            self.config = {"admin": {"bind": "127.0.0.1:0"}, **config, "listeners": listeners}
+            config = json.dumps(self.config)
+        fresh = self.file.with_suffix(".new")
+        fresh.write_text(config)
+        fresh.replace(self.file)
+
+    def reload(self) -> Response:
+        """Asks for a reload and returns the answer."""
+        return request(self.admin, "/reload", method="POST")
 
     @property
     def proxy(self) -> str:

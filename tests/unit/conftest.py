@@ -35,7 +35,9 @@ def tidegate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         started.append({"role": role, "snapshot": json.loads(snapshot), **rest})
         return 0
 
-    state = SimpleNamespace(Admin=SimpleNamespace, LogOptions=SimpleNamespace)
+    state = SimpleNamespace(
+        Admin=SimpleNamespace, Configuration=SimpleNamespace, LogOptions=SimpleNamespace, Tls=SimpleNamespace
+    )
     monkeypatch.setitem(sys.modules, "tidegate.cli.run", SimpleNamespace(run=run))
     monkeypatch.setitem(sys.modules, "tidegate.control.state", state)
     monkeypatch.setenv("HOME", str(tmp_path))

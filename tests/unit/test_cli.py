@@ -89,7 +89,6 @@ def test_a_gateway_without_configuration_says_so(tidegate: Tidegate) -> None:
         (["forward", "udp", "1", "a"], "not built yet"),
         (["forward", "1"], "expected [tcp] ADDR ENDPOINT"),
         (["forward", "start"], "no configuration"),
-        (["piko", "server"], "not built yet"),
         (["completion", "tcsh"], "tcsh"),
         (["completion"], "bash, zsh, fish"),
         (["status", "foo"], "there is no 'foo' to show (write `tidegate status` or "),

@@ -66,6 +66,23 @@ def test_an_empty_permission_is_never_read_as_everything() -> None:
     assert "allow" in "".join(mistakes("listeners: {web: {bind: ':80', dynamic_endpoints: {alow: [a]}}}"))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "listeners: {web: {bind: ':80', tls: }}",
+        "listeners: {web: {bind: ':80', tls: {certificates: [{cert: a, key: b}], client_ca: }}}",
+        "admin: {tls: }",
+        *[
+            f"routes: [{{path: /a, to: {{endpoint: a}}, {key}: {nothing}}}]"
+            for key in ("host", "sni", "listeners", "methods", "headers")
+            for nothing in ("", "[]", "null")
+        ],
+    ],
+)
+def test_a_key_that_narrows_is_never_empty(text: str) -> None:
+    assert "has no value" in "".join(mistakes(text))
+
+
 def test_keys_belong_to_their_kind_of_listener() -> None:
     assert "needs `to:" in "".join(mistakes("listeners: {a: {bind: ':80', kind: tcp}}"))
     assert "belongs to" in "".join(mistakes("listeners: {a: {bind: ':80', to: {endpoint: x}}}"))

@@ -6,15 +6,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.certificates import Authority
 from tidegate import engine
 from tidegate.config.load import parse, validate
 from tidegate.config.model import Agent, Gateway
 from tidegate.config.snapshot import agent_snapshot, gateway_snapshot
 from tidegate.errors import ConfigError
 
-CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"
-KEY = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n"
-ANYWHERE = "listeners: {web: {bind: '127.0.0.1:0'}}\nadmin: {bind: '127.0.0.1:0'}\n"
 EVERYTHING = """
 routing: first
 no_route_status: 502
@@ -116,8 +114,9 @@ def test_an_upstream_arrives_with_every_default() -> None:
 
 
 def test_files_of_listeners_and_error_pages_are_read(tmp_path: Path) -> None:
-    for name, text in (("a.pem", CERTIFICATE), ("a.key", KEY), ("ca.pem", CERTIFICATE), ("e.html", "<p>{status}")):
-        (tmp_path / name).write_text(text)
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("a")
+    (tmp_path / "e.html").write_text("<p>{status}")
     tree = parse(
         "listeners: {web: {bind: ':0', tls: {certificates: [{cert: a.pem, key: a.key}], client_ca: ca.pem}}}\n"
         "error_pages: {html: e.html}",
@@ -126,10 +125,18 @@ def test_files_of_listeners_and_error_pages_are_read(tmp_path: Path) -> None:
     tree.base = str(tmp_path)
     snapshot = json.loads(gateway_snapshot(validate(Gateway, tree)))
     assert snapshot["listeners"][0]["tls"] == {
-        "certificates": [{"cert": CERTIFICATE, "key": KEY, "name": str(tmp_path / "a.pem")}],
-        "client_ca": CERTIFICATE, "client_certificate": "required", "min_version": "1.2",
+        "certificates": [{"cert": cert.read_text(), "key": key.read_text(), "name": str(cert)}],
+        "client_ca": authority.ca.read_text(), "client_certificate": "required", "min_version": "1.2",
     }  # fmt: skip
     assert snapshot["error_pages"] == {"html": "<p>{status}", "json": None}
+
+
+def test_a_certificate_comes_with_its_own_key(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    (cert, _), (_, strange) = authority.issue("a"), authority.issue("b")
+    text = f"listeners: {{web: {{bind: ':0', tls: {{certificates: [{{cert: {cert}, key: {strange}}}]}}}}}}"
+    with pytest.raises(ConfigError, match=r"certificates\[0\]\.key: .*b\.key is not the key of .*a\.pem$"):
+        gateway(text)
 
 
 def test_a_file_that_cannot_be_read_is_told_with_its_key() -> None:

@@ -31,7 +31,7 @@ def test_a_mistake_names_its_source(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         source.read()
     assert [mistake.split(": ")[0] for mistake in refused.value.mistakes] == [
-        "TIDEGATE_ADMIN", "--workers", f"{tmp_path}/tidegate.yaml:1",
+        f"{tmp_path}/tidegate.yaml:1", "TIDEGATE_ADMIN", "--workers",
     ]  # fmt: skip
 
 

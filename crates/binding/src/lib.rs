@@ -15,7 +15,7 @@ mod _engine {
     #[pymodule_export]
     use crate::errors::{EngineError, ListenError, SnapshotError};
     #[pymodule_export]
-    use crate::roles::{Role, start};
+    use crate::roles::{Role, explain, start};
 
     /// Every error code: name, HTTP status, message, meaning.
     #[pyfunction]

@@ -44,9 +44,20 @@ impl Role {
         Cow::Owned(py.detach(|| self.role.status().to_string().into_bytes()))
     }
 
+    /// Routes and upstreams, one JSON object.
+    fn lists(&self, py: Python<'_>) -> Cow<'static, [u8]> {
+        Cow::Owned(py.detach(|| self.role.lists().to_string().into_bytes()))
+    }
+
     /// All metrics in Prometheus' text format.
     fn metrics(&self, py: Python<'_>) -> Cow<'static, [u8]> {
         Cow::Owned(py.detach(|| self.role.metrics().into_bytes()))
+    }
+
+    /// What becomes of a request, and why, one JSON object.
+    fn explain(&self, py: Python<'_>, question: &[u8]) -> PyResult<Cow<'static, [u8]>> {
+        let told = py.detach(|| roles::question(question).and_then(|question| self.role.explain(&question)));
+        told.map(|told| Cow::Owned(told.to_string().into_bytes())).map_err(EngineError::new_err)
     }
 
     /// Keeps events up to this level: error, warn, info, debug, trace.
@@ -69,6 +80,17 @@ impl Role {
     fn stop(&self) {
         self.role.stop();
     }
+}
+
+/// What would become of a request under a snapshot, and why, one JSON object.
+#[pyfunction]
+pub(crate) fn explain(py: Python<'_>, snapshot: &[u8], question: &[u8]) -> PyResult<Cow<'static, [u8]>> {
+    let told = py.detach(|| {
+        let snapshot = roles::read(snapshot).map_err(raised)?;
+        let told = roles::question(question).and_then(|question| roles::explain(snapshot, &question));
+        told.map_err(EngineError::new_err)
+    })?;
+    Ok(Cow::Owned(told.to_string().into_bytes()))
 }
 
 /// Starts what the snapshot describes.

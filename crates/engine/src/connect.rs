@@ -69,17 +69,18 @@ impl Gateway {
         connect.urls.iter().enumerate().map(one).collect()
     }
 
-    /// Opens a WebSocket at `path`. What came right behind the answer is in the buffer.
+    /// Opens a WebSocket at `path`; `h2`: streams on it may carry HTTP/2. What came right behind the answer is in the buffer.
     pub async fn open(
         &self,
         path: &str,
         agent: Option<&str>,
         version: &str,
+        h2: bool,
         timeouts: &Timeouts,
     ) -> Result<(BoxedIo, Buffer, Told), Refused> {
         let io =
             self.dial(timeouts).await.map_err(|error| Refused { reason: error.detail.into_owned(), status: None })?;
-        let upgrade = self.upgrade(io, path, agent, version);
+        let upgrade = self.upgrade(io, path, agent, version, h2);
         match tokio::time::timeout(timeouts.handshake, upgrade).await {
             Ok(outcome) => outcome,
             Err(_) => Err(self.silent(timeouts.handshake)),
@@ -114,6 +115,7 @@ impl Gateway {
         path: &str,
         agent: Option<&str>,
         version: &str,
+        h2: bool,
     ) -> Result<(BoxedIo, Buffer, Told), Refused> {
         let key = new_key();
         let mut out = Buffer::new();
@@ -125,6 +127,7 @@ impl Gateway {
             tenant: &self.tenant,
             agent,
             version,
+            h2,
         }));
         let broken = |why: String| Refused { reason: format!("{}: {why}", self.url), status: None };
         poll_fn(|cx| out.poll_drain(cx, &mut *io)).await.map_err(|e| broken(e.to_string()))?;

@@ -7,22 +7,19 @@
 use std::io::Write;
 use std::net::IpAddr;
 
+use crate::forwarded::Visitor;
 use crate::http1::framing::Framing;
 use crate::http1::refusal::is_token;
 use crate::http1::target::MAX_HOST;
-use crate::message::{Field, Fields, Known, RequestHead, ResponseHead, Version, tokens};
+use crate::message::{Field, Fields, Known, RequestHead, ResponseHead, Version, is_value, tokens};
 use crate::snapshot::HostHeader;
+use crate::snapshot::route::Edits;
 
 /// What is done about the fields that speak of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forwarding {
-    /// A gateway: whatever came is dropped, ours is written.
-    Rebuild {
-        /// Who connected to us.
-        client: IpAddr,
-        /// What it spoke: `http` or `https`.
-        proto: &'static str,
-    },
+pub enum Forwarding<'a> {
+    /// A gateway: whatever came is dropped, ours is written, with what was believed of it.
+    Rebuild(&'a Visitor),
     /// An agent: what the gateway wrote stays.
     Keep,
 }
@@ -31,7 +28,7 @@ pub enum Forwarding {
 #[derive(Clone, Copy, Debug)]
 pub struct Hop<'a> {
     /// What is done about `X-Forwarded-...` and `Forwarded`.
-    pub forwarding: Forwarding,
+    pub forwarding: Forwarding<'a>,
     /// What the upstream sees as Host.
     pub host: &'a HostHeader,
     /// The upstream's own host and port: for `rewrite`, and where a request of HTTP/1.0 has no Host.
@@ -73,7 +70,7 @@ pub fn to_upstream(head: &mut RequestHead, hop: &Hop<'_>) -> bool {
         fields.push(b"Connection", b"TE");
     }
     match hop.forwarding {
-        Forwarding::Rebuild { client, proto } => speak_of(client, proto, host.get(), fields),
+        Forwarding::Rebuild(visitor) => speak_of(visitor, host.get(), fields),
         Forwarding::Keep => {
             if !host.is_empty() && fields.get(Known::XForwardedHost).is_none() {
                 fields.push(b"X-Forwarded-Host", host.get());
@@ -210,27 +207,89 @@ fn set_host(fields: &mut Fields, host: &str) {
     }
 }
 
-/// Writes who connected, how, and to which host. Only the address that we saw: trusted proxies in front of us are not
-/// known, so whatever they or anybody else wrote was dropped.
-fn speak_of(client: IpAddr, proto: &str, host: &[u8], fields: &mut Fields) {
-    let client = client.to_canonical();
-    let mut text = [0; 48];
-    let mut rest = &mut text[..];
-    // The longest address has 45 characters.
-    let _ = write!(rest, "{client}");
-    let left = rest.len();
-    let client_text = &text[..text.len() - left];
-    fields.push(b"X-Forwarded-For", client_text);
-    if !host.is_empty() {
-        fields.push(b"X-Forwarded-Host", host);
-    }
-    fields.push(b"X-Forwarded-Proto", proto.as_bytes());
-    let (open, close): (&[u8], &[u8]) = if client.is_ipv6() { (b"for=\"[", b"]\"") } else { (b"for=", b"") };
+/// Writes who asks, how, and for which host, and which trusted proxies stand between. What strangers wrote was dropped.
+fn speak_of(visitor: &Visitor, host: &[u8], fields: &mut Fields) {
+    let client = Text::of(visitor.client.ip());
+    let behind = visitor.behind.as_deref();
+    let proxies: &[IpAddr] = behind.map_or(&[], |behind| &behind.proxies);
+    let host = behind.and_then(|behind| behind.host.as_deref()).unwrap_or(host);
+    let proto = visitor.proto.as_bytes();
+    let (open, close): (&[u8], &[u8]) = if client.is_ipv6 { (b"for=\"[", b"]\"") } else { (b"for=", b"") };
     let (before_host, behind_host): (&[u8], &[u8]) = match host {
         [] => (b"", b""),
         host if is_token(host) => (b";host=", b""),
         _ => (b";host=\"", b"\""),
     };
-    let parts = [open, client_text, close, before_host, host, behind_host, b";proto=", proto.as_bytes()];
-    fields.push_parts(b"Forwarded", &parts);
+    let (mut list, mut forwarded) = (Vec::new(), Vec::new());
+    for proxy in proxies.iter().map(|proxy| Text::of(*proxy)) {
+        let (open, close): (&[u8], &[u8]) = if proxy.is_ipv6 { (b", for=\"[", b"]\"") } else { (b", for=", b"") };
+        list.extend_from_slice(&[b", ", proxy.get()].concat());
+        forwarded.extend_from_slice(&[open, proxy.get(), close].concat());
+    }
+    fields.push_parts(b"X-Forwarded-For", &[client.get(), &list]);
+    if !host.is_empty() {
+        fields.push(b"X-Forwarded-Host", host);
+    }
+    fields.push(b"X-Forwarded-Proto", proto);
+    let own = [open, client.get(), close, before_host, host, behind_host, b";proto=", proto, &forwarded];
+    fields.push_parts(b"Forwarded", &own);
+}
+
+/// An address as text, without allocating.
+struct Text {
+    bytes: [u8; 48],
+    length: usize,
+    is_ipv6: bool,
+}
+
+impl Text {
+    fn of(address: IpAddr) -> Self {
+        let address = address.to_canonical();
+        let mut bytes = [0; 48];
+        let mut rest = &mut bytes[..];
+        // The longest address has 45 characters.
+        let _ = write!(rest, "{address}");
+        let length = 48 - rest.len();
+        Text { bytes, length, is_ipv6: address.is_ipv6() }
+    }
+
+    fn get(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// Takes fields out, sets and adds them, as a route wants it. Its names were found editable before.
+pub fn edit(fields: &mut Fields, edits: &Edits) {
+    if !edits.remove.is_empty() || !edits.set.is_empty() {
+        let set = || edits.set.iter().map(|(name, _)| name);
+        let goes =
+            |name: &[u8]| edits.remove.iter().chain(set()).any(|gone| name.eq_ignore_ascii_case(gone.as_bytes()));
+        fields.retain(|field| !goes(field.name));
+    }
+    for (name, value) in edits.set.iter().chain(&edits.add) {
+        fields.push(name.as_bytes(), value.as_bytes());
+    }
+}
+
+/// Why a field may not be written by the configuration, where that is so.
+pub fn refuse_edit(name: &str, value: &str) -> Option<&'static str> {
+    match Known::of(name.as_bytes()) {
+        _ if !is_token(name.as_bytes()) => Some("is no name of a field"),
+        _ if !is_value(value.as_bytes()) => Some("has a value with control characters"),
+        Known::Host => Some("is set by `host_header`"),
+        Known::XTidegate | Known::XPiko => Some("is only written by tidegate itself"),
+        Known::Connection
+        | Known::ContentLength
+        | Known::Expect
+        | Known::Http2Settings
+        | Known::KeepAlive
+        | Known::ProxyAuthenticate
+        | Known::ProxyAuthorization
+        | Known::ProxyConnection
+        | Known::Te
+        | Known::Trailer
+        | Known::TransferEncoding
+        | Known::Upgrade => Some("belongs to a single connection"),
+        _ => None,
+    }
 }

@@ -28,14 +28,14 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// The plain TCP connection, where it is one; else the stream itself.
     fn into_tcp(self: Box<Self>) -> Result<TcpStream, BoxedIo>;
 
-    /// The plain TCP connection beneath, where everything that is read and written is its bytes.
-    fn as_tcp(&self) -> Option<&TcpStream> {
-        None
-    }
-
     /// Takes the stream from this worker, to be used on another; the stream itself where it cannot be moved.
     fn detach(self: Box<Self>) -> Result<Detached, BoxedIo> {
         Detached::tcp(self.into_tcp()?)
+    }
+
+    /// The plain TCP connection beneath, where everything that is read and written is its bytes.
+    fn as_tcp(&self) -> Option<&TcpStream> {
+        None
     }
 }
 
@@ -103,10 +103,6 @@ impl Io for BoxedIo {
         (**self).poll_taken(cx)
     }
 
-    fn as_tcp(&self) -> Option<&TcpStream> {
-        (**self).as_tcp()
-    }
-
     fn reset(&mut self) {
         (**self).reset();
     }
@@ -117,6 +113,10 @@ impl Io for BoxedIo {
 
     fn detach(self: Box<Self>) -> Result<Detached, BoxedIo> {
         (*self).detach()
+    }
+
+    fn as_tcp(&self) -> Option<&TcpStream> {
+        (**self).as_tcp()
     }
 }
 

@@ -17,7 +17,9 @@ pub mod worker;
 pub mod sniff;
 pub mod message;
 pub mod http1;
+pub mod http2;
 pub mod route;
+pub mod forwarded;
 pub mod headers;
 
 // link

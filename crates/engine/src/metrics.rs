@@ -35,6 +35,35 @@ pub struct Metrics {
     pub in_flight: AtomicU64,
     /// What connections of listeners with TLS have come to.
     handshakes: Mutex<BTreeMap<(Arc<str>, &'static str), u64>>,
+    http2_closed: [AtomicU64; Http2Closed::ALL.len()],
+}
+
+/// Why we ended a connection of HTTP/2 that its peer could have kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http2Closed {
+    /// It did not begin in time.
+    Preface,
+    /// It broke RFC 9113.
+    Protocol,
+    /// Streams opened and reset.
+    Resets,
+    /// Frames that carry nothing.
+    Frames,
+    /// Heads beyond any limit, or streams that had to be reset.
+    Calm,
+    /// It took no byte of what it was sent.
+    Stuck,
+}
+
+impl Http2Closed {
+    const ALL: [(Http2Closed, &'static str); 6] = [
+        (Http2Closed::Preface, "preface"),
+        (Http2Closed::Protocol, "protocol"),
+        (Http2Closed::Resets, "resets"),
+        (Http2Closed::Frames, "frames"),
+        (Http2Closed::Calm, "calm"),
+        (Http2Closed::Stuck, "stuck"),
+    ];
 }
 
 #[derive(Default)]
@@ -81,6 +110,7 @@ impl Metrics {
             sessions: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             handshakes: Mutex::default(),
+            http2_closed: Default::default(),
         }
     }
 
@@ -88,6 +118,11 @@ impl Metrics {
     pub fn handshake(&self, listener: &Arc<str>, outcome: &'static str) {
         let mut handshakes = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
         *handshakes.entry((listener.clone(), outcome)).or_default() += 1;
+    }
+
+    /// Counts a connection of HTTP/2 that was ended for what its peer did.
+    pub fn http2_closed(&self, why: Http2Closed) {
+        self.http2_closed[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a finished request in the shard of its worker.
@@ -176,6 +211,10 @@ impl Metrics {
         );
         for ((listener, outcome), count) in &*self.handshakes.lock().unwrap_or_else(PoisonError::into_inner) {
             page.value(&[("listener", listener), ("outcome", outcome)], *count as f64);
+        }
+        page.family("tidegate_http2_closed_total", "counter", "HTTP/2 connections ended for what their peer did.");
+        for ((_, reason), count) in Http2Closed::ALL.iter().zip(&self.http2_closed) {
+            page.value(&[("reason", reason)], count.load(Ordering::Relaxed) as f64);
         }
         for (name, kind, help, counter) in [
             ("tidegate_connections_total", "counter", "Accepted connections.", &self.connections),

@@ -223,6 +223,8 @@ pub struct Limits {
     pub idle_upstreams: usize,
     /// Share of requests that may be tried again, in percent of those of the last seconds.
     pub retry_percent: u32,
+    /// Requests that one connection of HTTP/2 may have running, at least 1; more are refused.
+    pub http2_streams: u32,
 }
 
 /// How tunnels are watched.

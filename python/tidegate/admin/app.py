@@ -7,6 +7,7 @@ JSON: `{"error": what, "detail": what to do}`.
 
 import ipaddress
 import json
+from collections.abc import Callable
 from typing import Any
 
 from starlette.applications import Starlette
@@ -17,20 +18,24 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tidegate.control.question import question
 from tidegate.control.state import Admin, State
+from tidegate.errors import ConfigError, EngineError
 
-__all__ = ["create_app"]
+__all__ = ["KNOWN", "create_app"]
 
 # What a load balancer or Prometheus asks for: any Host and none, from anywhere.
 OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
 # What strangers may read besides. The paths below it name endpoints, which can be secrets.
 STRANGERS_PATHS = OPEN_PATHS | {"/status"}
 # What strangers do not see of /status.
-NAMING_KEYS = frozenset({"endpoints", "forwards", "problems"})
+NAMING_KEYS = frozenset({"endpoints", "forwards", "problems", "routes", "upstreams"})
+# The key of a scope that says that its connection showed a client certificate which was asked for.
+KNOWN = "tidegate.known"
 
 
-def create_app(state: State, admin: Admin) -> ASGIApp:
-    """The admin listener's application for one running role."""
+def create_app(state: State, admin: Callable[[], Admin]) -> ASGIApp:
+    """The admin listener's application for one running role; `admin` is what is in force."""
 
     def health(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -46,7 +51,7 @@ def create_app(state: State, admin: Admin) -> ASGIApp:
 
     def status(request: Request) -> Response:
         whole = state.status()
-        if not is_local(request.scope):
+        if not is_permitted(request.scope):
             whole = {key: value for key, value in whole.items() if key not in NAMING_KEYS}
         return as_json(whole)
 
@@ -61,6 +66,40 @@ def create_app(state: State, admin: Admin) -> ASGIApp:
                 return as_json(found)
         return error(404, "no such endpoint", f"nobody offers {name} here; GET /status/endpoints lists what there is")
 
+    def listed(key: str) -> Callable[[Request], Response]:
+        return lambda _: as_json({key: state.lists().get(key, [])})
+
+    def configuration(_: Request) -> Response:
+        if state.reloads is None:
+            return error(404, "not found", "nothing is known of the configuration")
+        return as_json(state.reloads.status())
+
+    def explain(request: Request) -> Response:
+        given = request.query_params
+        if "url" not in given:
+            return error(400, "no url", "ask /status/explain?url=https://app.example.com/path")
+        try:
+            asked = question(
+                given["url"],
+                method=given.get("method", "GET"),
+                headers=given.getlist("header"),
+                sni=given.get("sni"),
+                listener=given.get("listener"),
+            )
+            return as_json(state.explain(asked))
+        except (ConfigError, EngineError) as mistake:
+            return error(400, "cannot be asked", str(mistake))
+
+    async def reload(_: Request) -> Response:
+        if state.reloads is None:
+            return error(404, "not found", "there is nothing to reload")
+        outcome = await state.reloads.reload("api")
+        if outcome.applied:
+            return as_json({"result": "applied", "seconds": outcome.seconds, "changes": outcome.changes})
+        reasons = {"reasons": list(outcome.reasons)}
+        body = {"error": "configuration refused", "detail": "; ".join(outcome.reasons), "result": "refused", **reasons}
+        return as_json(body, 422)
+
     return Starlette(
         routes=[
             Route("/health", quick(health)),
@@ -69,8 +108,14 @@ def create_app(state: State, admin: Admin) -> ASGIApp:
             Route("/status", quick(status)),
             Route("/status/endpoints", quick(endpoints)),
             Route("/status/endpoints/{name}", quick(endpoint)),
+            Route("/status/routes", quick(listed("routes"))),
+            Route("/status/upstreams", quick(listed("upstreams"))),
+            Route("/status/agents", quick(lambda _: as_json({"agents": state.agents()}))),
+            Route("/status/config", quick(configuration)),
+            Route("/status/explain", quick(explain)),
+            Route("/reload", reload, methods=["POST"]),
         ],
-        middleware=[Middleware(Gate, hosts=frozenset(name.lower().rstrip(".") for name in admin.hosts))],
+        middleware=[Middleware(Gate, admin=admin)],
         exception_handlers={HTTPException: on_http_error, Exception: on_error},
     )
 
@@ -78,9 +123,9 @@ def create_app(state: State, admin: Admin) -> ASGIApp:
 class Gate:
     """Lets through who may ask, before anything is answered."""
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, admin: Callable[[], Admin]) -> None:
         self._app = app
-        self._hosts = hosts
+        self._admin = admin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers 403 or passes the request on."""
@@ -89,8 +134,8 @@ class Gate:
 
     def _refusal(self, scope: Scope) -> Response | None:
         path, reading = scope["path"], scope["method"] in ("GET", "HEAD")
-        if not is_local(scope) and not (reading and path in STRANGERS_PATHS):
-            return error(403, "not from here", f"without authentication, {path} is only for this machine itself")
+        if not is_permitted(scope) and not (reading and path in STRANGERS_PATHS):
+            return error(403, "not from here", f"without a client certificate, {path} is only for this machine itself")
         if reading and path in OPEN_PATHS:
             return None
         host = header(scope, b"host")
@@ -103,7 +148,8 @@ class Gate:
 
     def _is_ours(self, host: str | None) -> bool:
         name = host_name(host or "")
-        return name == "localhost" or name in self._hosts or is_ip(name)
+        ours = {each.lower().rstrip(".") for each in self._admin().hosts}
+        return name == "localhost" or name in ours or is_ip(name)
 
 
 def quick(answer: Any) -> Any:
@@ -114,6 +160,11 @@ def quick(answer: Any) -> Any:
         return response
 
     return handler
+
+
+def is_permitted(scope: Scope) -> bool:
+    """Whether the other end may see names and change something: this machine, or who has shown who it is."""
+    return bool(scope.get(KNOWN)) or is_local(scope)
 
 
 def is_local(scope: Scope) -> bool:
@@ -171,8 +222,9 @@ def on_http_error(request: Request, problem: Exception) -> Response:
     """404 and 405."""
     status = problem.status_code if isinstance(problem, HTTPException) else 500
     if status == 404:
-        paths = "/health, /ready, /metrics, /status, /status/endpoints"
-        return error(404, "not found", f"there is {paths} and /status/endpoints/NAME")
+        lists = "/status/endpoints[/NAME], /status/routes, /status/upstreams, /status/agents, /status/config, "
+        lists += "/status/explain?url=URL"
+        return error(404, "not found", f"there is /health, /ready, /metrics, /status, {lists} and POST /reload")
     what = "method not allowed" if status == 405 else "failed"
     response = error(status, what, f"{request.method} is not for this path")
     if isinstance(problem, HTTPException) and problem.headers:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,7 +17,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tidegate import engine
-from tidegate.admin.app import create_app
+from tidegate.admin.app import KNOWN, create_app
+from tidegate.admin.tls import Shown, is_known
 from tidegate.config.snapshot import resolve_bind
 from tidegate.config.values import bind_parts
 from tidegate.control.state import Admin, State
@@ -38,6 +39,7 @@ class Server:
 
     def __init__(self, admin: Admin) -> None:
         self._admin = admin
+        self._tls = Shown(admin.tls) if admin.tls is not None else None
         self._sockets = bind(admin.bind)
         self.addresses = [shown(sock) for sock in self._sockets]
 
@@ -46,11 +48,24 @@ class Server:
         for sock in self._sockets:
             sock.close()
 
+    def prepare(self, admin: Admin) -> Callable[[], None]:
+        """Checks new names and certificates, or raises `ConfigError`; what is returned puts them in force."""
+        if self._tls is None and admin.tls is not None:
+            raise ConfigError("admin.tls: takes a restart where there was none")
+        renewed = self._tls.prepare(admin.tls) if self._tls is not None else None
+
+        def commit() -> None:
+            self._admin = admin
+            if renewed is not None:
+                renewed()
+
+        return commit
+
     @asynccontextmanager
     async def serve(self, state: State) -> AsyncIterator[None]:
         """Answers as long as the context lasts."""
         config = uvicorn.Config(
-            create_app(state, self._admin),
+            create_app(state, lambda: self._admin),
             loop="asyncio",
             http=_Brief,
             headers=[("Connection", "close")],
@@ -62,6 +77,8 @@ class Server:
             proxy_headers=False,
             timeout_graceful_shutdown=CLOSING_SECONDS,
         )
+        config.load()
+        config.ssl = self._tls.context if self._tls is not None else None
         server = _Quiet(config)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.serve(sockets=self._sockets), name="admin")
@@ -98,11 +115,20 @@ class _Brief(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if is_known(transport):
+            self.app = _known(self.app)
         self._end = self.loop.call_later(CONNECTION_SECONDS, transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end.cancel()
         super().connection_lost(exc)
+
+
+def _known(app: Any) -> Any:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, KNOWN: True}, receive, send)
+
+    return answer
 
 
 class _Quiet(uvicorn.Server):

@@ -31,7 +31,8 @@ def demo(keep: bool) -> int:
     """
     Show that everything works: a gateway, a sample service, an agent and a forward on free loopback ports.
 
-    Sends real requests through every path and prints what came back and how long it took. Exit code 0 when all came
+    One port with TLS leads to an address, through a tunnel, and undecrypted to a service that ends TLS itself. Sends
+    real requests through every path and prints what came back and how long it took. Exit code 0 when all came
     back as they should, else 1.
     """
     # Its clients take a while to import, and --help need not wait.
@@ -128,6 +129,7 @@ It stays up until Ctrl-C. Try in another terminal:
   curl -N {named}/events
   head -c 64M /dev/urandom | curl -T - {named}/upload
   curl -i -H 'x-tidegate-endpoint: nobody' http://{proxy}/
+  curl --insecure https://app.localhost:{programs.secure[1]}/
   {_program()} status --url http://{admin}
 
 A line of your own, through the forward and through the gateway's TCP listener:

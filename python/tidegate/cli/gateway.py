@@ -4,7 +4,7 @@ import os
 
 import click
 
-from tidegate.cli.options import Command, config_option, given, knob_options, start
+from tidegate.cli.options import Command, config_option, given, knob_options, start_source
 from tidegate.config.model import Gateway
 from tidegate.config.sources import Source, find_file, options
 
@@ -31,7 +31,7 @@ def _gateway(config: str | None, **_: object) -> int:
     source = Source(
         Gateway, find_file(Gateway, config, os.environ), given(click.get_current_context()), dict(os.environ)
     )
-    return start(source.read(), str(source))
+    return start_source(source)
 
 
 gateway = Command(

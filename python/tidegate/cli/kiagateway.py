@@ -6,9 +6,8 @@ from pathlib import Path
 import click
 
 from tidegate.cli.moving import free_admin, tell
-from tidegate.cli.options import Command, given, knob_options, start
+from tidegate.cli.options import Command, given, knob_options, start_source
 from tidegate.config.knobs import Knob, knobs
-from tidegate.config.load import read_text
 from tidegate.config.model import Gateway
 from tidegate.importers.kiagateway import HTTP, HTTPS, gateway
 from tidegate.importers.source import Foreign
@@ -53,12 +52,12 @@ def _kiagateway(file: str, **_: object) -> int:
         file=path,
         flags=given(click.get_current_context()),
         env=dict(os.environ),
-        translate=lambda: gateway(read_text(path), str(path)),
+        translate=lambda text: gateway(text, str(path)),
         tell=tell,
         admin=free_admin(),
         addresses=ADDRESSES,
     )
-    return start(source.read(), str(source))
+    return start_source(source)
 
 
 kiagateway = Command(

@@ -4,7 +4,6 @@ The command `tidegate`: finds the subcommand, and turns errors into one sentence
 A subcommand is imported when it is used, so that `--help` and completion answer at once.
 """
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 import click
 
 from tidegate import __version__
+from tidegate.cli.lazy import Lazy
 from tidegate.errors import ConfigError, TidegateError
 
 __all__ = ["cli", "main"]
@@ -20,6 +20,8 @@ _COMMANDS = {
     "gateway": "Accept visitors and agents, and bring them together.",
     "agent": "Offer a local service to a gateway, as an endpoint.",
     "forward": "Reach a TCP endpoint of a gateway from a local port.",
+    "config": "Check, explain, show, begin or import a configuration.",
+    "reload": "Make a running gateway read its configuration again.",
     "status": "Show what a gateway, agent or forward is doing.",
     "demo": "Start everything on free local ports and try every path.",
     "piko": "Run the command lines and files of Piko.",
@@ -29,25 +31,12 @@ _COMMANDS = {
 }
 
 
-class _Lazy(click.Group):
-    """Names and one line of help are known at once; the rest is imported when it is used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in _COMMANDS:
-            return None
-        command = getattr(importlib.import_module(f"tidegate.cli.{cmd_name}"), cmd_name)
-        assert isinstance(command, click.Command)  # noqa: S101
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
-
-
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Lazy,
+    package="tidegate.cli",
+    known=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="tidegate", message="%(prog)s %(version)s")
 def cli() -> None:
     """

@@ -2,20 +2,17 @@
 
 import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from tidegate.cli.moving import free_admin, tell
-from tidegate.cli.options import Command, given, knob_options, start
+from tidegate.cli.options import Command, given, knob_options, start_source
 from tidegate.config.knobs import knobs
-from tidegate.config.load import read_text
 from tidegate.config.model import SHORTCUTS, Gateway
 from tidegate.errors import ConfigError
 from tidegate.importers.nanoproxy import Settings, gateway
 from tidegate.importers.source import Foreign
-from tidegate.importers.translation import Note, Translation
 
 __all__ = ["nanoproxy"]
 
@@ -46,34 +43,14 @@ def _nanoproxy(config: str | None, **_: object) -> int:
         file=path,
         flags=given(click.get_current_context()),
         env=dict(os.environ),
-        translate=_reader(path, settings),
+        translate=lambda text: gateway(text, str(path), settings, socket.gethostname() or "unknown"),
+        optional=True,
         tell=tell,
         admin=free_admin(f":{settings.port}"),
         addresses=(_PROXY,),
         also=tuple(name for name in _NAMES if os.environ.get(name)),
     )
-    return start(source.read(), str(source))
-
-
-def _reader(path: Path, settings: Settings) -> Callable[[], Translation]:
-    """
-    Reads the file. Empty or not there yet it counts only at the start, where a sidecar may still be about to write it.
-    """
-    started = False
-
-    def read() -> Translation:
-        nonlocal started
-        text = read_text(path) if started or path.exists() else ""
-        if started and not text.strip():
-            raise ConfigError(f"{path}: is empty (a file without rules is written `rules: []`)")
-        started = True
-        found = gateway(text, str(path), settings, socket.gethostname() or "unknown")
-        if text.strip():
-            return found
-        note = Note(str(path), "is empty or not there: every request gets 404 until it is written")
-        return Translation(found.tree, (note, *found.notes))
-
-    return read
+    return start_source(source)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -4,19 +4,25 @@ Command-line options from the knobs of a model, and the one way in which every r
 What an option means stands in `config.model`; here it only becomes a line of `--help`.
 """
 
+import contextlib
+import hashlib
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import click
 
+from tidegate.config.files import Where
 from tidegate.config.knobs import Knob, knobs
+from tidegate.config.looks import Looks
 from tidegate.config.model import Agent, ClientTls, Forward, Gateway
 from tidegate.config.snapshot import agent_snapshot, describe, forward_snapshot, gateway_snapshot, new_agent_id, note
+from tidegate.config.sources import Source
 
 __all__ = [
     "PLAIN_TLS", "Command", "KnobOption", "config_option", "given", "knob_options", "section_of", "short_tls_options",
-    "spell_out_tls", "start",
+    "spell_out_tls", "start", "start_source",
 ]  # fmt: skip
 
 MAIN = "Options"
@@ -102,26 +108,71 @@ def spell_out_tls(flags: dict[str, Any]) -> None:
             flags.setdefault(f"--connect-{known.flag.removeprefix('--')}", value)
 
 
-def start(config: Gateway | Agent | Forward, source: str) -> int:
-    """Runs what the configuration describes, and returns the exit code."""
-    if isinstance(config, Gateway):
-        role, snapshot = "gateway", gateway_snapshot(config)
-    elif isinstance(config, Agent):
-        role, snapshot = "agent", agent_snapshot(config, new_agent_id())
-    else:
-        role, snapshot = "forward", forward_snapshot(config)
+def start(
+    config: Gateway | Agent | Forward,
+    source: str,
+    again: Callable[[Looks], Gateway | Agent | Forward] | None = None,
+    files: Looks | None = None,
+    where: Where | None = None,
+) -> int:
+    """
+    Runs what the configuration describes, and returns the exit code.
+
+    `again` reads it anew while it runs and notes the files that it reads; `files` are those that it was read from;
+    `where` finds the places of keys, for what is told as wrong.
+    """
+    role = {Gateway: "gateway", Agent: "agent", Forward: "forward"}[type(config)]
+    agent_id = new_agent_id()
 
     from tidegate.cli.run import run  # noqa: PLC0415  heavy, and not needed to find a mistake
-    from tidegate.control.state import Admin, LogOptions  # noqa: PLC0415
+    from tidegate.control.state import Admin, Configuration, LogOptions, Tls  # noqa: PLC0415
 
-    remark = note(config)
-    bind = config.admin.bind
+    def whole(config: Gateway | Agent | Forward) -> dict[str, Any]:
+        remark = note(config)
+        admin = config.admin
+        return {
+            "snapshot": _snapshot(config, agent_id, where),
+            "admin": Admin(bind=admin.bind, hosts=admin.hosts, tls=_admin_tls(admin, Tls)) if admin.bind else None,
+            "log": LogOptions(format=config.log.format, level=config.log.level),
+            "grace_period": config.grace_period,
+            "source": f"{source}; {remark}" if remark else source,
+        }
+
+    def anew(files: Looks) -> Configuration:
+        assert again is not None  # noqa: S101
+        return Configuration(**whole(again(files)))
+
+    parts = whole(config)
     return run(
-        role,
-        snapshot,
-        admin=Admin(bind=bind, hosts=config.admin.hosts) if bind else None,
-        log=LogOptions(format=config.log.format, level=config.log.level),
-        grace_period=config.grace_period,
-        source=f"{source}; {remark}" if remark else source,
-        describe=describe(config),
+        role, parts.pop("snapshot"), **parts, describe=describe(config), again=anew if again else None, files=files
     )
+
+
+def start_source(source: Source[Gateway]) -> int:
+    """Runs a gateway that follows its configuration while it runs, and returns the exit code."""
+    files: Looks = {}
+
+    def where(key: str) -> str:  # asked for where something is wrong, so the file is read again for it
+        return source.tree().places()(key)
+
+    return start(source.read(files), str(source), source.again, files, where)
+
+
+def _snapshot(config: Gateway | Agent | Forward, agent_id: str, where: Where | None) -> bytes:
+    if isinstance(config, Gateway):
+        return gateway_snapshot(config, where)
+    return agent_snapshot(config, agent_id, where) if isinstance(config, Agent) else forward_snapshot(config, where)
+
+
+def _admin_tls(admin: Any, tls: type[Any]) -> Any:
+    """How the admin listener speaks TLS, where it does."""
+    written = getattr(admin, "tls", None)
+    if written is None:
+        return None
+    shown = written.certificates[0]
+    required = written.client_certificate == "required"
+    digest = hashlib.sha256()
+    for name in filter(None, (shown.cert, shown.key, written.client_ca)):
+        with contextlib.suppress(OSError):  # told by whoever shows it
+            digest.update(Path(name).read_bytes())
+    return tls(shown.cert, shown.key, written.client_ca, required, written.min_version, digest.hexdigest())

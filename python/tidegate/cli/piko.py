@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from tidegate.cli.moving import tell
-from tidegate.cli.options import Command, KnobOption, given, start
+from tidegate.cli.options import Command, KnobOption, given, start, start_source
 from tidegate.config.knobs import Model
 from tidegate.config.load import Tree, read_text
 from tidegate.config.model import Agent, Forward, RoleAdmin
@@ -30,6 +30,7 @@ from tidegate.importers.piko import (
 from tidegate.importers.piko_server import PikoServerFile
 from tidegate.importers.piko_server import server as import_server
 from tidegate.importers.source import Foreign
+from tidegate.importers.translation import Translation
 
 __all__ = ["piko"]
 
@@ -136,14 +137,19 @@ def _forward(
 def _server(config_path: str | None, config_expand_env: bool, **_: object) -> int:
     # The context is gone when the file is read again.
     flags = _flags()
+
+    def translate(text: str) -> Translation:
+        expanded = expand_env(text, os.environ) if config_expand_env else text
+        return import_server(read(expanded, config_path or "command line", PikoServerFile, flags))
+
     source = Foreign(
         file=Path(config_path) if config_path else None,
         env={},
-        translate=lambda: import_server(_tree(PikoServerFile, config_path, config_expand_env, flags)[0]),
+        translate=translate,
         tell=tell,
         also=tuple(sorted(flags)),
     )
-    return start(source.read(), str(source))
+    return start_source(source)
 
 
 def _params(model: type[PikoAgent | PikoForward], metavar: str) -> list[click.Parameter]:
@@ -210,7 +216,7 @@ piko.add_command(
         help="""
     Accept visitors on port 8000 and agents on port 8001, with metrics and status on port 8002, of all interfaces.
 
-    What narrows access and is not built yet (auth, tenants, client_cas) is an error; clusters are a note, and the
+    What narrows access and is not built yet (auth, tenants) is an error; clusters are a note, and the
     gossip port is not opened.
 
     \b

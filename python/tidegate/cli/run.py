@@ -8,7 +8,9 @@ import contextlib
 import resource
 from typing import TYPE_CHECKING, Any
 
+from tidegate.config.looks import Looks
 from tidegate.control import roles
+from tidegate.control.reload import Again
 from tidegate.control.state import Admin, LogOptions
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ def run(
     grace_period: float,
     source: str,
     describe: dict[str, Any],
+    again: Again | None = None,
+    files: Looks | None = None,
 ) -> int:
     """Runs a role until it ends and returns the exit code; raises `TidegateError` where it cannot start."""
     _raise_descriptors()
@@ -38,6 +42,8 @@ def run(
         source=source,
         describe=describe,
         open_admin=_open_admin,
+        again=again,
+        files=files,
     )
 
 

@@ -10,7 +10,10 @@ from typing import Any
 
 from tidegate.control.logs import escape
 
-__all__ = ["duration", "endpoints", "one_endpoint", "plain", "screen", "table"]
+__all__ = [
+    "agents", "configuration", "duration", "endpoints", "one_endpoint", "plain", "routes", "screen", "table",
+    "upstreams",
+]  # fmt: skip
 
 
 def screen(status: dict[str, Any]) -> str:
@@ -57,6 +60,53 @@ def one_endpoint(endpoint: dict[str, Any]) -> str:
     ]  # fmt: skip
     columns = ["SESSION", "AGENT", "ADDRESS", "TRANSPORT", "SINCE", "REQUESTS", "STREAMS", "RTT"]
     return f"endpoint {_name(endpoint)}\n\n{table(columns, rows)}"
+
+
+def routes(found: Sequence[dict[str, Any]]) -> str:
+    """One line for each route, in the order in which they are tried."""
+    if not found:
+        return "no routes: a request names its endpoint by itself"
+    rows = [[r.get("name"), r.get("match"), r.get("to"), r.get("requests")] for r in found]
+    return table(["ROUTE", "MATCH", "TO", "REQUESTS"], rows)
+
+
+def upstreams(found: Sequence[dict[str, Any]]) -> str:
+    """One line for each address of each upstream."""
+    if not found:
+        return "no upstreams: no route leads to addresses"
+    rows = []
+    for group in found:
+        for at in group.get("addresses", []):
+            row = [group.get("name"), at.get("address"), at.get("name"), at.get("state"), _ago(at.get("since"))]
+            rows.append([*row, at.get("requests"), at.get("requests_in_flight"), at.get("failures"), at.get("reason")])
+        if not group.get("addresses"):
+            rows.append([group.get("name"), None, None, "no address", None, None, None, None, None])
+    columns = ["UPSTREAM", "ADDRESS", "NAME", "STATE", "SINCE", "REQUESTS", "IN FLIGHT", "FAILURES", "REASON"]
+    return table(columns, rows)
+
+
+def agents(found: Sequence[dict[str, Any]]) -> str:
+    """One line for each agent."""
+    if not found:
+        return "no agent is connected (tidegate agent http 3000 is one)"
+    rows = [
+        [a.get("agent"), a.get("address"), ", ".join(a.get("endpoints", [])), a.get("sessions"), _ago(a.get("since"))]
+        for a in found
+    ]
+    return table(["AGENT", "ADDRESS", "ENDPOINTS", "TUNNELS", "SINCE"], rows)
+
+
+def configuration(found: dict[str, Any]) -> str:
+    """What is in force, and what was refused last."""
+    lines = [
+        f"in force for {_ago(found.get('since'))}: {plain(found.get('source'))} (hash {plain(found.get('hash'))})",
+        *[f"  {plain(name)}" for name in found.get("files", [])],
+    ]
+    refused = found.get("last_refused")
+    if refused:
+        why = "and is what is written now" if not found.get("in_force") else "and has been put right since"
+        lines += [f"refused {_ago(refused.get('at'))} ago, {why}:", *[f"  {plain(r)}" for r in refused["reasons"]]]
+    return "\n".join(lines)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

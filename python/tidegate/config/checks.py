@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeVar
 
 from tidegate.config.listeners import Listener
 from tidegate.config.names import address
@@ -22,7 +21,6 @@ __all__ = ["Mistake", "Traffic", "listener_upstream", "mistakes", "route_name"]
 
 Path = tuple[str | int, ...]
 Mistake = tuple[Path, str]
-T = TypeVar("T")
 
 _MOST_HINTS = 20
 
@@ -201,7 +199,7 @@ def _equal_routes(traffic: Traffic) -> Iterator[Mistake]:
 
 def _match(route: Route) -> object:
     # As the engine reads it: a prefix may end with `/`, and `/` is every path.
-    path = route.path if route.exact else (route.path or "").rstrip("/")
+    path = route.path if route.exact else (route.path or "").removesuffix("/")
     return route.sni, route.host, path, route.exact, frozenset(route.methods), frozenset(route.headers.items())
 
 

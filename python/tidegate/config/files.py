@@ -10,21 +10,30 @@ from typing import Any
 from tidegate.config.values import bind_parts
 from tidegate.errors import ConfigError
 
-__all__ = ["Checked", "read"]
+__all__ = ["Checked", "Where", "read"]
+
+Where = Callable[[str], str]
+"""The place of a key, such as `tidegate.yaml:7`; empty where nobody wrote it."""
 
 
 class Checked:
     """Collects mistakes, so that all of them are told."""
 
-    def __init__(self) -> None:
+    def __init__(self, where: Where | None = None) -> None:
         self.mistakes: list[str] = []
+        self._where = where
+
+    def mistake(self, key: str, message: str) -> None:
+        """Something is wrong with what stands under this key."""
+        place = self._where(key) if self._where is not None else ""
+        self.mistakes.append(f"{place}: {key}: {message}" if place else f"{key}: {message}")
 
     def call(self, key: str, function: Callable[..., Any], *given: Any) -> Any:
         """What a function returns; where it refuses, that is told under this key."""
         try:
             return function(*given)
         except ValueError as error:
-            self.mistakes.append(f"{key}: {error}")
+            self.mistake(key, str(error))
             return None
 
     def file(self, key: str, name: str | None) -> str | None:
@@ -42,7 +51,7 @@ class Checked:
             for address in addresses or []:
                 other = seen.setdefault(address, key)
                 if other != key and bind_parts(address)[1] != 0:
-                    self.mistakes.append(f"{key}: {other} binds {address} already")
+                    self.mistake(key, f"{other} binds {address} already")
                     break
 
     def done(self, snapshot: dict[str, Any]) -> bytes:

@@ -17,12 +17,14 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationInfo,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
 from tidegate.config import names, values
+from tidegate.config.looks import look
 
 __all__ = [
     "AccessTarget", "Addresses", "Bind", "Duration", "Endpoint", "FileName", "Knob", "Label",
@@ -110,30 +112,46 @@ def _beside(value: str, info: ValidationInfo) -> str:
     return str(Path(base) / Path(value).expanduser())
 
 
+def _read_from(value: str, info: ValidationInfo) -> str:
+    name = _beside(value, info)
+    files = (info.context or {}).get("files")
+    if files is not None:
+        files.setdefault(name, look(name))
+    return name
+
+
 def _text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Duration = Annotated[float, BeforeValidator(values.duration), Label("DURATION")]
-Positive = Annotated[float, BeforeValidator(values.duration), AfterValidator(_positive), Label("DURATION")]
-Size = Annotated[int, BeforeValidator(values.size), Label("SIZE")]
+# What may be written, where that is more than the value that is made of it.
+_DURATION = WithJsonSchema(
+    {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^(\d+(\.\d+)?(ms|s|m|h)?)+$|\$\{"}]}
+)
+_SIZE = WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]})
+_WORD = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}]})
+_WORDS = WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]})
+
+Duration = Annotated[float, BeforeValidator(values.duration), Label("DURATION"), _DURATION]
+Positive = Annotated[float, BeforeValidator(values.duration), AfterValidator(_positive), Label("DURATION"), _DURATION]
+Size = Annotated[int, BeforeValidator(values.size), Label("SIZE"), _SIZE]
 Bind = Annotated[str, BeforeValidator(_bind), Label("ADDR")]
-PortOrBind = Annotated[str, BeforeValidator(_port_or_bind), Label("ADDR")]
-Endpoint = Annotated[str, BeforeValidator(_text), AfterValidator(values.endpoint_name), Label("NAME")]
+PortOrBind = Annotated[str, BeforeValidator(_port_or_bind), Label("ADDR"), _WORD]
+Endpoint = Annotated[str, BeforeValidator(_text), AfterValidator(values.endpoint_name), Label("NAME"), _WORD]
 ListenerName = Annotated[str, BeforeValidator(_text), AfterValidator(values.listener_name)]
-FileName = Annotated[str, AfterValidator(_beside), Label("FILE")]
+FileName = Annotated[str, AfterValidator(_read_from), Label("FILE")]
 AccessTarget = Annotated[
     str, AfterValidator(lambda value, info: value if value in ("stdout", "off") else _beside(value, info)),
     Label("stdout|FILE|off"),
 ]  # fmt: skip
-Texts = Annotated[tuple[str, ...], BeforeValidator(_split), Label("NAME")]
-Addresses = Annotated[tuple[str, ...], BeforeValidator(_split), Label("ADDR")]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_split), Label("NAME"), _WORDS]
+Addresses = Annotated[tuple[str, ...], BeforeValidator(_split), Label("ADDR"), _WORDS]
 Networks = Annotated[
-    tuple[Annotated[str, AfterValidator(names.network)], ...], BeforeValidator(_split), Label("NETWORK")
+    tuple[Annotated[str, AfterValidator(names.network)], ...], BeforeValidator(_split), Label("NETWORK"), _WORDS
 ]
 Urls = Annotated[
     tuple[Annotated[str, AfterValidator(values.connect_url)], ...],
-    BeforeValidator(_split), Field(min_length=1), Label("URL"),
+    BeforeValidator(_split), Field(min_length=1), Label("URL"), _WORDS,
 ]  # fmt: skip
 
 

@@ -4,10 +4,13 @@ Reads a YAML file into a tree that remembers its lines, and a tree into a model,
 What a key means is `model`; which source wins is `sources`.
 """
 
+import contextlib
 import difflib
+import gc
 import os
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
@@ -16,9 +19,10 @@ import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from tidegate.config.knobs import Model, Parts, child_model, plain_type
+from tidegate.config.looks import Looks
 from tidegate.errors import ConfigError
 
-__all__ = ["Tree", "dump", "parse", "read_text", "validate"]
+__all__ = ["Tree", "dump", "parse", "read_text", "uncollected", "validate"]
 
 M = TypeVar("M", bound=Model)
 Path_ = tuple[str | int, ...]
@@ -71,6 +75,36 @@ class Tree:
             del self.where[known]
         self.where[path] = where
 
+    def places(self) -> Callable[[str], str]:
+        """Finds the place of a key such as `routes[3].to`, or of what it stands in; empty where nothing was written."""
+        known: dict[str, str] = {}
+
+        def place(key: str) -> str:
+            if not known:
+                known.update((_dotted(path), where) for path, where in self.where.items() if path)
+            while key and key not in known:
+                shorter = re.sub(r"(?:^|\.)[^.\[]+$|\[\d+\]$", "", key)
+                key = "" if shorter == key else shorter
+            return known.get(key, "")
+
+        return place
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """
+    Leaves out the search for garbage in cycles.
+
+    Ten thousand routes are half a million objects and no garbage; to look for it takes twice as long as to read them.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
 
 def read_text(path: Path) -> str:
     """The text of a configuration file."""
@@ -98,6 +132,7 @@ def expand(text: str, env: Mapping[str, str] = os.environ) -> str:
     return _VARIABLE.sub(replaced, text)
 
 
+@uncollected()
 def parse(text: str, name: str, expanded: Expand | None = expand) -> Tree:
     """A tree from YAML. `expanded` is applied to values, never to keys or structure."""
     try:
@@ -175,9 +210,10 @@ class _Reader:
         return float(text) if _FLOAT.fullmatch(text) else text
 
 
-def validate(model: type[M], tree: Tree) -> M:
-    """The model, or a `ConfigError` with every mistake, each with its place."""
-    context = {"base": tree.base}
+@uncollected()
+def validate(model: type[M], tree: Tree, files: Looks | None = None) -> M:
+    """The model, or a `ConfigError` with every mistake, each with its place. `files` gets those that are named."""
+    context = {"base": tree.base, "files": files}
     told: list[str] = []
     config: M | None = None
     broken: set[Path_] = set()
@@ -196,8 +232,14 @@ def validate(model: type[M], tree: Tree) -> M:
     parts = Parts(value=value, where=lambda path: _place(tree, path))
     told += [_told(tree, path, message) for path, message in model.between(parts)]
     if config is None or told:
-        raise ConfigError(told)
+        raise ConfigError(sorted(told, key=lambda mistake: _line(mistake, tree.name)))
     return config
+
+
+def _line(mistake: str, name: str) -> int:
+    """The line that a mistake begins with; what stands in no file comes last."""
+    number = mistake.removeprefix(f"{name}:").partition(":")[0]
+    return int(number) if number.isdigit() else sys.maxsize
 
 
 def _by_place(value: Any) -> Any:
@@ -212,9 +254,10 @@ def _sound(model: type[BaseModel], key: str, data: dict[str, Any], broken: set[P
     written, child = data[key], child_model(field)
     if child is None:
         return None if (key,) in broken else written
-    if get_origin(plain_type(field)) not in (dict, tuple):
+    many = get_origin(plain_type(field))
+    if many not in (dict, tuple):
         return None if (key,) in broken else child.model_validate(written, context=context)
-    if not isinstance(written, (dict, list)):
+    if not isinstance(written, dict if many is dict else list):
         return None
     items = written.items() if isinstance(written, dict) else enumerate(written)
     return {
@@ -249,8 +292,18 @@ def _place(tree: Tree, path: Path_) -> str:
 def _words(item: dict[str, Any]) -> str:
     if item["type"] == "value_error":
         return str(item["ctx"]["error"])
+    if item["type"] in _KINDS:
+        return _KINDS[item["type"]]
     message = str(item["msg"])
     return message[:1].lower() + message[1:]
+
+
+# Where the library says what Python would call it.
+_KINDS = {
+    "model_type": "expected keys and values, such as {key: value}",
+    "dict_type": "expected names and values, such as {name: value}",
+    "tuple_type": "expected a list, such as [one, two]",
+}
 
 
 def _unknown(model: type[BaseModel] | None, key: str) -> str:

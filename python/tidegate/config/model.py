@@ -94,6 +94,9 @@ class Limits(Model):
     retry_percent: Annotated[int, Field(ge=0, le=100)] = knob(
         20, "Share of the requests of the last seconds that may be tried again, in percent."
     )
+    http2_streams: Annotated[int, Field(ge=1, le=10000)] = knob(
+        128, "Most requests that one connection of HTTP/2 may have running; more are refused."
+    )
 
 
 class Tunnel(Model):

@@ -40,7 +40,8 @@ _PORTS = {"http": 80, "h2c": 80, "https": 443, "h2": 443}
 
 # What belongs to a connection or to the framing of a message; the engine writes these itself.
 _CONNECTION = {
-    "connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+    "connection", "content-length", "expect", "http2-settings", "keep-alive", "proxy-authenticate",
+    "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
 }  # fmt: skip
 _OURS = ("x-tidegate-", "x-piko-")
 
@@ -65,6 +66,8 @@ def host_pattern(value: str) -> str:
         if _ip(rest) is not None:
             raise ValueError(f"{value!r}: an address has no names below it")
         return f"*.{host_name(rest)}"
+    if value == "*":
+        raise ValueError("'*' is written by leaving `host` out: then every host matches")
     if "*" in value:
         raise ValueError(f"{value!r}: a `*` stands for whole labels in front (write *.example.com)")
     return host_name(value)

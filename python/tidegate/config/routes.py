@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from tidegate.config.knobs import Label, ListenerName, Model, Positive, knob
 from tidegate.config.names import (
@@ -44,9 +44,15 @@ def _host_header(value: str) -> str:
     return host_name(value)
 
 
-FieldValue = Annotated[str, BeforeValidator(field_value)]
+_VALUE = WithJsonSchema({"type": ["string", "number"]})
+FieldValue = Annotated[str, BeforeValidator(field_value), _VALUE]
 EditedField = Annotated[str, AfterValidator(edited_field)]
 EditedValues = Annotated[dict[EditedField, FieldValue], Label("{NAME: VALUE}")]
+_Wanted = Annotated[
+    str | Literal[True],
+    BeforeValidator(_wanted),
+    WithJsonSchema({"anyOf": [{"type": ["string", "number"]}, {"const": True}]}),
+]
 Path = Annotated[str, AfterValidator(request_path), Label("PATH")]
 
 
@@ -130,7 +136,7 @@ class Route(Model):
         (), "The methods; by default every one."
     )
     headers: Annotated[
-        dict[Annotated[str, AfterValidator(field_name)], Annotated[str | Literal[True], BeforeValidator(_wanted)]],
+        dict[Annotated[str, AfterValidator(field_name)], _Wanted],
         Label("{NAME: VALUE|true}"),
     ] = Field(default_factory=dict, description="Header fields that must be there; true stands for any value.")
     to: To | None = Field(default=None, description="Where a request goes.")

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 from tidegate import __version__
 from tidegate.config.checks import listener_upstream
-from tidegate.config.files import Checked, read
+from tidegate.config.files import Checked, Where, read
+from tidegate.config.load import uncollected
 from tidegate.config.model import (
     AccessLog,
     Agent,
@@ -47,9 +48,10 @@ FEWEST_CONNECTIONS = 16
 __all__ = ["agent_snapshot", "describe", "forward_snapshot", "gateway_snapshot", "new_agent_id", "note", "resolve_bind"]
 
 
-def gateway_snapshot(config: Gateway) -> bytes:
-    """A gateway, whole."""
-    checked = Checked()
+@uncollected()
+def gateway_snapshot(config: Gateway, where: Where | None = None) -> bytes:
+    """A gateway, whole. `where` finds the places of keys, for what is told as wrong."""
+    checked = Checked(where)
     listeners = [
         {
             "name": name,
@@ -61,6 +63,7 @@ def gateway_snapshot(config: Gateway) -> bytes:
         for name, listener in config.listeners.items()
     ]
     checked.differ([(f"listeners.{each['name']}.bind", each["bind"]) for each in listeners])
+    server_tls(config.admin.tls, "admin.tls", checked)  # Python's own to serve, and as likely to be wrong
     return checked.done(
         {
             "role": "gateway",
@@ -85,18 +88,18 @@ def gateway_snapshot(config: Gateway) -> bytes:
     )
 
 
-def agent_snapshot(config: Agent, agent_id: str) -> bytes:
+def agent_snapshot(config: Agent, agent_id: str, where: Where | None = None) -> bytes:
     """An agent, whole. Its id stays the same for the life of the process."""
-    checked = Checked()
+    checked = Checked(where)
     if not config.endpoints:
-        checked.mistakes.append("endpoints: nothing to offer (add `endpoints: [{name: web, to: 3000}]`)")
+        checked.mistake("endpoints", "nothing to offer (add `endpoints: [{name: web, to: 3000}]`)")
     offers = []
     for position, offer in enumerate(config.endpoints):
-        where = f"endpoints[{position}]"
+        here = f"endpoints[{position}]"
         to = service(offer.to)
-        tls = client_tls(offer, where, checked)
+        tls = client_tls(offer, here, checked)
         if not to.tls and offer.says_something():
-            checked.mistakes.append(f"{where}: has TLS settings, but `to` is {to} (write https://)")
+            checked.mistake(here, f"has TLS settings, but `to` is {to} (write https://)")
         offers.append(
             {
                 "name": offer.name,
@@ -121,11 +124,11 @@ def agent_snapshot(config: Agent, agent_id: str) -> bytes:
     )
 
 
-def forward_snapshot(config: Forward) -> bytes:
+def forward_snapshot(config: Forward, where: Where | None = None) -> bytes:
     """A forward, whole."""
-    checked = Checked()
+    checked = Checked(where)
     if not config.forwards:
-        checked.mistakes.append("forwards: nothing to forward (add `forwards: [{bind: 5432, endpoint: postgres}]`)")
+        checked.mistake("forwards", "nothing to forward (add `forwards: [{bind: 5432, endpoint: postgres}]`)")
     ports = [
         {"bind": checked.call(f"forwards[{position}].bind", resolve_bind, port.bind), "endpoint": port.endpoint}
         for position, port in enumerate(config.forwards)
@@ -263,7 +266,7 @@ def _connect(connect: Connect, checked: Checked, env: Mapping[str, str]) -> dict
     if connect.token_file:
         token = checked.call("connect.token_file", _token, connect.token_file)
     if connect.says_something() and not any(url.startswith(("https", "wss")) for url in connect.urls):
-        checked.mistakes.append("connect: has TLS settings, but no URL begins with https://")
+        checked.mistake("connect", "has TLS settings, but no URL begins with https://")
     return {
         "urls": list(connect.urls),
         "token": token,

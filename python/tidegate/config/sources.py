@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from tidegate.config.knobs import Knob, Model, knobs
 from tidegate.config.load import Tree, parse, read_text, validate
+from tidegate.config.looks import Looks, look
 from tidegate.config.model import SHORTCUTS, Agent, Gateway, default_listeners
 from tidegate.errors import ConfigError
 
@@ -56,13 +57,19 @@ class Source(Generic[M]):
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """What stood on the command line besides options; it takes the place of whole sections."""
 
-    def read(self) -> M:
-        """Reads everything again. Raises `ConfigError` with every mistake."""
-        return validate(self.model, self.tree())
+    def read(self, files: Looks | None = None) -> M:
+        """Reads everything. Raises `ConfigError` with every mistake. `files` gets every file that has a say in it."""
+        return validate(self.model, self.tree(files), files)
 
-    def tree(self) -> Tree:
+    def again(self, files: Looks) -> M:
+        """Reads everything while it is in force: a file that has been emptied is a mistake, and not a wish."""
+        if self.file is not None and self.file.exists() and not self.file.is_file():
+            raise ConfigError(f"{self.file}: is no file that can be read again")
+        return validate(self.model, self.tree(files, may_be_empty=False), files)
+
+    def tree(self, files: Looks | None = None, *, may_be_empty: bool = True) -> Tree:
         """What was written, all sources together, before it is checked."""
-        tree = self.written()
+        tree = self.written(files, may_be_empty=may_be_empty)
         for known, value, where in self._overrides():
             absolute = _absolute(known, value)
             if known in SHORTCUTS:
@@ -75,11 +82,15 @@ class Source(Generic[M]):
             tree.set((section,), content, "command line")
         return tree
 
-    def written(self) -> Tree:
+    def written(self, files: Looks | None = None, *, may_be_empty: bool = True) -> Tree:
         """What the file says, without the sources that are stronger."""
         if self.file is None:
             return Tree(base=os.getcwd())
+        if files is not None:
+            files[str(self.file.absolute())] = look(str(self.file))
         tree = parse(read_text(self.file), str(self.file))
+        if not tree.where and not may_be_empty:
+            raise ConfigError(f"{self.file}: is empty (write {{}} where every default is meant)")
         tree.base = str(self.file.absolute().parent)
         return tree
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema, model_validator
 
 from tidegate.config.knobs import FileName, Label, Model, knob
 from tidegate.config.names import host_name
@@ -12,6 +12,11 @@ __all__ = ["AdminTls", "Certificate", "ClientTls", "ServerTls"]
 
 def _version(value: object) -> object:
     return str(value) if isinstance(value, float) else value
+
+
+_Version = Annotated[
+    Literal["1.2", "1.3"], BeforeValidator(_version), WithJsonSchema({"enum": ["1.2", "1.3", 1.2, 1.3]})
+]
 
 
 class Certificate(Model):
@@ -33,9 +38,7 @@ class ServerTls(Model):
     client_certificate: Literal["required", "optional"] = knob(
         "required", "With `client_ca`: whether a connection without a client certificate is refused."
     )
-    min_version: Annotated[Literal["1.2", "1.3"], BeforeValidator(_version)] = knob(
-        "1.2", "The oldest version of TLS that is spoken."
-    )
+    min_version: _Version = knob("1.2", "The oldest version of TLS that is spoken.")
 
     @model_validator(mode="after")
     def _asks_only_where_it_decrypts(self) -> Self:
@@ -50,9 +53,9 @@ class AdminTls(ServerTls):
     """The same, where nothing can be passed through."""
 
     @model_validator(mode="after")
-    def _has_a_certificate(self) -> Self:
-        if not self.certificates:
-            raise ValueError("needs `certificates: [{cert: FILE, key: FILE}]`")
+    def _has_one_certificate(self) -> Self:
+        if len(self.certificates) != 1:
+            raise ValueError("needs `certificates: [{cert: FILE, key: FILE}]`, with one certificate")
         return self
 
 

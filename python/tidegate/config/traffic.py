@@ -12,7 +12,7 @@ from tidegate.config.files import Checked
 from tidegate.config.model import Gateway
 from tidegate.config.names import address
 from tidegate.config.routes import Edits, Route
-from tidegate.config.tls import ClientTls, ServerTls
+from tidegate.config.tls import Certificate, ClientTls, ServerTls
 from tidegate.config.upstreams import Addresses, To
 
 __all__ = [
@@ -130,14 +130,20 @@ def server_tls(tls: ServerTls | None, where: str, checked: Checked) -> dict[str,
         return None
     return {
         "certificates": [
-            {
-                "cert": checked.pem(f"{where}.certificates[{position}].cert", each.cert, "CERTIFICATE"),
-                "key": checked.pem(f"{where}.certificates[{position}].key", each.key, "PRIVATE KEY"),
-                "name": each.cert,
-            }
+            _certificate(each, f"{where}.certificates[{position}]", checked)
             for position, each in enumerate(tls.certificates)
         ],
         "client_ca": checked.pem(f"{where}.client_ca", tls.client_ca, "CERTIFICATE"),
         "client_certificate": tls.client_certificate,
         "min_version": tls.min_version,
     }
+
+
+def _certificate(written: Certificate, where: str, checked: Checked) -> dict[str, Any]:
+    cert = checked.pem(f"{where}.cert", written.cert, "CERTIFICATE")
+    key = checked.pem(f"{where}.key", written.key, "PRIVATE KEY")
+    if cert is not None and key is not None:
+        from tidegate.config import certificates  # noqa: PLC0415  OpenSSL takes a while to load
+
+        checked.call(f"{where}.key", certificates.match, written.cert, written.key)
+    return {"cert": cert, "key": key, "name": written.cert}

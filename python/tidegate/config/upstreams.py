@@ -22,7 +22,9 @@ def _cookie(value: str) -> str:
     return value
 
 
-UpstreamName = Annotated[str, BeforeValidator(lambda v: str(v) if type(v) is int else v), AfterValidator(upstream_name)]
+UpstreamName = Annotated[
+    str, BeforeValidator(lambda v: str(v) if type(v) is int else v), AfterValidator(upstream_name), Label("NAME")
+]
 
 
 class UpstreamAddress(Model):
@@ -157,7 +159,7 @@ class To(Addresses):
         if len(given) != 1:
             found = f", not {' and '.join(given)}" if given else ""
             raise ValueError(
-                f"leads to exactly one of `endpoint: NAME`, `upstream: NAME` and `addresses: [ADDR]`{found}"
+                f"has to lead to exactly one of `endpoint: NAME`, `upstream: NAME` and `addresses: [ADDR]`{found}"
             )
         if not self.addresses:
             strange = sorted(self.model_fields_set - {"endpoint", "tenant", "upstream"})

@@ -48,6 +48,10 @@ class Log:
         self._room = _poll(self._stream)
         self._dropped = 0
 
+    def set_level(self, level: str) -> None:
+        """The least important events that are written from now on."""
+        self._least = LEVELS.get(level, LEVELS["info"])
+
     def event(self, event: Mapping[str, Any], sentence: str | None = None) -> None:
         """Writes one event; `sentence` is what a person reads instead of its name and fields, an empty one nothing."""
         level = str(event.get("level", "info"))

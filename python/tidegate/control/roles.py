@@ -3,21 +3,25 @@ Runs one role from its start to its end: the engine, its events, the signals, th
 
 Flow: the admin listener and the engine's listeners are bound, the start line says which configuration is in force,
 then events are written until the engine says `stopped`. The first SIGINT or SIGTERM drains, the second one ends at
-once. The admin server is handed in, because `admin` stands above this module.
+once; SIGHUP asks for the configuration to be read again, which is `reload`'s. The admin server is handed in, because
+`admin` stands above this module.
 """
 
 import asyncio
 import json
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
 from tidegate import engine
+from tidegate.config.looks import Looks
 from tidegate.control import wording
 from tidegate.control.logs import Bridge, Log
-from tidegate.control.state import Admin, AdminServer, LogOptions, Role, State
+from tidegate.control.reload import Again, Reloads
+from tidegate.control.state import Admin, AdminServer, Configuration, LogOptions, Role, State
 
 __all__ = ["run"]
 
@@ -38,19 +42,24 @@ def run(
     describe: dict[str, Any],
     open_admin: Callable[[Admin], AdminServer],
     start: Callable[[bytes, str], Role] = engine.start,
+    again: Again | None = None,
+    files: Looks | None = None,
 ) -> int:
     """
     Runs a role until it ends and returns the exit code.
 
-    `source` names the configuration that is in force, `describe` is added to the start event. Raises what `start` and
-    `open_admin` raise: a snapshot or an address that will not do.
+    `source` names the configuration that is in force, `describe` is added to the start event. `again` reads it anew,
+    `files` are those that it was read from. Raises what `start` and `open_admin` raise: a snapshot or an address that
+    will not do.
     """
+    configuration = Configuration(snapshot, source, grace_period, log, admin)
 
     async def main() -> int:
         with closing(open_admin(admin)) if admin is not None else nullcontext() as server:
-            running = Running(start(snapshot, log.level), role, json.loads(snapshot), written, grace_period)
+            started = start(snapshot, log.level)
+            running = Running(started, role, configuration, log=written, admin=server, again=again, files=files)
             with running.signals():
-                running.announce(source, describe, server.addresses if server is not None else [])
+                running.announce(describe)
                 async with server.serve(running.state) if server is not None else nullcontext():
                     return await running.until_end()
 
@@ -66,22 +75,35 @@ def run(
 class Running:
     """A role that runs: what its events and our signals lead to."""
 
-    def __init__(self, role: Role, kind: str, snapshot: dict[str, Any], log: Log, grace: float) -> None:
+    def __init__(
+        self,
+        role: Role,
+        kind: str,
+        configuration: Configuration,
+        *,
+        log: Log,
+        admin: AdminServer | None = None,
+        again: Again | None = None,
+        files: Looks | None = None,
+    ) -> None:
         self.state = State(role, kind)
         self._role = role
-        self._snapshot = snapshot
-        self._offers = {offer.get("name"): offer for offer in snapshot.get("endpoints", [])}
         self._log = log
-        self._grace = grace
+        self._admin = admin
+        self._reloads = Reloads(role, kind, configuration, log, again=again, files=files, prepare=self._prepare)
+        self.state.reloads = self._reloads
+        self._offers = {offer.get("name"): offer for offer in self._reloads.snapshot.get("endpoints", [])}
         self._first_signal: int | None = None
         self._told: dict[str, str] = {}
+        self._warned: set[wording.Exposed] = set()
+        self._terminal = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[int] = self._loop.create_future()
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Makes SIGINT and SIGTERM ours, and leaves nothing of the role running afterwards."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        """Makes SIGINT, SIGTERM and SIGHUP ours, and leaves nothing of the role running afterwards."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         for number in numbers:
             self._loop.add_signal_handler(number, self.on_signal, number)
         try:
@@ -91,24 +113,51 @@ class Running:
                 self._loop.remove_signal_handler(number)
             self._role.stop()
 
-    def announce(self, source: str, describe: dict[str, Any], admin_addresses: list[str]) -> None:
+    def announce(self, describe: dict[str, Any]) -> None:
         """Says what runs with which configuration, and warns of what strangers reach."""
-        version = str(self._snapshot.get("version", ""))
+        source, version = self._reloads.configuration.source, str(self._reloads.snapshot.get("version", ""))
         fields = {"role": self.state.kind, "version": version, "configuration": source, **describe}
         self._log.say("info", "started", wording.started(self.state.kind, version, source), **fields)
-        for address in admin_addresses:
+        for address in self._admin.addresses if self._admin is not None else []:
             event = {"listener": "admin", "kind": "admin", "address": address}
             self._log.say("info", "listening", wording.listening(event), **event)
-        for found in wording.exposed(self._snapshot, admin_addresses):
-            fields = {"listener": found.listener, "port": found.port, "detail": found.sentence}
-            self._log.say("warn", "no authentication", found.sentence, **fields)
+        self._warn(self._reloads.snapshot)
+
+    def _warn(self, snapshot: dict[str, Any]) -> None:
+        """Warns of what strangers reach, once of each."""
+        options = self._reloads.configuration.admin
+        knows = options is not None and options.tls is not None and options.tls.client_ca and options.tls.required
+        found = wording.exposed(snapshot, [] if self._admin is None or knows else self._admin.addresses)
+        for each in found:
+            if each not in self._warned:
+                fields = {"listener": each.listener, "port": each.port, "detail": each.sentence}
+                self._log.say("warn", "no authentication", each.sentence, **fields)
+        self._warned = set(found)
+
+    def _prepare(self, fresh: Configuration) -> Callable[[], None]:
+        """Checks Python's part of a new configuration; what is returned puts it in force."""
+        admin = self._admin.prepare(fresh.admin) if self._admin is not None and fresh.admin is not None else None
+        snapshot = json.loads(fresh.snapshot)
+
+        def commit() -> None:
+            if admin is not None:
+                admin()
+            self._log.set_level(fresh.log.level)
+            self._role.set_level(fresh.log.level)
+            self._warn(snapshot)
+
+        return commit
 
     async def until_end(self) -> int:
         """Writes events until the role has ended; the exit code."""
         async with asyncio.TaskGroup() as tasks:
-            events = tasks.create_task(self._pump(), name="events")
+            owned = [
+                tasks.create_task(self._pump(), name="events"),
+                tasks.create_task(self._reloads.watch(), name="reloads"),
+            ]
             code = await self._ended
-            events.cancel()
+            for task in owned:
+                task.cancel()
         return code
 
     async def _pump(self) -> None:
@@ -145,6 +194,11 @@ class Running:
                 return wording.draining(event, self._first_signal == signal.SIGINT, self._grace)
             case "service unreachable":
                 return wording.service_unreachable(event)
+            case "service unhealthy" if event.get("endpoint") in self._offers:
+                # So that the tunnels that come up after this are told.
+                return self._news(event, wording.unhealthy(event))
+            case "service healthy":
+                return ""
             case "refused":
                 return wording.refused(event)
         return None
@@ -156,8 +210,11 @@ class Running:
         return "" if told == sentence else sentence
 
     def on_signal(self, number: int) -> None:
-        """Drains at the first signal and ends at the second."""
+        """Drains at the first signal and ends at the second; SIGHUP is a reload."""
         if self._ended.done():
+            return
+        if number == signal.SIGHUP and not (self._terminal and not _has_terminal()):
+            self._reloads.ask()
             return
         if self._first_signal is not None:
             self._role.stop()
@@ -165,9 +222,13 @@ class Running:
             self._end(128 + number)
             return
         self._first_signal = number
-        self.state.draining = True
+        self.state.draining = self._reloads.closed = True
         self._role.drain(self._grace)
         self._loop.call_later(self._grace + ENGINE_LATE, self._too_late)
+
+    @property
+    def _grace(self) -> float:
+        return self._reloads.configuration.grace_period
 
     def _too_late(self) -> None:
         if not self._ended.done():
@@ -178,3 +239,12 @@ class Running:
     def _end(self, code: int) -> None:
         if not self._ended.done():
             self._ended.set_result(code)
+
+
+def _has_terminal() -> bool:
+    """Whether this process belongs to a terminal that is still there: its end is told by SIGHUP, too."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -4,19 +4,36 @@ What a running role shows of itself: status, readiness, metrics, and the options
 Decides only what the engine's answers mean. Who may see them over HTTP is `admin.app`; running is `control.roles`.
 """
 
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["Admin", "AdminServer", "LogOptions", "Role", "State"]
+__all__ = [
+    "Admin", "AdminServer", "Configuration", "LogOptions", "Outcome", "Reloading", "Role", "State", "Tls",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tls:
+    """The certificate of the admin listener, and whose certificates it asks for."""
+
+    cert: str
+    key: str
+    client_ca: str | None = None
+    required: bool = True
+    min_version: str = "1.2"
+    digest: str = ""
+    """What the files held, so that a renewed certificate is told from the one before."""
 
 
 @dataclass(frozen=True)
 class Admin:
-    """Where the admin listener binds, and the names it answers to besides localhost and IP addresses."""
+    """Where the admin listener binds, the names it answers to besides localhost and IP addresses, and its TLS."""
 
     bind: str
     hosts: tuple[str, ...] = ()
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True)
@@ -25,6 +42,22 @@ class LogOptions:
 
     format: str = "auto"
     level: str = "info"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One configuration, whole: what the engine gets, and what is Python's."""
+
+    snapshot: bytes
+    """What the engine gets."""
+    source: str
+    """Where it came from, in words."""
+    grace_period: float
+    """Longest time to finish what runs when stopping."""
+    log: LogOptions
+    """How events are written."""
+    admin: Admin | None
+    """The admin listener, where there is one."""
 
 
 class Role(Protocol):
@@ -38,8 +71,24 @@ class Role(Protocol):
         """The state of everything."""
         ...
 
+    def lists(self) -> dict[str, Any]:
+        """What may be thousands of entries long, and is left out of the status."""
+        ...
+
     def metrics(self) -> bytes:
         """All metrics in Prometheus' text format."""
+        ...
+
+    def explain(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """What becomes of a request, and why."""
+        ...
+
+    def apply(self, snapshot: bytes) -> None:
+        """Replaces the whole configuration, or raises and changes nothing."""
+        ...
+
+    def set_level(self, level: str) -> None:
+        """What a person wants to see from now on."""
         ...
 
     def drain(self, grace: float) -> None:
@@ -51,6 +100,47 @@ class Role(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one reload."""
+
+    trigger: str
+    """`file`, `signal` or `api`."""
+    at: float
+    """When, in seconds since 1970."""
+    seconds: float
+    """How long it took."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """What is different now; nothing where it was refused."""
+    reasons: tuple[str, ...] = ()
+    """Why it was refused; none where it is in force."""
+
+    @property
+    def applied(self) -> bool:
+        """Whether it is in force."""
+        return not self.reasons
+
+
+class Reloading(Protocol):
+    """The configuration of a running role, as `control.reload` keeps it."""
+
+    async def reload(self, trigger: str) -> Outcome:
+        """Reads everything again and puts it in force, or changes nothing."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """What is in force and since when, and what was refused last."""
+        ...
+
+    def problems(self) -> list[str]:
+        """What an operator should look at."""
+        ...
+
+    def metrics(self) -> bytes:
+        """What became of new configurations, in Prometheus' text format."""
+        ...
+
+
 class State:
     """What the admin listener and the supervisor know about a role."""
 
@@ -58,10 +148,11 @@ class State:
         self._role = role
         self.kind = kind
         self.draining = False
+        self.reloads: Reloading | None = None
 
     def metrics(self) -> bytes:
         """All metrics in Prometheus' text format."""
-        return self._role.metrics()
+        return self._role.metrics() + (self.reloads.metrics() if self.reloads is not None else b"")
 
     def status(self) -> dict[str, Any]:
         """The engine's status, with what is wrong spelled out in `problems`."""
@@ -72,7 +163,38 @@ class State:
             problems.append(f"endpoint {endpoint['name']} has no tunnel" + (f": {reason}" if reason else ""))
         if self.kind == "gateway" and self._drains(status):
             problems.append("draining: new connections are refused, and it ends when what runs has finished")
-        return {**status, "problems": problems}
+        problems += self.reloads.problems() if self.reloads is not None else []
+        return {**status, **self._role.lists(), "problems": problems}
+
+    def lists(self) -> dict[str, Any]:
+        """Every route and upstream."""
+        return self._role.lists()
+
+    def explain(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """What becomes of a request now, and why; raises `EngineError` for what cannot be asked."""
+        return self._role.explain(question)
+
+    def agents(self) -> list[dict[str, Any]]:
+        """Who is connected and offers what; an agent that does not say who it is counts as one for each tunnel."""
+        found: dict[str, dict[str, Any]] = {}
+        for endpoint in self._role.status().get("endpoints", []):
+            for session in endpoint.get("listeners", []):
+                key = str(session.get("agent") or session.get("address"))
+                one = found.setdefault(
+                    key,
+                    {
+                        "agent": session.get("agent"),
+                        "address": session.get("address"),
+                        "endpoints": [],
+                        "sessions": 0,
+                        "since": session.get("since"),
+                    },
+                )
+                one["sessions"] += 1
+                one["since"] = min(filter(None, (one["since"], session.get("since"))), default=None)
+                if endpoint["name"] not in one["endpoints"]:
+                    one["endpoints"].append(endpoint["name"])
+        return list(found.values())
 
     def not_ready(self) -> str | None:
         """Why traffic should not be sent here, or nothing."""
@@ -120,6 +242,10 @@ class AdminServer(Protocol):
 
     def close(self) -> None:
         """Gives the port back. Idempotent."""
+        ...
+
+    def prepare(self, admin: Admin) -> Callable[[], None]:
+        """Checks new names and certificates, or raises `ConfigError`; what is returned puts them in force."""
         ...
 
     def serve(self, state: State) -> AbstractAsyncContextManager[None]:

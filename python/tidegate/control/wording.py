@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["Exposed", "arrow", "disconnected", "draining", "exposed", "service_unreachable", "started"]
+__all__ = [
+    "Exposed", "applied", "arrow", "difference", "disconnected", "draining", "exposed", "not_applied",
+    "service_unreachable", "started",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,38 @@ def service_unreachable(event: Mapping[str, Any]) -> str:
     )
 
 
+def unhealthy(event: Mapping[str, Any]) -> str:
+    """That an endpoint of ours is not offered, because its service says or shows that it does not work."""
+    endpoint, address, reason = (event.get(field) for field in ("endpoint", "address", "reason"))
+    return f"endpoint {endpoint} is not offered: its service at {address} fails its check: {reason}"
+
+
+_TRIGGERS = {"file": "a file has changed", "signal": "SIGHUP", "api": "asked for"}
+
+
+def applied(event: Mapping[str, Any]) -> str:
+    """That a new configuration is in force, and what is different."""
+    return f"configuration applied ({_TRIGGERS[event['trigger']]}): {difference(event['changes'])}"
+
+
+def not_applied(event: Mapping[str, Any]) -> str:
+    """That a new configuration is not in force, and every reason."""
+    reasons = "; ".join(event["reasons"])
+    return f"configuration refused ({_TRIGGERS[event['trigger']]}), the one before stays in force: {reasons}"
+
+
+def difference(changes: Mapping[str, Any]) -> str:
+    """What a new configuration changes: `routes: 2 added (shop, blog), 1 removed (old)`."""
+    kinds = []
+    for kind, differing in changes.items():
+        words = [
+            f"{what['count']} {how} ({', '.join(what['names'])}{', ...' if what['count'] > len(what['names']) else ''})"
+            for how, what in differing.items()
+        ]
+        kinds.append(f"{kind}: {', '.join(words)}")
+    return "; ".join(kinds) or "nothing is different"
+
+
 def refused(event: Mapping[str, Any]) -> str:
     """That a gateway does not want an endpoint of ours, for good."""
     what = "correct it and start anew"
@@ -114,7 +149,9 @@ def exposed(snapshot: Mapping[str, Any], admin_addresses: list[str]) -> list[Exp
     """The tunnel and admin listeners off loopback that ask nobody who they are."""
     found = []
     for listener in snapshot.get("listeners", []):
-        if listener.get("kind") != "tunnel":
+        tls = listener.get("tls") or {}
+        knows = tls.get("client_ca") is not None and tls.get("client_certificate") == "required"
+        if listener.get("kind") != "tunnel" or knows:
             continue
         for port in _ports_off_loopback(listener.get("bind", [])):
             name = listener.get("name", "")

@@ -15,6 +15,8 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from tidegate.demo.certificates import GATE, write
+
 __all__ = ["DemoError", "Program", "Programs", "join"]
 
 START_SECONDS = 20.0
@@ -126,19 +128,20 @@ class Programs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.running: dict[str, Program] = {}
-        self.proxy = self.agents = self.db = self.admin = self.forward = ("", 0)
+        self.proxy = self.agents = self.db = self.secure = self.admin = self.forward = ("", 0)
 
     def start(self) -> None:
         """Starts all, and returns when each endpoint can be reached."""
         service = self._run("sample service", "tidegate.demo.service")
-        gateway = self._run("gateway", "tidegate", "gateway", "--config", self._gateway_file())
+        web, lines, sealed = (service.address(listener=name) for name in ("web", "lines", "sealed"))
+        gateway = self._run("gateway", "tidegate", "gateway", "--config", self._gateway_file(web, sealed))
         self.proxy = gateway.address(listener="web")
         self.agents = gateway.address(listener="agents")
         self.db = gateway.address(listener="lines")
+        self.secure = gateway.address(listener="secure")
         self.admin = gateway.address(listener="admin")
-        web, lines = service.address(listener="web"), service.address(listener="lines")
         self._run("agent", "tidegate", "agent", "start", "--config", self._agent_file(web, lines))
-        for endpoint in ("web", "echo", "lines"):
+        for endpoint in ("web", "inside", "echo", "lines"):
             gateway.wait_for("agent connected", endpoint=endpoint)
         connect = f"http://{join(self.proxy)}"
         forward = self._run("forward", "tidegate", "forward", "127.0.0.1:0", "echo", "--connect", connect)
@@ -159,17 +162,24 @@ class Programs:
         self.running[name] = Program(name, list(arguments), self._folder)
         return self.running[name]
 
-    def _gateway_file(self) -> str:
-        anywhere = "127.0.0.1:0"
+    def _gateway_file(self, web: tuple[str, int], sealed: tuple[str, int]) -> str:
+        anywhere, here = "127.0.0.1:0", {"listeners": ["secure"]}
+        gate = write(self._folder, "gate.pem", GATE)
         return self._written(
             "tidegate.yaml",
             {
                 "listeners": {
-                    "web": {"bind": anywhere},
+                    "web": {"bind": anywhere, "dynamic_endpoints": True},
+                    "secure": {"bind": anywhere, "tls": {"certificates": [{"cert": gate, "key": gate}]}},
                     "agents": {"bind": anywhere, "kind": "tunnel"},
                     "lines": {"bind": anywhere, "kind": "tcp", "to": {"endpoint": "lines"}},
                 },
                 "admin": {"bind": anywhere},
+                "routes": [
+                    {**here, "host": "app.localhost", "to": {"addresses": [join(web)]}},
+                    {**here, "host": "inside.localhost", "to": {"endpoint": "inside"}},
+                    {**here, "sni": "sealed.localhost", "to": {"addresses": [join(sealed)]}},
+                ],
             },
         )
 
@@ -180,6 +190,7 @@ class Programs:
                 "connect": {"urls": [f"http://{join(self.agents)}"]},
                 "endpoints": [
                     {"name": "web", "to": f"http://{join(web)}"},
+                    {"name": "inside", "to": f"http://{join(web)}"},
                     {"name": "echo", "to": f"tcp://{join(lines)}"},
                     {"name": "lines", "to": f"tcp://{join(lines)}"},
                 ],

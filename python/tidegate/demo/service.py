@@ -1,5 +1,5 @@
 """
-The sample service of the demonstration: HTTP, WebSocket, server-sent events, an upload, and a TCP service.
+The sample service of the demonstration: HTTP, WebSocket, server-sent events, an upload, TCP, and HTTP with its own TLS.
 
 Run as `python -m tidegate.demo.service`. Picks free loopback ports and names each by a JSON line on stderr, as the
 other programs do. Knows nothing of gateways.
@@ -11,7 +11,9 @@ import json
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -19,6 +21,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from tidegate.demo.certificates import serving
 
 __all__ = ["EVENTS", "EVENT_SECONDS", "GREETING", "main"]
 
@@ -91,6 +95,22 @@ async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         writer.close()
 
 
+async def sealed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Greets over TLS that nobody on the way has ended."""
+    try:
+        await reader.readuntil(b"\r\n\r\n")
+        body = b"hello from the sample service, sealed\n"
+        head = (
+            f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        writer.write(head.encode() + body)
+        await writer.drain()
+    except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        pass  # the other side is gone, or never asked
+    finally:
+        writer.close()
+
+
 def _app() -> Starlette:
     return Starlette(
         routes=[
@@ -123,12 +143,16 @@ async def _serve() -> None:
         web.bind(("127.0.0.1", 0))
         web.listen()
         lines = await asyncio.start_server(talk, "127.0.0.1", 0)
+        with tempfile.TemporaryDirectory(prefix="tidegate-demo-") as folder:
+            secret = await asyncio.start_server(sealed, "127.0.0.1", 0, ssl=serving(Path(folder)))
         _announce("lines", lines.sockets[0].getsockname())
+        _announce("sealed", secret.sockets[0].getsockname())
         _announce("web", web.getsockname())
         try:
             await server.serve(sockets=[web])
         finally:
             lines.close()
+            secret.close()
 
 
 def main() -> None:

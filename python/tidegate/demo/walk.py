@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
+from tidegate.demo.certificates import trusting
 from tidegate.demo.programs import Programs
 from tidegate.demo.service import EVENT_SECONDS, EVENTS, GREETING
 
@@ -26,6 +27,7 @@ __all__ = ["AnswerError", "Result", "Step", "steps", "take"]
 WAIT_SECONDS = 15.0
 MIB = 1024 * 1024
 UPLOAD_MIB = 64
+SEALED_NAME = "sealed.localhost"
 
 
 class AnswerError(Exception):
@@ -57,7 +59,7 @@ class Result:
 def steps(programs: Programs) -> list[Step]:
     """Every path that is built, in the order of the story."""
     proxy, through = programs.proxy, ("sample service", "agent", "gateway")
-    named = f"web.localhost:{proxy[1]}"
+    named, behind = f"web.localhost:{proxy[1]}", ("sample service", "gateway")
     return [
         Step("HTTP by header", through, lambda: _hello(proxy, {"x-tidegate-endpoint": "web"})),
         Step(f"HTTP by http://{named}/", through, lambda: _hello(proxy, {"Host": named})),
@@ -66,6 +68,9 @@ def steps(programs: Programs) -> list[Step]:
         Step(f"upload of {UPLOAD_MIB} MiB", through, lambda: _upload(proxy, named)),
         Step("TCP through the forward", (*through, "forward"), lambda: _lines(programs.forward)),
         Step("TCP through a gateway listener", through, lambda: _lines(programs.db)),
+        Step("one TLS port: ended, to an address", behind, lambda: _secure(programs.secure, "app.localhost")),
+        Step("one TLS port: ended, to a tunnel", through, lambda: _secure(programs.secure, "inside.localhost")),
+        Step("one TLS port: passed through", behind, lambda: _secure(programs.secure, SEALED_NAME)),
     ]
 
 
@@ -147,6 +152,21 @@ def _lines(address: tuple[str, int]) -> str:
         rest = reader.read()
         _expect(rest == b"bye after 6 bytes\n", f"{rest!r} after our last byte")
     return "greeting, HELLO, bye after our last byte"
+
+
+def _secure(address: tuple[str, int], name: str) -> str:
+    with (
+        socket.create_connection(address, WAIT_SECONDS) as sock,
+        trusting().wrap_socket(sock, server_hostname=name) as tls,
+    ):
+        tls.sendall(f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+        with closing(http.client.HTTPResponse(tls)) as response:
+            response.begin()
+            body = response.read().decode(errors="replace")
+        version = tls.version()
+    _expect(response.status == 200 and body.startswith("hello from the sample service"), f"{response.status} {body!r}")
+    # Each certificate names what it is for and nothing else, so that the one that was shown is known.
+    return f"{response.status}, {version}, certificate of the {'service' if name == SEALED_NAME else 'gateway'}"
 
 
 def _expect(fits: bool, got: str) -> None:

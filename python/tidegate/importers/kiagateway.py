@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from tidegate.config.load import Tree
-from tidegate.config.values import service
+from tidegate.config.names import address, host_pattern, server_name
 from tidegate.errors import ConfigError
-from tidegate.importers.translation import Note, Translation, has_port, place
+from tidegate.importers.translation import Note, Translation, free_name, place
 
 __all__ = ["HTTP", "HTTPS", "gateway"]
 
@@ -69,36 +69,39 @@ def _missing(tree: Tree) -> Iterator[str]:
 def _table(table: str, tree: Tree, ours: Tree, notes: list[Note], mistakes: list[str]) -> None:
     listener, key = _TABLES[table]
     entries = tree.data[table]
+    taken = set[str]()
     for name, backend in entries.items():
         where = place(tree, table, name)
         shown = f'{table}."{name}"'
-        normal = name.lower().removesuffix(".")
+        try:
+            normal = server_name(name) if key == "sni" else host_pattern(name)
+        except ValueError as error:
+            notes.append(Note(where, f"{shown} left out, it can never match: {error}"))
+            continue
         if normal != name and normal in entries:
             notes.append(Note(where, f'{shown} left out: it means the same as "{normal}"'))
             continue
-        if has_port(name):
-            notes.append(Note(where, f"{shown} left out: a name is compared without its port, so it never matched"))
-            continue
-        if name.startswith("*."):
+        if normal.startswith("*."):
             notes.append(Note(where, f"{shown} is a wildcard here; kiagateway took it word for word"))
         try:
-            address = _address(backend)
+            found = _address(backend)
         except ValueError as error:
             mistakes.append(f"{where}: {shown}: {error}")
             continue
-        route = {"name": f"{listener}-{normal}", "listeners": [listener], key: name, "to": {"addresses": [address]}}
-        ours.where["routes", len(ours.data["routes"])] = where
-        ours.data["routes"].append(route)
+        routes = ours.data["routes"]
+        called = free_name(f"{listener}-{normal.strip('[]')}", taken)
+        taken.add(called)
+        ours.where["routes", len(routes)] = where
+        routes.append({"name": called, "listeners": [listener], key: normal, "to": {"addresses": [found]}})
 
 
 def _address(value: object) -> str:
-    if not isinstance(value, str) or "/" in value or value.isdigit():
-        raise ValueError(f"{value!r} is no backend (write HOST:PORT)")
     try:
-        found = service(value, "tcp")
+        if not isinstance(value, str) or "://" in value:
+            raise ValueError
+        return str(address(value)).removeprefix("http://")
     except ValueError:
         raise ValueError(f"{value!r} is no backend (write HOST:PORT)") from None
-    return str(found).removeprefix("tcp://")
 
 
 def _read(text: str, name: str) -> Tree:

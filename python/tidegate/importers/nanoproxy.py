@@ -8,20 +8,20 @@ import base64
 import binascii
 import difflib
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from tidegate.config.knobs import Model
 from tidegate.config.load import Tree, parse, validate
+from tidegate.config.names import address, host_pattern
 from tidegate.config.values import port_number
 from tidegate.errors import ConfigError
-from tidegate.importers.translation import Note, Translation, has_port, place
+from tidegate.importers.translation import Note, Translation, free_name, place
 
 __all__ = ["NO_RULE", "Settings", "gateway"]
 
@@ -42,6 +42,11 @@ class Upstream(Model):
     port: int = Field(default=0, ge=0, le=65535)
     scheme: Literal["http", "https", ""] = ""
     noHostRewrite: bool = False  # noqa: N815  the words are NanoProxy's
+
+    @model_validator(mode="after")
+    def _is_an_address(self) -> Self:
+        address(self.address)
+        return self
 
     @property
     def address(self) -> str:
@@ -119,7 +124,10 @@ class Settings:
 def gateway(text: str, name: str, settings: Settings, instance: str) -> Translation:
     """A gateway that does what NanoProxy does; `instance` is this machine's name, for `X-Proxy-Instance`."""
     tree = parse(text, name, expanded=None)
-    notes = [*_unknown(tree, (), tree.data, File)]
+    notes: list[Note] = []
+    if not tree.where:
+        notes.append(Note(name, "is empty or not there: every request gets 404 until it is written"))
+    notes += [*_unknown(tree, (), tree.data, File)]
     for key, model in (("upstreams", Upstream), ("rules", Rule)):
         entries = tree.data.get(key)
         for position, entry in enumerate(entries if isinstance(entries, list) else []):
@@ -129,12 +137,12 @@ def gateway(text: str, name: str, settings: Settings, instance: str) -> Translat
 
     ours = Tree(data={"routing": "first", "listeners": {"proxy": _listener(settings)}}, name=name)
     names = _upstreams(file, tree, ours, notes, settings)
+    upstreams = {each.name: each for each in file.upstreams}
     ours.data["routes"] = _own_routes(file, settings)
     for position, rule in enumerate(file.rules):
         route = _route(rule, position, tree, names, notes)
         if route is not None:
-            upstream = next(each for each in reversed(file.upstreams) if each.name == rule.upstream)
-            if upstream.noHostRewrite:
+            if upstreams[rule.upstream].noHostRewrite:
                 route["host_header"] = "rewrite"
             route["response_headers"] = {"set": {"x-proxy": "tidegate", "x-proxy-instance": instance}}
             ours.where["routes", len(ours.data["routes"])] = place(tree, "rules", position)
@@ -164,16 +172,15 @@ def _upstreams(file: File, tree: Tree, ours: Tree, notes: list[Note], settings: 
     """Writes the upstreams; their names here by their names there."""
     names: dict[str, str] = {}
     written: dict[str, Any] = {}
+    last = {upstream.name: position for position, upstream in enumerate(file.upstreams)}
     for position, upstream in enumerate(file.upstreams):
         where = place(tree, "upstreams", position)
-        if any(later.name == upstream.name for later in file.upstreams[position + 1 :]):
+        if last[upstream.name] != position:
             notes.append(Note(where, f"upstream {upstream.name!r} left out: a later one has the same name"))
             continue
-        name = base = re.sub(r"[^A-Za-z0-9._-]", "-", upstream.name)[:120] or "upstream"
-        others = {each.name for each in file.upstreams} - {upstream.name} | set(written)
-        number = 2
-        while name in others:
-            name, number = f"{base}-{number}", number + 1
+        name = free_name(upstream.name, ())
+        if name != upstream.name:
+            name = free_name(name, {*last, *written})
         if name != upstream.name:
             notes.append(Note(where, f"upstream {upstream.name!r} is called {name!r} here"))
         names[upstream.name] = name
@@ -236,8 +243,11 @@ def _never(rule: Rule, names: Mapping[str, str]) -> tuple[str, str] | None:
         return "path", f"paths begin with `/`, so `{rule.path}` never matched"
     if rule.matchMode == "exact" and not rule.path:
         return "matchMode", "it has no path, so it never matched exactly"
-    if has_port(rule.host):
-        return "host", f"hosts are compared without their port, so `{rule.host}` never matched"
+    try:
+        if rule.host:
+            host_pattern(rule.host)
+    except ValueError as error:
+        return "host", f"it can never match: {error}"
     return None
 
 

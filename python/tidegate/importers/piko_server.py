@@ -18,6 +18,7 @@ from tidegate.importers.translation import Note, Translation, place, put
 
 __all__ = ["PikoServerFile", "server"]
 
+_NARROWS = "narrows access and cannot be carried over (close the port by other means, or wait)"
 _NO_CLUSTER = "clusters are not built yet: this gateway runs alone"
 
 
@@ -55,7 +56,7 @@ class PikoListenerTls(Model):
 
     cert: FileName | None = knob(None, "PEM file of the certificate chain.")
     key: FileName | None = knob(None, "PEM file of its key.")
-    client_cas: FileName | None = knob(None, "PEM file of the authorities of client certificates; refused.")
+    client_cas: FileName | None = knob(None, "PEM file of the only authorities of client certificates.")
     client: PikoNodeTls = PikoNodeTls()
 
 
@@ -196,7 +197,10 @@ def server(tree: Tree) -> Translation:
 
 
 def _tls(tls: PikoListenerTls) -> dict[str, Any]:
-    return {"tls": {"certificates": [{"cert": tls.cert, "key": tls.key}]}} if tls.cert or tls.key else {}
+    if not tls.cert and not tls.key:
+        return {}
+    ours: dict[str, Any] = {"certificates": [{"cert": tls.cert, "key": tls.key}]}
+    return {"tls": ours | ({"client_ca": tls.client_cas} if tls.client_cas else {})}
 
 
 def _places(tree: Tree) -> dict[tuple[str | int, ...], str]:
@@ -216,11 +220,17 @@ def _places(tree: Tree) -> dict[tuple[str | int, ...], str]:
 def _narrowing(piko: PikoServerFile, tree: Tree) -> Iterator[str]:
     """What keeps somebody out in Piko and would let them in here."""
     for path, value in _written(piko):
-        narrows = "auth" in path or path[-1] in ("client_cas", "tenants")
+        narrows = "auth" in path or path[-1] == "tenants"
         if narrows and value not in (None, "", (), False) and path[-1] != "disable_disconnect_on_expiry":
-            where = place(tree, *path)
-            shown = where if where.startswith("--") else f"{where}: {'.'.join(path)}"
-            yield f"{shown}: narrows access and cannot be carried over (close the port by other means, or wait)"
+            yield f"{_key(tree, path)}: {_NARROWS}"
+    for name, port in (("proxy", piko.proxy), ("upstream", piko.upstream), ("admin", piko.admin)):
+        if port.tls.client_cas and not port.tls.cert:
+            yield f"{_key(tree, (name, 'tls', 'client_cas'))}: needs `cert` and `key`: without TLS nobody is asked"
+
+
+def _key(tree: Tree, path: tuple[str, ...]) -> str:
+    where = place(tree, *path)
+    return where if where.startswith("--") else f"{where}: {'.'.join(path)}"
 
 
 _LEFT_OUT = {

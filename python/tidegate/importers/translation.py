@@ -5,12 +5,13 @@ Pure, like the importers: reading files is `source`, telling people is the comma
 """
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
 from tidegate.config.load import Tree
 
-__all__ = ["Note", "Translation", "has_port", "place", "put"]
+__all__ = ["Note", "Translation", "free_name", "place", "put"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ def put(ours: dict[str, Any], section: str, **found: Any) -> None:
         (ours.setdefault(section, {}) if section else ours).update(present)
 
 
-def has_port(host: str) -> bool:
-    """True for `name:80` and `[::1]:80`, not for `::1`."""
-    return re.fullmatch(r"(\[.*\]|[^:]*):\d*", host) is not None
+def free_name(text: str, taken: Container[str]) -> str:
+    """A name in the characters that ours are made of, and like no other."""
+    base = name = re.sub(r"[^A-Za-z0-9._-]", "-", text.replace("*", "any"))[:120] or "unnamed"
+    number = 2
+    while name in taken:
+        name, number = f"{base}-{number}", number + 1
+    return name

@@ -1,5 +1,6 @@
 """A role that shows what it is told to show."""
 
+from collections.abc import Mapping
 from typing import Any
 
 GATEWAY: dict[str, Any] = {
@@ -45,8 +46,20 @@ class FixedRole:
     def status(self) -> dict[str, Any]:
         return self.shown
 
+    def lists(self) -> dict[str, Any]:
+        return {}
+
     def metrics(self) -> bytes:
         return b"tidegate_requests_total 17\n"
+
+    def explain(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        return {"asked": dict(question)}
+
+    def apply(self, snapshot: bytes) -> None:
+        raise AssertionError("nobody applies anything here")
+
+    def set_level(self, level: str) -> None:
+        raise AssertionError("nobody asks for a level here")
 
     def drain(self, grace: float) -> None:
         raise AssertionError("nobody drains here")

@@ -1,6 +1,7 @@
 """A role without an engine: tests say its status and its events, and see what it was asked."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -22,8 +23,20 @@ class FakeRole:
     def status(self) -> dict[str, Any]:
         return self.reported
 
+    def lists(self) -> dict[str, Any]:
+        return {}
+
     def metrics(self) -> bytes:
         return b"tidegate_requests_total 1\n"
+
+    def explain(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        return {"asked": dict(question)}
+
+    def apply(self, snapshot: bytes) -> None:
+        self.asked.append("apply")
+
+    def set_level(self, level: str) -> None:
+        self.asked.append(f"level {level}")
 
     def drain(self, grace: float) -> None:
         self.asked.append(f"drain {grace:g}")

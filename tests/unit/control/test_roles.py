@@ -185,6 +185,25 @@ def test_a_gateway_that_is_away_is_said_once_and_again_when_it_comes_back(capsys
     ]
 
 
+def test_an_endpoint_that_is_offered_again_is_told_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its service failed and works again: between that there was nothing to reach."""
+
+    def ill(role: Script) -> None:
+        up = {"endpoint": "web", "gateway": "http://gate:8001", "url": "http://web.localhost:8000"}
+        role.say("connected", **up, slot=0)
+        role.say("service unhealthy", endpoint="web", address="localhost:3000", reason="no answer within 2s")
+        role.say("service healthy", endpoint="web", address="localhost:3000")
+        role.say("connected", **up, slot=0)
+
+    run(Reports(ill, send(signal.SIGTERM)), AGENT, format="text")
+    said = [line for line in capsys.readouterr().err.splitlines() if "web" in line and "configuration" not in line]
+    assert [line.partition(" ")[2] for line in said] == [
+        "http://web.localhost:8000 -> http://localhost:3000",
+        "endpoint web is not offered: its service at localhost:3000 fails its check: no answer within 2s",
+        "http://web.localhost:8000 -> http://localhost:3000",
+    ]
+
+
 def test_strangers_at_a_tunnel_listener_are_warned_of_once(capsys: pytest.CaptureFixture[str]) -> None:
     listener = {"name": "agents", "kind": "tunnel", "bind": ["0.0.0.0:8001"]}
     run(Reports(send(signal.SIGTERM)), {**GATEWAY, "listeners": [listener]})
@@ -199,6 +218,9 @@ class FakeAdmin:
 
     def close(self) -> None:
         self.seen.append("closed")
+
+    def prepare(self, admin: Admin) -> Callable[[], None]:
+        return lambda: self.seen.append(f"hosts {admin.hosts}")
 
     @asynccontextmanager
     async def serve(self, state: State) -> AsyncIterator[None]:

@@ -89,3 +89,10 @@ def test_the_admin_listener_of_an_agent_is_closed_by_its_flag() -> None:
 def test_an_agent_at_a_port_for_visitors_is_told_where_agents_go() -> None:
     event = {"endpoint": "web", "gateway": "http://g:8000", "reason": "http://g:8000 answered 400: missing endpoint id"}
     assert wording.refused(event).endswith("(this is no agents' port: agents connect to port 8001 by default)")
+
+
+def test_an_endpoint_whose_service_fails_is_told_with_the_reason() -> None:
+    event = {"endpoint": "web", "address": "localhost:3000", "reason": "it answered 500 to GET /healthz"}
+    assert wording.unhealthy(event) == (
+        "endpoint web is not offered: its service at localhost:3000 fails its check: it answered 500 to GET /healthz"
+    )

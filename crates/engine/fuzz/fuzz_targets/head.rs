@@ -1,9 +1,10 @@
 //! Heads: nothing panics, no cut changes the verdict, and what is accepted can be written and read again.
 #![no_main]
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use libfuzzer_sys::fuzz_target;
+use tidegate_engine::forwarded::Visitor;
 use tidegate_engine::headers::{Forwarding, Hop, Return, to_downstream, to_upstream};
 use tidegate_engine::http1::framing::{Framing, request_framing, response_framing};
 use tidegate_engine::http1::head::{HeadLimits, parse_request, parse_response, write_request, write_response};
@@ -35,8 +36,9 @@ fn request(bytes: &[u8], cut: usize) {
     let Ok(Some(n)) = whole else { return };
     assert_eq!((cut_up, &pieces), (Ok(Some(n)), &head));
     let (Ok(framing), _) = (request_framing(&head), endpoint_of(&head).is_ok()) else { return };
-    let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let forwarding = Forwarding::Rebuild { client, proto: "http" };
+    let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+    let visitor = Visitor::of(&head.fields, peer, "http", &["127.0.0.0/8".parse().expect("a network")]);
+    let forwarding = Forwarding::Rebuild(&visitor);
     to_upstream(&mut head, &Hop { forwarding, host: &HostHeader::Keep, authority: "a.b", framing });
     let mut out = Buffer::new();
     write_request(&head, &mut out);

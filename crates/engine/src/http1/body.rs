@@ -183,7 +183,7 @@ impl Decoder {
 
 /// False for what must be known before the body (RFC 9110 §6.5.1) or speaks for a gateway: nobody looks for it at the
 /// end, but somebody may merge it into the head.
-fn may_trail(field: Field<'_>) -> bool {
+pub(crate) fn may_trail(field: Field<'_>) -> bool {
     const NEVER: [&str; 16] = [
         "accept",
         "age",

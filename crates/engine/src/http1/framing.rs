@@ -13,7 +13,7 @@ pub enum Framing {
     None,
     /// After so many bytes.
     Length(u64),
-    /// By a last chunk; trailers may follow.
+    /// By a last chunk, or by what HTTP/2 has instead; trailers may follow.
     Chunked,
     /// By the end of the connection.
     UntilClose,
@@ -24,7 +24,7 @@ impl Framing {
     pub fn towards(self, version: Version) -> Framing {
         match (self, version) {
             // A body whose end was only a close gets an end that cannot be mistaken for a broken connection.
-            (Framing::UntilClose, Version::Http11) => Framing::Chunked,
+            (Framing::UntilClose, Version::Http11 | Version::Http2) => Framing::Chunked,
             (Framing::Chunked, Version::Http10) => Framing::UntilClose,
             _ => self,
         }
@@ -75,7 +75,10 @@ pub fn response_framing(head: &ResponseHead, request_method: &[u8]) -> Result<Fr
     if bodiless {
         return Ok(Framing::None);
     }
-    Ok(declared.unwrap_or(Framing::UntilClose))
+    Ok(declared.unwrap_or(match head.version {
+        Version::Http2 => Framing::Chunked,
+        Version::Http10 | Version::Http11 => Framing::UntilClose,
+    }))
 }
 
 fn declared(fields: &Fields, version: Version) -> Result<Option<Framing>, HeadError> {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -23,6 +25,8 @@ pub struct Door<T> {
     pub room: Arc<Room>,
     /// Open connections of this listener.
     pub connections: Arc<AtomicUsize>,
+    /// Networks whose connections begin with a PROXY header.
+    pub balancers: ArcSwap<Vec<IpNet>>,
     /// What is done with them.
     pub leads: T,
 }

@@ -3,6 +3,7 @@
 //! From the configured networks every connection begins with a header; from everywhere else none is believed. What a
 //! header looks like is `sniff::proxy`'s.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -17,20 +18,18 @@ use tokio::time::{Instant, timeout};
 use crate::error::{Code, Error, Result};
 use crate::io::{BoxedIo, Buffer, Io};
 use crate::room::Place;
-use crate::sniff::proxy::{Begins, Header, begins, parse};
+use crate::sniff::proxy::{Begins, begins, parse};
 
 /// A connection whose client is known.
 pub struct Arrival {
     /// The byte stream.
-    pub stream: TcpStream,
+    pub io: BoxedIo,
     /// Bytes that were read from it already.
-    pub read: Vec<u8>,
+    pub read: Buffer,
     /// Who connected.
     pub client: SocketAddr,
     /// Its place among all connections.
     pub place: Place,
-    /// It may not begin with a PROXY header.
-    pub nameless: bool,
 }
 
 /// What an address is to a listener.
@@ -56,79 +55,58 @@ impl Source {
 }
 
 impl Arrival {
-    /// A connection that has just been accepted from an address that is this to its listener.
-    pub fn new(stream: TcpStream, from: SocketAddr, place: Place, source: Source) -> Self {
+    /// A connection that has just been accepted.
+    pub fn new(stream: TcpStream, from: SocketAddr, place: Place) -> Self {
         // A client by IPv4 is the same one on a listener of both families.
         let client = SocketAddr::new(from.ip().to_canonical(), from.port());
-        Arrival { stream, read: Vec::new(), client, place, nameless: source == Source::Stranger }
+        Arrival { io: Box::new(stream), read: Buffer::new(), client, place }
     }
 
-    /// Reads the header that a load balancer has to begin with. None where it only looked whether we are here, or has
-    /// to make room for another connection.
+    /// Reads the header that a load balancer has to begin with. None where it only looked whether we are here, or
+    /// makes room for another connection.
     pub async fn named(mut self, within: Duration) -> Result<Option<Self>> {
+        let (io, read) = (&mut *self.io, &mut self.read);
+        let header = async {
+            loop {
+                match parse(read.chunk()) {
+                    Ok(Some(header)) => return Ok(Some(header)),
+                    Ok(None) => {}
+                    Err(why) => return Err(Error::new(Code::MalformedRequest, why)),
+                }
+                match poll_fn(|cx| read.poll_fill(cx, io)).await {
+                    Ok(1..) => {}
+                    Ok(0) if read.is_empty() => return Ok(None),
+                    Ok(0) => return Err(Error::new(Code::DownstreamClosed, "in the middle of a PROXY header")),
+                    Err(error) => return Err(Error::new(Code::DownstreamClosed, error.to_string())),
+                }
+            }
+        };
         self.place.idle(Instant::now());
         let header = tokio::select! {
             biased;
-            header = timeout(within, header(&self.stream, &mut self.read)) => header,
+            header = timeout(within, header) => header,
             () = self.place.evicted() => return Ok(None),
         };
-        match header.unwrap_or(Err(Error::new(Code::DownstreamTimeout, "no PROXY header within timeouts.handshake"))) {
+        let late = || Err(Error::new(Code::DownstreamTimeout, "no PROXY header within timeouts.handshake"));
+        let header = header.unwrap_or_else(|_| late());
+        match header {
             Ok(Some(header)) => {
-                self.read.drain(..header.length);
+                self.read.consume(header.length);
                 self.client = header.client.unwrap_or(self.client);
                 self.place.busy();
                 Ok(Some(self))
             }
             Ok(None) => Ok(None),
             Err(error) => {
-                self.stream.reset();
+                self.io.reset();
                 Err(error)
             }
         }
     }
 
-    /// The byte stream of a connection that is carried as it is. A stranger's breaks where it begins with a PROXY
-    /// header: nobody behind us is to believe it either.
-    pub fn io(stream: TcpStream, nameless: bool) -> BoxedIo {
-        if nameless {
-            Box::new(Nameless { io: Box::new(stream), held: Buffer::new(), judged: false })
-        } else {
-            Box::new(stream)
-        }
-    }
-}
-
-async fn header(stream: &TcpStream, read: &mut Vec<u8>) -> Result<Option<Header>> {
-    loop {
-        match parse(read) {
-            Ok(Some(header)) => return Ok(Some(header)),
-            Ok(None) => {}
-            Err(why) => return Err(Error::new(Code::MalformedRequest, why)),
-        }
-        match read_more(stream, read).await {
-            Ok(1..) => {}
-            Ok(0) if read.is_empty() => return Ok(None),
-            Ok(0) => return Err(Error::new(Code::DownstreamClosed, "in the middle of a PROXY header")),
-            Err(error) => return Err(Error::new(Code::DownstreamClosed, error.to_string())),
-        }
-    }
-}
-
-/// Reads what there is, at least a byte; 0 is the end. Many connections may wait in the middle of their first words:
-/// what is kept of them takes no more memory than it needs.
-pub async fn read_more(stream: &TcpStream, read: &mut Vec<u8>) -> io::Result<usize> {
-    loop {
-        stream.readable().await?;
-        let mut buffer = Buffer::new();
-        buffer.reserve(1);
-        match stream.try_read(buffer.spare()) {
-            Ok(n) => {
-                read.extend_from_slice(&buffer.spare()[..n]);
-                return Ok(n);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
+    /// The same connection, which breaks where it begins with a PROXY header: nobody behind us is to believe it either.
+    pub fn nameless(self) -> Self {
+        Arrival { io: Box::new(Nameless { io: self.io, held: Buffer::new(), judged: false }), ..self }
     }
 }
 

@@ -3,24 +3,35 @@
 use std::sync::Arc;
 
 use super::arrive::Arrival;
-use crate::io::Buffer;
+use crate::proxy::secured::Secured;
 use crate::proxy::serve::{Connection, serve};
+use crate::proxy::serve_http2::serve_http2;
 use crate::proxy::shared::Proxy;
 use crate::proxy::site::{HttpListener, Site};
 
 /// Serves a connection that has arrived.
-pub async fn connection(proxy: Arc<Proxy>, worker: usize, listener: Arc<HttpListener>, arrival: Arrival) {
-    let Arrival { stream, read, client, place, .. } = arrival;
+pub async fn connection(
+    proxy: Arc<Proxy>,
+    worker: usize,
+    listener: Arc<HttpListener>,
+    arrival: Arrival,
+    secured: Option<Arc<Secured>>,
+) {
+    let Arrival { io, read, client, place } = arrival;
     let connection = Connection {
-        io: Box::new(stream),
-        read: Buffer::from(read),
+        io,
+        read,
         client,
         identity: proxy.anonymous.clone(),
         site: Site::Listener(listener),
         head: None,
-        secured: None,
+        secured,
         place: Some(place),
         patient: false,
     };
-    serve(proxy, worker, connection).await;
+    // Without TLS the first bytes tell.
+    match &connection.secured {
+        Some(secured) if secured.http2 => serve_http2(proxy, worker, connection).await,
+        _ => serve(proxy, worker, connection).await,
+    }
 }

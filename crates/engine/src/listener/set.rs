@@ -1,11 +1,10 @@
 //! All listeners of a gateway: what runs, and what a new configuration changes about that.
 
-use std::net::{SocketAddr, TcpListener as Socket};
+use std::net::{IpAddr, SocketAddr, TcpListener as Socket};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use ipnet::IpNet;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -15,10 +14,9 @@ use super::accept::{Door, accept};
 use super::arrive::{Arrival, Source};
 use super::bind::{ListenError, bind};
 use super::tcp;
-use super::tls::{self, Knock, Tls};
+use super::tls::{self, Tls};
 use super::tunnel::Tunnels;
 use super::{http, refuse, tunnel};
-use crate::io::Buffer;
 use crate::metrics::Page;
 use crate::proxy::access::{Answered, Record};
 use crate::proxy::shared::Proxy;
@@ -56,8 +54,6 @@ struct Accepting {
 /// What a listener does with its connections.
 struct Leads {
     kind: Kind,
-    /// Networks whose connections begin with a PROXY header.
-    balancers: ArcSwap<Vec<IpNet>>,
     /// How it speaks TLS; none: it does not.
     tls: ArcSwapOption<Tls>,
 }
@@ -65,8 +61,7 @@ struct Leads {
 enum Kind {
     Http(Arc<HttpListener>),
     Tcp(Arc<tcp::TcpListener>),
-    /// By its name.
-    Tunnel(Arc<str>),
+    Tunnel,
 }
 
 /// An address, bound for every worker.
@@ -193,6 +188,13 @@ impl Listeners {
             .collect()
     }
 
+    /// Every listener as the configuration has it, with the addresses that it bound.
+    pub fn configured(&self) -> Vec<(Listener, Vec<SocketAddr>)> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let addresses = |one: &Running| one.sockets.iter().map(|socket| socket.address).collect();
+        running.iter().map(|one| (one.listener.clone(), addresses(one))).collect()
+    }
+
     /// Open connections of each listener.
     pub fn open(&self) -> Vec<(String, usize)> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -222,12 +224,12 @@ impl Listeners {
                 let to = ArcSwap::from_pointee(tcp::To::new(to, table));
                 Kind::Tcp(Arc::new(tcp::TcpListener { name: name.clone(), to }))
             }
-            ListenerKind::Tunnel {} => Kind::Tunnel(name.clone()),
+            ListenerKind::Tunnel {} => Kind::Tunnel,
         };
-        let room = if matches!(kind, Kind::Tunnel(_)) { &self.tunnel_room } else { &self.room };
+        let room = if matches!(kind, Kind::Tunnel) { &self.tunnel_room } else { &self.room };
+        let leads = Leads { kind, tls: ArcSwapOption::empty() };
         let balancers = ArcSwap::from_pointee(listener.proxy_protocol.clone());
-        let leads = Leads { kind, balancers, tls: ArcSwapOption::empty() };
-        Arc::new(Door { name, room: room.clone(), connections: Arc::default(), leads })
+        Arc::new(Door { name, room: room.clone(), connections: Arc::default(), balancers, leads })
     }
 
     /// Accepts on an address that has just been bound.
@@ -251,7 +253,7 @@ impl Listeners {
         door: Arc<ArcSwap<Door<Leads>>>,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let (proxy, tunnels) = (self.proxy.clone(), self.tunnels.clone());
+        let tunnels = self.tunnels.clone();
         async move {
             // Fails only where the process has no descriptor left for the selector, and then nothing works.
             let Ok(socket) = TcpListener::from_std(socket) else { return };
@@ -259,24 +261,16 @@ impl Listeners {
                 socket,
                 stop,
                 || door.load_full(),
-                |door, stream, from, place| {
-                    proxy.metrics.connections.fetch_add(1, Ordering::Relaxed);
-                    let tls = door.leads.tls.load_full();
-                    match place {
-                        Ok(place) => {
-                            let source = Source::of(from.ip(), &door.leads.balancers.load());
-                            let arrival = Arrival::new(stream, from, place, source);
-                            if source == Source::Balancer {
-                                let task = behind_balancer(tunnels.clone(), worker, door.clone(), arrival);
-                                return proxy.drain.spawn_on(proxy.runtime(worker), task);
-                            }
-                            door.leads.kind.serve(&tunnels, worker, arrival, tls);
-                        }
-                        Err(full) => {
-                            let speaks_http = tls.is_none() && !matches!(door.leads.kind, Kind::Tcp(_));
-                            let how = (full, speaks_http);
-                            refuse::for_want_of_room(&proxy, worker, &door.name, stream, from, how);
-                        }
+                |door, stream, from, place| match place {
+                    Ok(place) => {
+                        tunnels.proxy.metrics.connections.fetch_add(1, Ordering::Relaxed);
+                        begin(&tunnels, worker, door, from.ip(), Arrival::new(stream, from, place));
+                    }
+                    Err(full) => {
+                        let leads = &door.leads;
+                        let speaks_http = !matches!(leads.kind, Kind::Tcp(_)) && leads.tls.load().is_none();
+                        let how = (full, speaks_http);
+                        refuse::for_want_of_room(&tunnels.proxy, worker, &door.name, stream, from, how);
                     }
                 },
             )
@@ -285,18 +279,60 @@ impl Listeners {
     }
 }
 
-/// Finds out whose connection a load balancer has opened, and serves it.
+/// Begins to serve a connection that has a place.
+fn begin(tunnels: &Arc<Tunnels>, worker: usize, door: &Arc<Door<Leads>>, from: IpAddr, arrival: Arrival) {
+    let leads = &door.leads;
+    match (Source::of(from, &door.balancers.load()), &leads.kind) {
+        // Agents come by sockets of their own.
+        (_, Kind::Tunnel) => hand_on(tunnels, worker, door, arrival),
+        (Source::Balancer, _) => {
+            let task = behind_balancer(tunnels.clone(), worker, door.clone(), arrival);
+            tunnels.proxy.drain.spawn_on(tunnels.proxy.runtime(worker), task);
+        }
+        // HTTP and TLS refuse it by themselves.
+        (Source::Stranger, Kind::Tcp(_)) if leads.tls.load().is_none() => {
+            hand_on(tunnels, worker, door, arrival.nameless());
+        }
+        (Source::Client | Source::Stranger, _) => hand_on(tunnels, worker, door, arrival),
+    }
+}
+
+/// Finds out whose connection a load balancer has opened, and hands it on.
 async fn behind_balancer(tunnels: Arc<Tunnels>, worker: usize, door: Arc<Door<Leads>>, arrival: Arrival) {
-    let (client, proxy) = (arrival.client, &tunnels.proxy);
-    let within = proxy.settings.load().timeouts.handshake;
+    let proxy = &tunnels.proxy;
+    let (client, within) = (arrival.client, proxy.settings.load().timeouts.handshake);
     match arrival.named(within).await {
-        Ok(Some(arrival)) => door.leads.kind.serve(&tunnels, worker, arrival, door.leads.tls.load_full()),
+        Ok(Some(arrival)) => hand_on(&tunnels, worker, &door, arrival),
         Ok(None) => {}
         Err(error) => {
             let mut record = Record::new(proxy.next_request(), client, door.name.clone(), Answered::Gateway);
             record.error = Some(error);
             proxy.finish(worker, &record);
         }
+    }
+}
+
+/// Gives a connection to what serves its kind.
+fn hand_on(tunnels: &Arc<Tunnels>, worker: usize, door: &Door<Leads>, arrival: Arrival) {
+    let proxy = &tunnels.proxy;
+    let runtime = proxy.runtime(worker);
+    let Some(tls) = door.leads.tls.load_full() else {
+        return match &door.leads.kind {
+            Kind::Http(listener) => {
+                let task = http::connection(proxy.clone(), worker, listener.clone(), arrival, None);
+                proxy.drain.spawn_on(runtime, task);
+            }
+            Kind::Tcp(listener) => tcp::arrived(proxy, worker, listener, arrival),
+            Kind::Tunnel => {
+                tunnels.drain.spawn_on(runtime, tunnel::connection(tunnels.clone(), worker, arrival));
+            }
+        };
+    };
+    let knock = tls::Knock::new(proxy.clone(), worker, door.name.clone(), arrival);
+    match &door.leads.kind {
+        Kind::Http(listener) => proxy.drain.spawn_on(runtime, tls::http(knock, listener.clone(), tls)),
+        Kind::Tcp(listener) => proxy.drain.spawn_on(runtime, tls::tcp(knock, listener.clone(), tls)),
+        Kind::Tunnel => tunnels.drain.spawn_on(runtime, tls::tunnel(knock, tunnels.clone(), tls)),
     }
 }
 
@@ -362,7 +398,7 @@ fn is_same(before: &Listener, wanted: &Listener) -> bool {
 
 /// A listener that goes on, under its new rules.
 fn update(door: Arc<Door<Leads>>, wanted: &Listener, table: &Table) -> Arc<Door<Leads>> {
-    door.leads.balancers.store(Arc::new(wanted.proxy_protocol.clone()));
+    door.balancers.store(Arc::new(wanted.proxy_protocol.clone()));
     match (&door.leads.kind, &wanted.kind) {
         (Kind::Http(listener), ListenerKind::Http { dynamic_endpoints }) => {
             listener.dynamic.store(Arc::new(dynamic_endpoints.clone()));
@@ -374,48 +410,11 @@ fn update(door: Arc<Door<Leads>>, wanted: &Listener, table: &Table) -> Arc<Door<
 }
 
 impl Kind {
-    /// Begins to serve a connection.
-    fn serve(&self, tunnels: &Arc<Tunnels>, worker: usize, arrival: Arrival, tls: Option<Arc<Tls>>) {
-        let proxy = &tunnels.proxy;
-        let runtime = proxy.runtime(worker);
-        let Some(tls) = tls else {
-            return match self {
-                Kind::Http(listener) => {
-                    let task = http::connection(proxy.clone(), worker, listener.clone(), arrival);
-                    proxy.drain.spawn_on(runtime, task);
-                }
-                Kind::Tcp(listener) => {
-                    let Arrival { stream, read, client, place, nameless } = arrival;
-                    let io = (Arrival::io(stream, nameless), Buffer::from(read));
-                    tcp::accepted(proxy, worker, listener, io, client, place);
-                }
-                Kind::Tunnel(_) => {
-                    let Arrival { stream, client, place, .. } = arrival;
-                    let task = tunnel::connection(tunnels.clone(), worker, Box::new(stream), client, place);
-                    tunnels.drain.spawn_on(runtime, task);
-                }
-            };
-        };
-        let knock = |listener: &Arc<str>| {
-            let Arrival { stream, read, client, place, .. } = arrival;
-            Knock { proxy: proxy.clone(), worker, listener: listener.clone(), stream, read, client, place }
-        };
-        match self {
-            Kind::Http(listener) => {
-                proxy.drain.spawn_on(runtime, tls::http(knock(&listener.name), listener.clone(), tls));
-            }
-            Kind::Tcp(listener) => {
-                proxy.drain.spawn_on(runtime, tls::tcp(knock(&listener.name), listener.clone(), tls));
-            }
-            Kind::Tunnel(name) => tunnels.drain.spawn_on(runtime, tls::tunnel(knock(name), tunnels.clone(), tls)),
-        }
-    }
-
     fn word(&self) -> &'static str {
         match self {
             Kind::Http(_) => "http",
             Kind::Tcp(_) => "tcp",
-            Kind::Tunnel(_) => "tunnel",
+            Kind::Tunnel => "tunnel",
         }
     }
 }

@@ -1,15 +1,14 @@
 //! Connections of a listener of kind tcp: raw bytes to one endpoint or upstream.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::io::{BoxedIo, Buffer};
+use super::arrive::Arrival;
 use crate::proxy::passthrough::{self, Opaque};
 use crate::proxy::shared::Proxy;
 use crate::proxy::table::Table;
-use crate::room::Place;
 use crate::snapshot::Destination;
 use crate::upstream::{Group, UpstreamSet};
 
@@ -50,15 +49,9 @@ impl To {
     }
 }
 
-/// Carries a connection to where the listener leads.
-pub fn accepted(
-    proxy: &Arc<Proxy>,
-    worker: usize,
-    listener: &TcpListener,
-    (io, read): (BoxedIo, Buffer),
-    client: SocketAddr,
-    place: Place,
-) {
+/// Relays a connection that has arrived.
+pub fn arrived(proxy: &Arc<Proxy>, worker: usize, listener: &TcpListener, arrival: Arrival) {
+    let Arrival { io, read, client, place } = arrival;
     let to = listener.to.load().find(proxy, client.ip());
     let listener = listener.name.clone();
     passthrough::pass(proxy, worker, Opaque { io, read, client, listener, server_name: None, place }, to);

@@ -10,32 +10,31 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::arrive::read_more;
+use super::arrive::Arrival;
+use super::http;
 use super::refuse::part;
 use super::tcp::{self, TcpListener};
 use super::tunnel::{self, Tunnels};
 use crate::error::{Code, Error};
-use crate::io::{BoxedIo, Buffer, WithEarly};
+use crate::io::{BoxedIo, Buffer, Io, WithEarly};
 use crate::message::{Known, RequestHead, Version};
 use crate::proxy::access::{Answered, Asked, Record};
 use crate::proxy::http1::Http1;
 use crate::proxy::passthrough::{self, Opaque};
 use crate::proxy::respond;
 use crate::proxy::secured::{Policy, Secured, policy_of};
-use crate::proxy::serve::{Connection, serve};
 use crate::proxy::shared::Proxy;
-use crate::proxy::site::{HttpListener, Site};
+use crate::proxy::site::HttpListener;
 use crate::room::Place;
 use crate::snapshot::{Listener, ListenerKind};
 use crate::sniff::tls::{Alert, ClientHello, Sniffed, Sniffer};
 use crate::tls::server::{Acceptor, Terms};
 
 /// What a listener of kind http offers by ALPN, the preferred one first.
-const HTTP: &[&[u8]] = &[b"http/1.1"];
+const HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 /// What a listener of kind tunnel offers.
 const TUNNEL: &[&[u8]] = &[b"http/1.1"];
@@ -78,22 +77,19 @@ impl Tls {
     }
 }
 
-/// A connection that has just been accepted.
+/// A connection of which nothing has been answered yet.
 pub struct Knock {
-    /// What carries it.
-    pub proxy: Arc<Proxy>,
-    /// The worker that accepted it.
-    pub worker: usize,
+    proxy: Arc<Proxy>,
+    worker: usize,
     /// The listener's name.
-    pub listener: Arc<str>,
-    /// The connection.
-    pub stream: TcpStream,
+    listener: Arc<str>,
+    io: BoxedIo,
     /// What has been read from it.
-    pub read: Vec<u8>,
-    /// Who connected.
-    pub client: SocketAddr,
-    /// Its place.
-    pub place: Place,
+    read: Vec<u8>,
+    client: SocketAddr,
+    place: Place,
+    /// When the handshake has to be over.
+    by: Instant,
 }
 
 /// Why a connection is not served.
@@ -131,104 +127,77 @@ impl Refusal {
 
 /// Serves a connection of a listener of kind http.
 pub async fn http(mut knock: Knock, listener: Arc<HttpListener>, tls: Arc<Tls>) {
-    let by = knock.begin();
-    let hello = match knock.hello(by).await {
-        Ok(hello) => hello,
-        Err(refusal) => return knock.refuse(refusal, true, by).await,
+    let name = match knock.hello().await {
+        Ok(hello) => hello.server_name,
+        Err(refusal) => return knock.refuse(refusal, true).await,
     };
-    let name = hello.server_name;
-    let policy = policy_of(name.as_deref(), tls.acceptor.as_deref(), &listener, &knock.proxy.table.load());
+    let table = knock.proxy.table.load_full();
+    let policy = policy_of(name.as_deref(), tls.acceptor.as_deref(), &listener, &table);
     match (policy, &tls.acceptor) {
         (Policy::PassThrough(position), _) => {
-            knock.count("passed_through");
-            pass_through(knock, position, name);
+            knock.proxy.metrics.handshake(&knock.listener, "passed_through");
+            let Knock { proxy, worker, listener, io, read, client, place, .. } = knock;
+            place.busy();
+            let opaque = Opaque { io, read: Buffer::from(read), client, listener, server_name: name, place };
+            passthrough::pass_to(&proxy, worker, opaque, table.lead(position));
         }
         (Policy::Terminate(certificate), Some(acceptor)) => {
-            let Some((arrived, terms)) = knock.end_tls(acceptor, certificate, by).await else { return };
+            let (proxy, worker) = (knock.proxy.clone(), knock.worker);
+            let Some((arrival, terms)) = knock.end_tls(acceptor, certificate).await else { return };
             let server_name = name.map(String::into_boxed_str);
-            let secured = Secured { server_name, client: terms.client, policy, acceptor: acceptor.clone() };
-            let connection = Connection {
-                io: arrived.io,
-                read: Buffer::new(),
-                client: arrived.client,
-                identity: arrived.proxy.anonymous.clone(),
-                site: Site::Listener(listener),
-                head: None,
-                secured: Some(Arc::new(secured)),
-                place: Some(arrived.place),
-                patient: false,
-            };
-            serve(arrived.proxy, arrived.worker, connection).await;
+            let (http2, client, acceptor) = (terms.http2, terms.client, acceptor.clone());
+            let secured = Secured { server_name, client, http2, policy, acceptor };
+            http::connection(proxy, worker, listener, arrival, Some(Arc::new(secured))).await;
         }
-        _ => knock.refuse(Refusal::Alert(Alert::UnrecognizedName), true, by).await,
+        _ => knock.refuse(Refusal::Alert(Alert::UnrecognizedName), true).await,
     }
-}
-
-/// Carries a connection undecrypted to where the route at this position leads.
-fn pass_through(knock: Knock, position: usize, server_name: Option<String>) {
-    let Knock { proxy, worker, listener, stream, read, client, place } = knock;
-    place.busy();
-    let lead = proxy.table.load().lead(position).clone();
-    let (io, read) = (Box::new(stream), Buffer::from(read));
-    passthrough::pass_to(&proxy, worker, Opaque { io, read, client, listener, server_name, place }, &lead);
 }
 
 /// Serves a connection of a listener of kind tcp.
 pub async fn tcp(knock: Knock, listener: Arc<TcpListener>, tls: Arc<Tls>) {
-    if let Some(arrived) = end_always(knock, &tls, false).await {
-        let io = (arrived.io, Buffer::new());
-        tcp::accepted(&arrived.proxy, arrived.worker, &listener, io, arrived.client, arrived.place);
+    let (proxy, worker) = (knock.proxy.clone(), knock.worker);
+    if let Some(arrival) = end_always(knock, &tls, false).await {
+        tcp::arrived(&proxy, worker, &listener, arrival);
     }
 }
 
 /// Serves a connection of a listener of kind tunnel.
 pub async fn tunnel(knock: Knock, tunnels: Arc<Tunnels>, tls: Arc<Tls>) {
-    if let Some(arrived) = end_always(knock, &tls, true).await {
-        tunnel::connection(tunnels, arrived.worker, arrived.io, arrived.client, arrived.place).await;
+    let worker = knock.worker;
+    if let Some(arrival) = end_always(knock, &tls, true).await {
+        tunnel::connection(tunnels, worker, arrival).await;
     }
 }
 
-/// A connection whose TLS has ended here.
-struct Arrived {
-    proxy: Arc<Proxy>,
-    worker: usize,
-    io: BoxedIo,
-    client: SocketAddr,
-    place: Place,
-}
-
 /// Ends TLS whatever the server name, with the certificate that fits it best.
-async fn end_always(mut knock: Knock, tls: &Tls, speaks_http: bool) -> Option<Arrived> {
-    let by = knock.begin();
+async fn end_always(mut knock: Knock, tls: &Tls, speaks_http: bool) -> Option<Arrival> {
     let acceptor = tls.acceptor.as_ref()?;
-    match knock.hello(by).await {
+    match knock.hello().await {
         Ok(hello) => {
             let fits = hello.server_name.and_then(|name| acceptor.certificate_for(&name));
-            knock.end_tls(acceptor, fits.unwrap_or(0), by).await.map(|(arrived, _)| arrived)
+            knock.end_tls(acceptor, fits.unwrap_or(0)).await.map(|(arrival, _)| arrival)
         }
         Err(refusal) => {
-            knock.refuse(refusal, speaks_http, by).await;
+            knock.refuse(refusal, speaks_http).await;
             None
         }
     }
 }
 
 impl Knock {
-    /// Waits for the other side from now on; says until when.
-    fn begin(&self) -> Instant {
+    /// A connection that has arrived: from now on until the deadline the other side has to make TLS of it.
+    pub fn new(proxy: Arc<Proxy>, worker: usize, listener: Arc<str>, arrival: Arrival) -> Knock {
+        let Arrival { io, read, client, place } = arrival;
         let now = Instant::now();
-        self.place.idle(now);
-        now + self.proxy.settings.load().timeouts.handshake
-    }
-
-    fn count(&self, outcome: &'static str) {
-        self.proxy.metrics.handshake(&self.listener, outcome);
+        place.idle(now);
+        let by = now + proxy.settings.load().timeouts.handshake;
+        Knock { proxy, worker, listener, io, read: read.chunk().to_vec(), client, place, by }
     }
 
     /// Reads the hello, which stays in `read`.
-    async fn hello(&mut self, by: Instant) -> Result<ClientHello, Refusal> {
-        let Knock { stream, read, .. } = self;
-        let sniffed = within(&self.place, &self.proxy, by, first_words(stream, read)).await?;
+    async fn hello(&mut self) -> Result<ClientHello, Refusal> {
+        let Knock { io, read, place, proxy, by, .. } = self;
+        let sniffed = within(place, proxy, *by, first_words(&mut **io, read)).await?;
         match sniffed.map_err(|error| Refusal::Failed(error, None))? {
             Sniffed::Hello(hello) => Ok(hello),
             Sniffed::PlainHttp => Err(Refusal::PlainHttp),
@@ -238,9 +207,9 @@ impl Knock {
     }
 
     /// Shakes hands. None: it failed, and that has been dealt with.
-    async fn end_tls(self, acceptor: &Acceptor, certificate: usize, by: Instant) -> Option<(Arrived, Terms)> {
-        let Knock { proxy, worker, listener, stream, read, client, place } = self;
-        let io = Box::new(WithEarly::new(Buffer::from(read), stream));
+    async fn end_tls(self, acceptor: &Acceptor, certificate: usize) -> Option<(Arrival, Terms)> {
+        let Knock { proxy, listener, io, read, client, place, by, .. } = self;
+        let io = Box::new(WithEarly::new(Buffer::from(read), io));
         let shaken = match within(&place, &proxy, by, acceptor.accept(io, certificate)).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err((error, io))) => Err(Refusal::Failed(error, Some(io))),
@@ -250,7 +219,7 @@ impl Knock {
             Ok((io, terms)) => {
                 place.busy();
                 proxy.metrics.handshake(&listener, if terms.resumed { "resumed" } else { "full" });
-                Some((Arrived { proxy, worker, io, client, place }, terms))
+                Some((Arrival { io, read: Buffer::new(), client, place }, terms))
             }
             Err(refusal) => {
                 note(&proxy, &listener, client, &refusal);
@@ -264,22 +233,22 @@ impl Knock {
     }
 
     /// Ends a connection of which no byte has been answered yet.
-    async fn refuse(self, refusal: Refusal, speaks_http: bool, by: Instant) {
+    async fn refuse(self, refusal: Refusal, speaks_http: bool) {
         note(&self.proxy, &self.listener, self.client, &refusal);
         match refusal {
-            Refusal::PlainHttp if speaks_http => self.answer_plain_http(by).await,
-            Refusal::PlainHttp => part(Box::new(self.stream), &Alert::UnexpectedMessage.record()).await,
-            Refusal::Alert(alert) => part(Box::new(self.stream), &alert.record()).await,
+            Refusal::PlainHttp if speaks_http => self.answer_plain_http().await,
+            Refusal::PlainHttp => part(self.io, &Alert::UnexpectedMessage.record()).await,
+            Refusal::Alert(alert) => part(self.io, &alert.record()).await,
             Refusal::Failed(..) | Refusal::Timeout(_) | Refusal::Evicted => {}
         }
     }
 
     /// Tells whoever speaks HTTP without TLS that TLS is spoken here.
-    async fn answer_plain_http(self, by: Instant) {
-        let Knock { proxy, worker, listener, stream, read, client, place } = self;
+    async fn answer_plain_http(self) {
+        let Knock { proxy, worker, listener, io, read, client, place, by } = self;
         let mut record = Record::new(proxy.next_request(), client, listener, Answered::Gateway);
         let limits = proxy.settings.load().head;
-        let (mut connection, mut head) = (Http1::new(Box::new(stream), Buffer::from(read)), RequestHead::new());
+        let (mut connection, mut head) = (Http1::new(io, Buffer::from(read)), RequestHead::new());
         let asked = poll_fn(|cx| connection.poll_request(cx, &mut head, &limits));
         let heard = matches!(within(&place, &proxy, by, asked).await, Ok(Ok(true)));
         if heard {
@@ -315,16 +284,19 @@ async fn within<T>(place: &Place, proxy: &Proxy, by: Instant, waiting: impl Futu
     }
 }
 
-/// Reads until it is known what a connection begins with; [`Sniffed::More`] where it ends before.
-async fn first_words(stream: &TcpStream, read: &mut Vec<u8>) -> io::Result<Sniffed> {
-    let mut sniffer = Sniffer::default();
+/// Reads until it is known what a connection begins with; [`Sniffed::More`] where it ends before. Many connections may
+/// wait in the middle of their hello: what is kept of it takes no more memory than it needs.
+async fn first_words(io: &mut dyn Io, read: &mut Vec<u8>) -> io::Result<Sniffed> {
+    let (mut sniffer, mut buffer) = (Sniffer::default(), Buffer::new());
     loop {
         match sniffer.sniff(read) {
             Sniffed::More => {}
             known => return Ok(known),
         }
-        if read_more(stream, read).await? == 0 {
+        if poll_fn(|cx| buffer.poll_fill(cx, io)).await? == 0 {
             return Ok(Sniffed::More);
         }
+        read.extend_from_slice(buffer.chunk());
+        buffer.release();
     }
 }

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 use tracing::info;
 
+use super::arrive::Arrival;
 use crate::error::{Code, Error, Result};
 use crate::http1::head::HeadLimits;
 use crate::io::{BoxedIo, Buffer};
@@ -21,7 +22,6 @@ use crate::proxy::exchange::malformed;
 use crate::proxy::http1::{Http1, Stop};
 use crate::proxy::respond::Pages;
 use crate::proxy::shared::Proxy;
-use crate::room::Place;
 use crate::route::valid_name;
 use crate::shutdown::Drain;
 use crate::snapshot::Tunnel;
@@ -82,9 +82,10 @@ struct Asked {
 }
 
 /// Reads the upgrade of an accepted connection and hands it to the worker with the fewest tunnels of that endpoint.
-pub async fn connection(tunnels: Arc<Tunnels>, worker: usize, io: BoxedIo, from: SocketAddr, place: Place) {
+pub async fn connection(tunnels: Arc<Tunnels>, worker: usize, arrival: Arrival) {
+    let Arrival { io, read: begun, client: from, place } = arrival;
     let greeting = tunnels.greeting.load_full();
-    let mut connection = Http1::new(io, Buffer::new());
+    let mut connection = Http1::new(io, begun);
     place.idle(Instant::now());
     let asked = tokio::select! {
         asked = tokio::time::timeout(greeting.handshake, read(&mut connection, &greeting.head)) => asked,
@@ -119,8 +120,8 @@ async fn read(connection: &mut Http1, limits: &HeadLimits) -> Result<Option<Aske
     let mut head = RequestHead::new();
     match poll_fn(|cx| connection.poll_request(cx, &mut head, limits)).await {
         Ok(true) => {}
-        Ok(false) | Err(Stop::Io(_) | Stop::Closed) => return Ok(None),
         Err(Stop::Malformed(error)) => return Err(malformed(error)),
+        Ok(false) | Err(_) => return Ok(None),
     }
     let Some(name) = head.path().strip_prefix(UPSTREAM_PATH.as_bytes()) else {
         return Err(Error::new(

@@ -55,6 +55,8 @@ pub struct Record {
     pub client: SocketAddr,
     /// The listener it came by.
     pub listener: Arc<str>,
+    /// The route of the configuration that it took; empty where it took none.
+    pub route: Arc<str>,
     /// The endpoint it went to; empty where it reached none.
     pub endpoint: Arc<str>,
     /// What it asked, kept only where a log is written.
@@ -107,7 +109,8 @@ impl Record {
             id,
             client,
             listener,
-            endpoint: Arc::from(""),
+            route: Arc::default(),
+            endpoint: Arc::default(),
             asked: None,
             server_name: None,
             upstream: String::new(),
@@ -245,6 +248,7 @@ fn json_line(record: &Record) -> String {
         "method": asked.map(|a| &a.method),
         "host": record.host(),
         "path": asked.map(|a| &a.path),
+        "route": &*record.route,
         "endpoint": &*record.endpoint,
         "upstream": record.upstream,
         "attempts": record.attempts,
@@ -329,6 +333,9 @@ fn rest_of_line(record: &Record, line: &mut String) {
         let _ = write!(line, " first={:.1}ms", millis(first.duration_since(record.began)));
     }
     let _ = write!(line, " listener={} upstream={:?} attempts={}", record.listener, record.upstream, record.attempts);
+    if !record.route.is_empty() {
+        let _ = write!(line, " route={}", record.route.escape_debug());
+    }
     let _ = write!(line, " answered={} id={:016x}", record.answered.word(), record.id);
 }
 

@@ -3,23 +3,27 @@
 //! The request's head is read and routed by `serve`. What an error looks like to the downstream is `respond`.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
 use super::access::{Answered, Record};
+use super::http::Http;
 use super::http1::{Http1, Stop};
+use super::http2::channels::Opening;
+use super::http2::stream::Stream;
 use super::pump::{PumpError, Replay, poll_pump};
 use super::shared::{Proxy, Settings};
 use super::site::{Route, Site};
 use crate::error::{Code, Error, Side};
+use crate::forwarded::Visitor;
 use crate::headers::{self, Forwarding, Hop, Return};
 use crate::http1::framing::{self, Framing};
 use crate::http1::refusal::HeadError;
 use crate::io::Buffer;
 use crate::message::{Known, RequestHead, ResponseHead, Version};
 use crate::snapshot::HostHeader;
+use crate::snapshot::route::Edits;
 use crate::timer::Timer;
 use crate::upstream::any::Busy;
 use crate::upstream::{StreamInfo, StreamKind, Upstream};
@@ -51,10 +55,8 @@ pub struct Exchange<'a> {
     pub site: &'a Site,
     /// The worker that runs it.
     pub worker: usize,
-    /// Who asked.
-    pub client: SocketAddr,
-    /// What the downstream speaks: `http` or `https`.
-    pub proto: &'static str,
+    /// Who asks.
+    pub visitor: &'a Visitor,
     /// The connection's timer.
     pub timer: &'a mut Timer,
     /// The head of the answer, reused from one exchange to the next.
@@ -77,7 +79,7 @@ struct Failure {
 }
 
 /// What is fixed about a request while upstreams are tried.
-struct Plan {
+struct Plan<'a> {
     framing: Framing,
     version: Version,
     is_head: bool,
@@ -85,12 +87,14 @@ struct Plan {
     upgrade: bool,
     expects: bool,
     keep_alive: bool,
+    /// What the route changes in the answer.
+    edits: Option<&'a Edits>,
 }
 
 /// One try of one upstream.
 struct Attempt<'a> {
     head: &'a RequestHead,
-    plan: &'a Plan,
+    plan: &'a Plan<'a>,
     route: &'a Route,
     upstream: &'a Upstream,
     tried: &'a [u64],
@@ -101,7 +105,7 @@ impl Exchange<'_> {
     /// Carries a routed request whose head has been read from `down`. An error is one that nothing was answered to yet.
     pub async fn run(
         &mut self,
-        down: &mut Http1,
+        down: &mut Http,
         head: &mut RequestHead,
         framing: Framing,
         route: &Route,
@@ -114,8 +118,15 @@ impl Exchange<'_> {
             upgrade: headers::upgrade_of(head).is_some(),
             expects: head.version != Version::Http10 && head.fields.get(Known::Expect).is_some(),
             keep_alive: framing::keeps_alive_request(head) && !self.site.is_closing(self.proxy),
+            edits: route.forward().map(|forward| &forward.response_headers),
         };
+        if let Some(target) = &route.target {
+            head.set_target(target);
+        }
         headers::to_upstream(head, &self.hop(route, framing));
+        if let Some(forward) = route.forward() {
+            headers::edit(&mut head.fields, &forward.request_headers);
+        }
         self.proxy.earn_retry(self.worker);
 
         let (mut replay, mut tried, mut kept_allowed) = (Replay::default(), Vec::new(), !plan.upgrade);
@@ -130,6 +141,11 @@ impl Exchange<'_> {
             self.record.attempts += 1;
             if self.proxy.access.load().is_some() {
                 self.record.upstream = upstream.to_string();
+            }
+            if route.forward().is_some_and(|forward| forward.host_header == HostHeader::Rewrite)
+                && let Upstream::Address(address) = &upstream
+            {
+                head.fields.replace(Known::Host, address.authority.as_bytes());
             }
             let busy = upstream.busy();
             let attempt = Attempt { head, plan: &plan, route, upstream: &upstream, tried: &tried, kept_allowed };
@@ -168,7 +184,7 @@ impl Exchange<'_> {
     fn hop<'a>(&'a self, route: &'a Route, framing: Framing) -> Hop<'a> {
         match self.site {
             Site::Listener(_) => Hop {
-                forwarding: Forwarding::Rebuild { client: self.client.ip(), proto: self.proto },
+                forwarding: Forwarding::Rebuild(self.visitor),
                 host: route.forward().map_or(&HostHeader::Keep, |forward| &forward.host_header),
                 // Only for a request of HTTP/1.0 without a Host.
                 authority: &route.endpoint,
@@ -181,19 +197,21 @@ impl Exchange<'_> {
     }
 
     /// Sends the request to one upstream and waits for the head of its answer, which is in `self.response` then.
-    async fn attempt(&mut self, down: &mut Http1, attempt: &Attempt<'_>, replay: &mut Replay) -> Result<Up, Failure> {
+    async fn attempt(&mut self, down: &mut Http, attempt: &Attempt<'_>, replay: &mut Replay) -> Result<Up, Failure> {
         let (upstream, plan) = (attempt.upstream, attempt.plan);
         let (connection, kept) = self.connection(attempt).await?;
         let mut up = Up { connection, request_done: false, request_broken: false };
         up.connection.send_request(attempt.head, plan.framing);
-        let before = up.connection.received;
+        let before = up.connection.received();
         self.response_head(down, &mut up, plan, replay).await.map_err(|error| {
             // Without certainty that nothing was delivered, only what changes nothing may be asked again, where no byte
             // of an answer has come, and not of one that was merely slow.
-            let silent = up.connection.received == before;
+            let silent = up.connection.received() == before;
             let harmless = plan.idempotent && silent && error.code == Code::UpstreamClosed;
             let repeatable = (error.undelivered || harmless) && replay.is_whole();
-            let stale = kept && repeatable && error.code == Code::UpstreamClosed;
+            // A shared connection may have begun to end, which is not the upstream's end.
+            let ended = error.code == Code::UpstreamClosed || matches!(up.connection, Http::Two(_));
+            let stale = kept && repeatable && ended;
             Failure { stale, error, repeatable, paid: false, tried: vec![upstream.id()] }
         })?;
 
@@ -221,42 +239,56 @@ impl Exchange<'_> {
         Ok(up)
     }
 
-    /// A kept connection, else a new one. Says which.
-    async fn connection(&self, attempt: &Attempt<'_>) -> Result<(Http1, bool), Failure> {
+    /// A kept connection, else a new one, or a place on one that many share. Says whether it was there.
+    async fn connection(&self, attempt: &Attempt<'_>) -> Result<(Http, bool), Failure> {
         let upstream = attempt.upstream;
-        if attempt.kept_allowed && (upstream.features().reuse || attempt.plan.idempotent) {
-            while let Some(mut kept) = self.proxy.pool(self.worker, |pool| pool.take(upstream.id(), StreamKind::Http1))
-            {
+        let kind = if attempt.plan.upgrade { StreamKind::Http1 } else { upstream.http() };
+        let alone = kind == StreamKind::Http1;
+        if alone && attempt.kept_allowed && (upstream.features().reuse || attempt.plan.idempotent) {
+            while let Some(mut kept) = self.proxy.pool(self.worker, |pool| pool.take(upstream.id(), kind)) {
                 if kept.is_quiet() {
-                    return Ok((kept, true));
+                    return Ok((Http::One(kept), true));
                 }
             }
         }
         let info = StreamInfo {
             tenant: attempt.route.upstreams.tenant(),
             endpoint: attempt.route.endpoint.clone(),
-            kind: StreamKind::Http1,
-            client: self.client,
+            kind,
+            client: self.visitor.client,
             local: None,
             request_id: self.record.id,
             hops: 0,
         };
-        match upstream.open(&info).await {
-            Ok(io) => Ok((Http1::new(io, Buffer::new()), false)),
-            Err(error) => {
-                let error = self.site.blame(error);
-                let repeatable = error.undelivered;
-                Err(Failure { error, repeatable, stale: false, paid: false, tried: vec![upstream.id()] })
+        let opened = match alone {
+            true => upstream.open(&info).await.map(|io| (Http::One(Http1::new(io, Buffer::new())), false)),
+            false => {
+                let opening = Opening {
+                    runtime: self.proxy.runtime(self.worker),
+                    drain: &self.proxy.drain,
+                    timeouts: &self.settings.timeouts,
+                    limits: self.settings.head,
+                    info,
+                };
+                let lease = self.proxy.channels(self.worker).lease(upstream, &opening).await;
+                lease.map(|(lease, kept)| {
+                    (Http::Two(Box::new(Stream::opened(lease, &self.settings.head))), kept && attempt.kept_allowed)
+                })
             }
-        }
+        };
+        opened.map_err(|error| {
+            let error = self.site.blame(error);
+            let repeatable = error.undelivered;
+            Failure { error, repeatable, stale: false, paid: false, tried: vec![upstream.id()] }
+        })
     }
 
     /// Pumps the request until the head of the final response is there.
     async fn response_head(
         &mut self,
-        down: &mut Http1,
+        down: &mut Http,
         up: &mut Up,
-        plan: &Plan,
+        plan: &Plan<'_>,
         replay: &mut Replay,
     ) -> Result<(), Error> {
         let timeouts = &self.settings.timeouts;
@@ -302,7 +334,7 @@ impl Exchange<'_> {
             if up.request_done && down.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(downstream_left()));
             }
-            let idle_by = progress.deadline(down.moved + up.connection.moved);
+            let idle_by = progress.deadline(down.moved() + up.connection.moved());
             let deadline = if down.is_flushed() { respond_by.unwrap_or(idle_by) } else { idle_by };
             timer.poll_until(cx, deadline).map(|()| {
                 Err(match (down.is_flushed(), respond_by.is_some(), up.connection.is_flushed()) {
@@ -319,16 +351,16 @@ impl Exchange<'_> {
     /// Sends the response whose head has come, while the rest of the request goes on. An error: it cannot be sent on.
     async fn answer(
         &mut self,
-        down: &mut Http1,
+        down: &mut Http,
         mut up: Up,
-        plan: &Plan,
+        plan: &Plan<'_>,
         upstream: &Upstream,
         busy: Busy,
     ) -> Result<Next, Error> {
         self.record.first_byte = Some(Instant::now());
         self.record.status = self.response.status;
         let method: &[u8] = if plan.is_head { b"HEAD" } else { b"GET" };
-        let framing = match framing::response_framing(self.response, method) {
+        let framing = match up.connection.expect_response_body(self.response, method, &self.settings.head) {
             Ok(framing) => framing,
             Err(error) => return Err(refuse_response(up, error)),
         };
@@ -336,12 +368,14 @@ impl Exchange<'_> {
             return self.switch(down, up, plan, busy).await;
         }
         let reusable = framing::keeps_alive_response(self.response, framing) && framing != Framing::UntilClose;
-        up.connection.expect_body(framing, &self.settings.head);
 
         let towards = framing.towards(plan.version);
         let keep_alive = plan.keep_alive && towards != Framing::UntilClose && up.request_done;
         let believed = self.record.error.as_ref().map(|error| error.code.as_str());
         headers::to_downstream(self.response, &Return { version: plan.version, keep_alive, framing: towards });
+        if let Some(edits) = plan.edits {
+            headers::edit(&mut self.response.fields, edits);
+        }
         if let Some(code) = believed {
             self.response.fields.push(b"x-tidegate-error", code.as_bytes());
             let id = format!("{:016x}", self.record.id);
@@ -354,26 +388,34 @@ impl Exchange<'_> {
             up.connection.reset();
             return Ok(Next::Reset);
         }
-        let shared = upstream.is_open() && !upstream.is_personal();
-        if up.request_done && reusable && shared && !self.proxy.drain.is_begun() {
-            let surplus =
-                self.proxy.pool(self.worker, |pool| pool.put(upstream.id(), StreamKind::Http1, up.connection));
-            // It may have begun to leave just now, when what is kept for it had been given up already.
-            if !upstream.is_open() {
-                self.proxy.forget(upstream.id());
-            }
-            if let Some(mut surplus) = surplus {
-                // An idle connection is ended in order; that it cannot be ended at once is no concern of anybody.
-                let _ = poll_fn(|cx| Poll::Ready(surplus.poll_shutdown(cx))).await;
-            }
-        } else if up.request_done {
-            let _ = poll_fn(|cx| Poll::Ready(up.connection.poll_shutdown(cx))).await;
+        if up.request_done {
+            self.keep(up.connection, reusable && !upstream.is_personal(), upstream).await;
         }
         Ok(if keep_alive { Next::KeepAlive } else { Next::Close })
     }
 
+    /// Keeps what a whole exchange leaves for the next one, or ends it in order.
+    async fn keep(&self, connection: Http, reusable: bool, upstream: &Upstream) {
+        let surplus = match connection {
+            Http::One(connection) if reusable && upstream.is_open() && !self.proxy.drain.is_begun() => {
+                self.proxy.pool(self.worker, |pool| pool.put(upstream.id(), StreamKind::Http1, connection))
+            }
+            Http::One(connection) => Some(connection),
+            Http::Two(stream) if stream.has_ended() => return,
+            Http::Two(stream) => return self.proxy.drain.spawn_on(self.proxy.runtime(self.worker), stream.finish()),
+        };
+        // It may have begun to leave just now, when what is kept for it had been given up already.
+        if reusable && !upstream.is_open() {
+            self.proxy.forget(upstream.id());
+        }
+        if let Some(mut surplus) = surplus {
+            // An idle connection is ended in order; that it cannot be ended at once is no concern of anybody.
+            let _ = poll_fn(|cx| Poll::Ready(surplus.poll_shutdown(cx))).await;
+        }
+    }
+
     /// Moves both bodies until the response is whole.
-    async fn bodies(&mut self, down: &mut Http1, up: &mut Up) -> Result<(), Error> {
+    async fn bodies(&mut self, down: &mut Http, up: &mut Up) -> Result<(), Error> {
         let mut progress = Progress::new(self.settings.timeouts.idle);
         let (record, timer) = (&mut *self.record, &mut *self.timer);
         poll_fn(|cx| {
@@ -390,7 +432,7 @@ impl Exchange<'_> {
             if up.request_done && down.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(downstream_left()));
             }
-            match timer.poll_until(cx, progress.deadline(down.moved + up.connection.moved)) {
+            match timer.poll_until(cx, progress.deadline(down.moved() + up.connection.moved())) {
                 Poll::Ready(()) if down.is_flushed() => {
                     Poll::Ready(Err(Error::new(Code::UpstreamTimeout, "no byte of the response within timeouts.idle")))
                 }
@@ -403,15 +445,18 @@ impl Exchange<'_> {
         .await
     }
 
-    async fn switch(&mut self, down: &mut Http1, up: Up, plan: &Plan, busy: Busy) -> Result<Next, Error> {
+    async fn switch(&mut self, down: &mut Http, up: Up, plan: &Plan<'_>, busy: Busy) -> Result<Next, Error> {
         if !plan.upgrade {
             return Err(refuse_response(up, HeadError::Malformed("101 to a request that asked for no upgrade")));
         }
+        let Http::One(connection) = up.connection else {
+            return Err(refuse_response(up, HeadError::Malformed("101 in HTTP/2")));
+        };
         let way = Return { version: plan.version, keep_alive: true, framing: Framing::None };
         headers::to_downstream(self.response, &way);
         down.send_response(self.response, Framing::None);
         Ok(match down.flush_within(self.timer, self.settings.timeouts.idle).await {
-            true => Next::Upgraded(Box::new(up.connection), busy),
+            true => Next::Upgraded(Box::new(connection), busy),
             false => Next::Reset,
         })
     }
@@ -419,7 +464,7 @@ impl Exchange<'_> {
 
 /// The connection to an upstream during an exchange.
 struct Up {
-    connection: Http1,
+    connection: Http,
     /// The whole request has gone out.
     request_done: bool,
     /// The upstream takes no more of it; an answer may still come.
@@ -431,7 +476,7 @@ impl Up {
     fn poll_request(
         &mut self,
         cx: &mut Context<'_>,
-        down: &mut Http1,
+        down: &mut Http,
         mut replay: Option<&mut Replay>,
         bytes: &mut u64,
     ) -> Poll<Result<(), Error>> {
@@ -513,6 +558,8 @@ fn refuse_response(mut up: Up, why: HeadError) -> Error {
 fn no_answer(stop: &Stop) -> Error {
     match stop {
         Stop::Malformed(error) => Error::new(Code::UpstreamMalformed, error.detail()),
+        Stop::Unsayable(error) => Error::new(Code::MalformedRequest, error.detail()),
+        Stop::Refused => Error::undelivered(Code::UpstreamUnreachable, "the stream was refused"),
         Stop::Io(error) if crate::tunnel::never_accepted(error) => {
             Error::undelivered(Code::UpstreamUnreachable, "the stream was not accepted")
         }
@@ -524,6 +571,6 @@ fn no_answer(stop: &Stop) -> Error {
 fn cut_answer(stop: &Stop) -> Error {
     match stop {
         Stop::Malformed(error) => Error::new(Code::UpstreamMalformed, error.detail()),
-        Stop::Io(_) | Stop::Closed => Error::new(Code::UpstreamClosed, "in the middle of its answer"),
+        _ => Error::new(Code::UpstreamClosed, "in the middle of its answer"),
     }
 }

@@ -3,13 +3,9 @@
 //! Knows buffers and framing, not what a request means. Everything is polled, so that one task can move both directions
 //! of an exchange without splitting the stream.
 
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
-
-use tokio::time::Instant;
 
 use crate::http1::body::{Decoder, Encoder, What};
 use crate::http1::framing::Framing;
@@ -17,7 +13,6 @@ use crate::http1::head::{self, HeadLimits};
 use crate::http1::refusal::HeadError;
 use crate::io::{BUFFER_SIZE, BoxedIo, Buffer, ended};
 use crate::message::{Fields, RequestHead, ResponseHead};
-use crate::timer::Timer;
 
 /// From this many bytes on, body data goes straight from one buffer to the other stream, without a copy.
 const DIRECT: usize = 8 * 1024;
@@ -31,6 +26,10 @@ pub enum Stop {
     Closed,
     /// It broke the rules of HTTP.
     Malformed(HeadError),
+    /// It refused a message before it looked at it.
+    Refused,
+    /// A message of somebody else that cannot be said in the version it speaks.
+    Unsayable(HeadError),
 }
 
 impl From<io::Error> for Stop {
@@ -50,14 +49,15 @@ impl std::fmt::Display for Stop {
         match self {
             Stop::Io(error) => write!(f, "{error}"),
             Stop::Closed => f.write_str("closed in the middle of a message"),
-            Stop::Malformed(HeadError::Malformed(why) | HeadError::TooLarge(why)) => f.write_str(why),
+            Stop::Malformed(why) | Stop::Unsayable(why) => f.write_str(why.detail()),
+            Stop::Refused => f.write_str("refused before it was looked at"),
         }
     }
 }
 
 /// What comes next of a body.
 pub enum Part {
-    /// So many bytes at the front of [`Http1::data`].
+    /// So many bytes at the front of what `data` shows.
     Data(usize),
     /// The fields after a chunked body.
     Trailers(Fields),
@@ -262,16 +262,6 @@ impl Http1 {
         let outcome = self.output.poll_drain(cx, &mut *self.io);
         self.moved += (before - self.output.len()) as u64;
         outcome
-    }
-
-    /// Writes what is queued. False when the other side has left, or has not taken it within `within`.
-    pub async fn flush_within(&mut self, timer: &mut Timer, within: Duration) -> bool {
-        let until = Instant::now() + within;
-        poll_fn(|cx| match self.poll_flush(cx) {
-            Poll::Ready(outcome) => Poll::Ready(outcome.is_ok()),
-            Poll::Pending => timer.poll_until(cx, until).map(|()| false),
-        })
-        .await
     }
 
     /// True when nothing is queued.

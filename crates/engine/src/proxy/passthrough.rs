@@ -57,7 +57,7 @@ pub fn pass(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, to: Option<(U
     };
     record.endpoint = label;
     let (there, proxy_there) = (upstreams.better_worker(worker).unwrap_or(worker), proxy.clone());
-    let carry = move |worker: usize, io: BoxedIo| async move {
+    proxy.carry_on(&proxy.drain, io, (worker, there), move |worker, io| async move {
         let (_place, proxy) = (place, proxy_there);
         proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
         let entry = proxy.directory.enter(proxy.anonymous.clone());
@@ -67,6 +67,5 @@ pub fn pass(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, to: Option<(U
         }
         proxy.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
         proxy.finish(worker, &record);
-    };
-    proxy.carry_on(&proxy.drain, io, (worker, there), carry);
+    });
 }

@@ -2,7 +2,8 @@
 
 use std::task::{Context, Poll, ready};
 
-use super::http1::{Http1, Part, Stop};
+use super::http::Http;
+use super::http1::{Part, Stop};
 
 /// Which side of a pump failed.
 #[derive(Debug)]
@@ -18,8 +19,8 @@ pub enum PumpError {
 /// What leaves `from` is kept in `replay`, where there is one.
 pub fn poll_pump(
     cx: &mut Context<'_>,
-    from: &mut Http1,
-    to: &mut Http1,
+    from: &mut Http,
+    to: &mut Http,
     mut replay: Option<&mut Replay>,
     bytes: &mut u64,
 ) -> Poll<Result<(), PumpError>> {
@@ -43,12 +44,12 @@ pub fn poll_pump(
             Poll::Ready(Ok(Part::End)) => to.end_body(None).map_err(PumpError::To)?,
             Poll::Ready(Err(stop)) => return Poll::Ready(Err(PumpError::From(stop))),
             Poll::Pending => {
-                ready!(to.poll_flush(cx)).map_err(|e| PumpError::To(e.into()))?;
+                ready!(to.poll_flush(cx)).map_err(PumpError::To)?;
                 return Poll::Pending;
             }
         }
     }
-    to.poll_flush(cx).map_err(|e| PumpError::To(e.into()))
+    to.poll_flush(cx).map_err(PumpError::To)
 }
 
 /// Bytes of a body kept for another attempt (hardening.md "Retry").
@@ -91,7 +92,7 @@ impl Replay {
     }
 
     /// Sends again what an earlier attempt has sent. Ready when all of it is queued.
-    pub fn poll_resend(&mut self, cx: &mut Context<'_>, to: &mut Http1) -> Poll<Result<(), Stop>> {
+    pub fn poll_resend(&mut self, cx: &mut Context<'_>, to: &mut Http) -> Poll<Result<(), Stop>> {
         while self.sent < self.kept.len() {
             self.sent += ready!(to.poll_data(cx, &self.kept[self.sent..]))?;
         }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::error::{Code, Error};
-use crate::message::{Fields, Version};
+use crate::message::{Fields, ResponseHead, Version};
 use crate::snapshot::ErrorPages;
 
 const HTML: &str = include_str!("respond.html");
@@ -38,6 +38,17 @@ impl Answer {
     /// What is sent as the body: nothing to HEAD.
     pub fn sent(&self, is_head: bool) -> &[u8] {
         if is_head || self.is_bodiless() { &[] } else { &self.body }
+    }
+
+    /// Its head, for a version that says nothing of the connection.
+    pub fn head(&self) -> ResponseHead {
+        let mut head = ResponseHead::new();
+        head.fields = self.fields.clone();
+        head.set(self.status, b"", Version::Http2);
+        if !self.is_bodiless() {
+            head.fields.push(b"Content-Length", itoa::Buffer::new().format(self.body.len()).as_bytes());
+        }
+        head
     }
 
     /// The whole message in HTTP/1.

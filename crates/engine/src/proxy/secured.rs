@@ -53,6 +53,8 @@ pub struct Secured {
     pub server_name: Option<Box<str>>,
     /// The certificate that the downstream has shown, checked against `client_ca`; none where it showed none.
     pub client: Option<CertificateDer<'static>>,
+    /// It speaks HTTP/2.
+    pub http2: bool,
     /// What was decided by the name.
     pub policy: Policy,
     /// What ended TLS.

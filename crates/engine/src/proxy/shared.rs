@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::access::{AccessLog, Record};
 use super::budget::Budget;
 use super::http1::Http1;
+use super::http2::channels::Channels;
 use super::table::Table;
 use crate::http1::head::HeadLimits;
 use crate::identity::{Directory, Identity};
@@ -29,6 +30,7 @@ use crate::worker::Worker;
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// The deadlines and limits in force. A request keeps those it began with.
+#[derive(Clone)]
 pub struct Settings {
     /// Deadlines.
     pub timeouts: Timeouts,
@@ -36,6 +38,8 @@ pub struct Settings {
     pub head: HeadLimits,
     /// Share of requests that may be tried again, in percent.
     pub retry_percent: u32,
+    /// Requests that one connection of HTTP/2 may have running.
+    pub http2_streams: u32,
 }
 
 /// One for all listeners of a role, so that upstream connections are shared.
@@ -65,6 +69,7 @@ pub struct Proxy {
 /// What one worker has for itself.
 struct Local {
     pool: Mutex<Pool<Http1>>,
+    channels: Arc<Channels>,
     budget: Mutex<Budget>,
 }
 
@@ -75,6 +80,7 @@ impl Settings {
             timeouts: timeouts.clone(),
             head: HeadLimits { bytes: limits.head_bytes, fields: limits.head_fields },
             retry_percent: limits.retry_percent,
+            http2_streams: limits.http2_streams,
         })
     }
 }
@@ -92,6 +98,7 @@ impl Proxy {
         let keep = settings.timeouts.upstream_keep_alive;
         let local = || Local {
             pool: Mutex::new(Pool::new(limits.idle_upstreams, keep)),
+            channels: Arc::default(),
             budget: Mutex::new(Budget::new(Instant::now())),
         };
         Arc::new(Proxy {
@@ -122,6 +129,9 @@ impl Proxy {
                         false => pool.sweep(Http1::is_quiet),
                     });
                     close_kept(gone);
+                    let keep = proxy.settings.load().timeouts.upstream_keep_alive;
+                    let keep = if proxy.drain.is_begun() { Duration::ZERO } else { keep };
+                    proxy.channels(index).sweep(keep);
                 }
             });
         }
@@ -130,6 +140,11 @@ impl Proxy {
     /// Does something with a worker's pool.
     pub fn pool<T>(&self, worker: usize, with: impl FnOnce(&mut Pool<Http1>) -> T) -> T {
         with(&mut self.locals[worker].pool.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A worker's connections that many requests share.
+    pub fn channels(&self, worker: usize) -> &Arc<Channels> {
+        &self.locals[worker].channels
     }
 
     /// Puts new deadlines and limits in force for whatever begins from now on.
@@ -151,11 +166,12 @@ impl Proxy {
     pub fn forget(&self, upstream: u64) {
         for worker in self.workers.iter() {
             close_kept(self.pool(worker.index, |pool| pool.remove(upstream)));
+            self.channels(worker.index).remove(upstream);
         }
     }
 
-    /// Puts a table in force and returns the one that was. Upstreams that are new are tended on `runtime` from now on; of those that are gone nothing
-    /// is kept.
+    /// Puts a table in force and returns the one that was. Upstreams that are new are tended on `runtime` from now on; of
+    /// those that are gone nothing is kept.
     pub fn put_in_force(self: &Arc<Self>, table: &Arc<Table>, runtime: &Handle) -> Arc<Table> {
         let before = self.table.swap(table.clone());
         let forget: Forget = {

@@ -4,7 +4,7 @@
 //! between a request that a gateway proxies and one that an agent does.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,13 +12,17 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::access::Answered;
-use super::shared::Proxy;
+use super::respond::Answer;
+use super::shared::{Proxy, Settings};
 use super::table::{Lead, Table};
 use crate::error::{Code, Error, Result};
+use crate::forwarded::Visitor;
+use crate::http1::target;
 use crate::identity::Identity;
 use crate::message::{Known, RequestHead, tokens};
-use crate::route::{self, Named};
-use crate::snapshot::route::Forward;
+use crate::route::matcher::TwoWays;
+use crate::route::{self, Named, path, redirect};
+use crate::snapshot::route::{Action, Forward, PathRewrite, Redirect};
 use crate::snapshot::{DynamicEndpoints, HostHeader};
 use crate::upstream::{Upstream, UpstreamSet};
 
@@ -60,6 +64,14 @@ pub struct Service {
     pub authority: String,
 }
 
+/// What becomes of a request.
+pub enum Way {
+    /// It is sent on.
+    On(Route),
+    /// The configuration answers it.
+    Answered(Answer, Arc<Lead>),
+}
+
 /// Where a request leads.
 pub struct Route {
     /// Whoever may serve it.
@@ -68,6 +80,8 @@ pub struct Route {
     pub endpoint: Arc<str>,
     /// The route of the configuration that it took, where it took one.
     pub lead: Option<Arc<Lead>>,
+    /// The target that is sent on, where it is another one.
+    pub target: Option<Vec<u8>>,
     /// A byte stream over WebSocket is asked for, not an HTTP exchange.
     pub tcp: bool,
 }
@@ -76,6 +90,18 @@ impl Route {
     /// How the configuration wants the request sent on.
     pub fn forward(&self) -> Option<&Forward> {
         self.lead.as_ref()?.forward()
+    }
+
+    /// The deadlines of the route, where it has its own.
+    pub fn settings(&self, usual: &Settings) -> Option<Settings> {
+        let forward = self.forward()?;
+        if forward.response_timeout.is_none() && forward.idle_timeout.is_none() {
+            return None;
+        }
+        let mut settings = usual.clone();
+        settings.timeouts.response = forward.response_timeout.unwrap_or(settings.timeouts.response);
+        settings.timeouts.idle = forward.idle_timeout.unwrap_or(settings.timeouts.idle);
+        Some(settings)
     }
 }
 
@@ -113,14 +139,14 @@ impl Site {
     }
 
     /// Who asks, as far as is known: behind a tunnel only the gateway saw, and says so in the head.
-    pub fn client(&self, head: &RequestHead, peer: SocketAddr) -> SocketAddr {
+    pub fn visitor(&self, head: &RequestHead, peer: SocketAddr, proto: &'static str, proxy: &Proxy) -> Visitor {
         let said = || {
             let first = tokens(head.fields.get(Known::XForwardedFor)?).next()?;
             std::str::from_utf8(first).ok()?.parse().ok()
         };
         match self {
-            Site::Listener(_) => peer,
-            Site::Service(_) => said().map_or(peer, |ip| SocketAddr::new(ip, 0)),
+            Site::Listener(_) => Visitor::of(&head.fields, peer, proto, &proxy.table.load().trusted_proxies),
+            Site::Service(_) => Visitor::direct(said().map_or(peer, |ip| SocketAddr::new(ip, 0)), proto),
         }
     }
 
@@ -140,56 +166,108 @@ impl Site {
         }
     }
 
-    /// Finds where a request leads.
-    pub fn route(&self, head: &RequestHead, proxy: &Proxy, identity: &Identity, client: IpAddr) -> Result<Route> {
+    /// Finds what becomes of a request.
+    pub fn route(&self, head: &RequestHead, visitor: &Visitor, proxy: &Proxy, identity: &Identity) -> Result<Way> {
         let listener = match self {
             Site::Service(service) => {
-                return Ok(Route {
+                return Ok(Way::On(Route {
                     upstreams: UpstreamSet::One(service.upstream.clone()),
                     endpoint: service.endpoint.clone(),
                     lead: None,
+                    target: None,
                     tcp: false,
-                });
+                }));
             }
             Site::Listener(listener) => listener,
         };
         let table = proxy.table.load();
-        if let Some(lead) = table.find(&listener.name, head) {
-            return follow(lead.clone(), proxy, head, client);
+        if let Some(lead) = table.find(&listener.name, head).map_err(two_ways)? {
+            return follow(lead, head, visitor, proxy);
         }
-        let dynamic = listener.dynamic.load();
-        if !table.has_no_routes() && !listener.names_endpoints() {
-            return Err(Error::new(Code::NoRoute, ""));
-        }
-        let (name, tcp): (Cow<'_, str>, bool) = match route::endpoint_of(head) {
-            Ok(Named::Http(name)) => (name, false),
-            Ok(Named::Tcp(name)) => (name.into(), true),
-            Err(error) if error.code == Code::MissingEndpoint && !table.has_no_routes() => {
-                return Err(Error::new(Code::NoRoute, ""));
-            }
-            Err(error) => return Err(error),
-        };
-        // A name that is not permitted is answered like one that nobody offers, so that nothing is told by the difference.
-        let endpoint = (permits(&dynamic, &table, &name) && identity.reach.contains(&name))
-            .then(|| proxy.registry.find(&identity.tenant, &name))
-            .flatten()
-            .ok_or(Error::undelivered(Code::NoUpstream, ""))?;
+        let (name, tcp) = named(&table, &listener.dynamic.load(), head)?;
+        let found = if identity.reach.contains(&name) { proxy.registry.find(&identity.tenant, &name) } else { None };
+        let endpoint = found.ok_or(Error::undelivered(Code::NoUpstream, ""))?;
         let label = endpoint.name.clone();
-        Ok(Route { upstreams: UpstreamSet::Endpoint(endpoint), endpoint: label, lead: None, tcp })
+        let upstreams = UpstreamSet::Endpoint(endpoint);
+        Ok(Way::On(Route { upstreams, endpoint: label, lead: None, target: None, tcp }))
     }
 }
 
-/// Where a route of the configuration leads.
-fn follow(lead: Arc<Lead>, proxy: &Proxy, head: &RequestHead, client: IpAddr) -> Result<Route> {
-    lead.requests.fetch_add(1, Ordering::Relaxed);
-    let Some(forward) = lead.forward() else {
-        return Err(Error::new(Code::NoRoute, "redirects and fixed answers"));
+/// The endpoint that a request names by itself, where it may, and whether it wants a byte stream there.
+pub(super) fn named<'a>(
+    table: &Table,
+    dynamic: &DynamicEndpoints,
+    head: &'a RequestHead,
+) -> Result<(Cow<'a, str>, bool)> {
+    if !table.has_no_routes() && *dynamic == DynamicEndpoints::Allow(Vec::new()) {
+        return Err(Error::new(Code::NoRoute, ""));
+    }
+    let (name, tcp): (Cow<'_, str>, bool) = match route::endpoint_of(head) {
+        Ok(Named::Http(name)) => (name, false),
+        Ok(Named::Tcp(name)) => (name.into(), true),
+        Err(error) if error.code == Code::MissingEndpoint && !table.has_no_routes() => {
+            return Err(Error::new(Code::NoRoute, ""));
+        }
+        Err(error) => return Err(error),
     };
+    // A name that is not permitted is answered like one that nobody offers, so that nothing is told by the difference.
+    if !permits(dynamic, table, &name) {
+        return Err(Error::undelivered(Code::NoUpstream, ""));
+    }
+    Ok((name, tcp))
+}
+
+/// What a route of the configuration makes of a request.
+fn follow(lead: &Arc<Lead>, head: &RequestHead, visitor: &Visitor, proxy: &Proxy) -> Result<Way> {
+    lead.requests.fetch_add(1, Ordering::Relaxed);
+    let forward = match (&lead.route.action, &lead.answer) {
+        (Action::Forward(forward), _) => forward,
+        (Action::Redirect(to), _) => return Ok(Way::Answered(redirected(to, head, visitor)?, lead.clone())),
+        (Action::Respond(_), answer) => {
+            let answer = answer.clone().unwrap_or_else(|| Answer::new(204));
+            return Ok(Way::Answered(answer, lead.clone()));
+        }
+    };
+    let client = visitor.client.ip();
     let (upstreams, endpoint) = match &lead.group {
         Some(group) => (UpstreamSet::Group(group.clone(), group.key_of(Some(head), client)), group.name.clone()),
         None => proxy.destination(&forward.to, client).ok_or(Error::undelivered(Code::NoUpstream, ""))?,
     };
-    Ok(Route { upstreams, endpoint, lead: Some(lead), tcp: false })
+    let target = rewritten(head, lead, forward)?;
+    Ok(Way::On(Route { upstreams, endpoint, lead: Some(lead.clone()), target, tcp: false }))
+}
+
+/// The target that is sent on, where it is another one than came.
+pub(super) fn rewritten(head: &RequestHead, lead: &Lead, forward: &Forward) -> Result<Option<Vec<u8>>> {
+    let by = match &forward.path {
+        PathRewrite::Keep => return Ok(None),
+        PathRewrite::Strip => "",
+        PathRewrite::Replace(by) => by,
+    };
+    // Cut off from what stood before them, dot segments would lead out of what the route stands for.
+    if path::has_dot_segments(&path::normal(head.path())) {
+        return Err(Error::new(Code::MalformedRequest, "the path has dot segments, and this route rewrites it"));
+    }
+    Ok(path::replaced(head.target(), &lead.matched, by.as_bytes()))
+}
+
+/// The answer of a redirect.
+pub(super) fn redirected(redirect: &Redirect, head: &RequestHead, visitor: &Visitor) -> Result<Answer> {
+    let told = visitor.behind.as_ref().and_then(|behind| behind.host.as_deref());
+    let (host, _) = target::split(told.or(head.fields.get(Known::Host)).unwrap_or_default());
+    let asked = redirect::Asked { scheme: visitor.proto, host, target: head.target() };
+    let location = redirect::location(&redirect.to, &asked);
+    let location = location.ok_or(Error::new(Code::MalformedRequest, "a request without Host cannot be redirected"))?;
+    let mut answer = Answer::new(redirect.status);
+    answer.fields.push(b"Location", &location);
+    Ok(answer)
+}
+
+/// A path that is refused because it may be read in two ways.
+pub(super) fn two_ways(_: TwoWays) -> Error {
+    let detail = "the path may be read in two ways that take different routes: write it without //, dot segments, ; and \
+                  escaped slashes";
+    Error::new(Code::MalformedRequest, detail)
 }
 
 #[cfg(test)]

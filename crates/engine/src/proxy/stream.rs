@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::access::{Answered, Record};
 use super::exchange::{Exchange, Next};
+use super::http::Http;
 use super::http1::Http1;
 use super::opening::open;
 use super::relay::{Ended, Leg, Passed, relay};
@@ -22,21 +23,24 @@ use crate::upstream::UpstreamSet;
 /// Answers a request for a byte stream over WebSocket (compat.md §1.3) and relays until it ends.
 pub async fn over_websocket(
     exchange: &mut Exchange<'_>,
-    down: &mut Http1,
+    down: &mut Http,
     head: &RequestHead,
     route: &Route,
 ) -> Result<Next> {
     let key = hello::websocket_key(head)?;
     let half_close = hello::Features::of(&head.fields).half_close;
     let record = &mut *exchange.record;
-    let (up, busy) = open(exchange.proxy, exchange.worker, &route.upstreams, exchange.client, None, record).await?;
-    down.send_raw(&hello::accept_channel(&key, half_close));
+    let (up, busy) =
+        open(exchange.proxy, exchange.worker, &route.upstreams, exchange.visitor.client, None, record).await?;
+    let Http::One(connection) = &mut *down else { return Ok(Next::Reset) };
+    connection.send_raw(&hello::accept_channel(&key, half_close));
     if !down.flush_within(exchange.timer, exchange.settings.timeouts.idle).await {
         return Ok(Next::Reset);
     }
     record.status = 101;
     record.first_byte = Some(Instant::now());
-    let (io, read) = down.take_stream();
+    let Http::One(connection) = down else { return Ok(Next::Reset) };
+    let (io, read) = connection.take_stream();
     let mut near = Leg { io: Box::new(Channel::new(io, read, Side::Server, half_close)), read: Buffer::new() };
     let mut far = Leg { io: up, read: Buffer::new() };
     let idle = exchange.settings.timeouts.idle;

@@ -6,15 +6,19 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use hashbrown::HashMap;
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::respond::{Answer, Pages};
 use crate::error::{Code, Error};
+use crate::headers;
 use crate::message::RequestHead;
-use crate::route::matcher::Matcher;
+use crate::route::matcher::{Matcher, TwoWays};
+use crate::route::path;
 use crate::route::server_name::{Decision, ServerNames};
-use crate::snapshot::route::{Action, Forward};
+use crate::snapshot::route::{Action, Edits, Forward, PathMatch};
 use crate::snapshot::{self, Destination, ListenerKind, Routing};
 use crate::upstream::Group;
 
@@ -29,6 +33,10 @@ pub struct Table {
     /// What a request gets that no route matches.
     no_route_status: u16,
     pages: Pages,
+    /// Which of several matching routes counts.
+    pub routing: Routing,
+    /// Whose `X-Forwarded-...` fields are believed.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// A route, ready to be followed.
@@ -39,6 +47,10 @@ pub struct Lead {
     pub group: Option<Arc<Group>>,
     /// Its name, for logs and metrics.
     pub name: Arc<str>,
+    /// The part of a path that it matches, in normal form.
+    pub matched: Box<[u8]>,
+    /// The fixed answer, where it gives one.
+    pub answer: Option<Answer>,
     /// Requests and streams that took it; a route that stays as it is goes on counting.
     pub requests: Arc<AtomicU64>,
 }
@@ -74,6 +86,8 @@ impl Table {
             named: HashSet::new(),
             no_route_status: 404,
             pages: Pages::default(),
+            routing: Routing::Specific,
+            trusted_proxies: Vec::new(),
         }
     }
 
@@ -102,8 +116,14 @@ impl Table {
                 Action::Redirect(_) | Action::Respond(_) => None,
             };
             let same = counted.get(route.name.as_str()).filter(|lead| lead.route == *route);
-            let requests = same.map_or_else(Arc::default, |lead| lead.requests.clone());
-            leads.push(Arc::new(Lead { route: route.clone(), group, name: route.name.as_str().into(), requests }));
+            leads.push(Arc::new(Lead {
+                group,
+                name: route.name.as_str().into(),
+                matched: matched(route),
+                answer: answer(route)?,
+                requests: same.map_or_else(Arc::default, |lead| lead.requests.clone()),
+                route: route.clone(),
+            }));
         }
         Ok(Table {
             matcher: Matcher::new(&snapshot.routes, snapshot.routing),
@@ -113,12 +133,14 @@ impl Table {
             named: endpoints_named(snapshot),
             no_route_status: snapshot.no_route_status,
             pages: Pages::new(&snapshot.error_pages),
+            routing: snapshot.routing,
+            trusted_proxies: snapshot.trusted_proxies.clone(),
         })
     }
 
     /// The route that a request takes on a listener.
-    pub fn find(&self, listener: &str, head: &RequestHead) -> Option<&Arc<Lead>> {
-        self.matcher.find(listener, head).map(|position| &self.leads[position])
+    pub fn find(&self, listener: &str, head: &RequestHead) -> Result<Option<&Arc<Lead>>, TwoWays> {
+        Ok(self.matcher.find(listener, head)?.map(|position| &self.leads[position]))
     }
 
     /// Every route, in the order of the configuration.
@@ -171,6 +193,46 @@ impl Table {
     pub fn names(&self, endpoint: &str) -> bool {
         self.named.contains(endpoint)
     }
+}
+
+/// The part of a path that a route matches.
+fn matched(route: &snapshot::Route) -> Box<[u8]> {
+    match &route.path {
+        None => Box::default(),
+        Some(PathMatch::Exact(path)) => path::normal(path.as_bytes()).into(),
+        Some(PathMatch::Prefix(prefix)) => path::without_slash(&path::normal(prefix.as_bytes())).into(),
+    }
+}
+
+/// The answer of a route that gives a fixed one, and what cannot be written into fields.
+fn answer(route: &snapshot::Route) -> Result<Option<Answer>, String> {
+    let refused = |(name, value): (&str, &str)| {
+        let why = headers::refuse_edit(name, value)?;
+        Some(format!("route \"{}\": the field \"{name}\" {why}", route.name))
+    };
+    let pair = |(name, value): &'_ (String, String)| refused((name, value));
+    let edits = |edits: &Edits| {
+        let removed = edits.remove.iter().find_map(|name| refused((name, "")));
+        removed.or_else(|| edits.set.iter().chain(&edits.add).find_map(pair))
+    };
+    let (mistake, answer) = match &route.action {
+        Action::Forward(forward) => (edits(&forward.request_headers).or(edits(&forward.response_headers)), None),
+        Action::Redirect(redirect) => (refused(("location", &redirect.to)), None),
+        Action::Respond(respond) => {
+            let mistake = respond.headers.iter().find_map(pair);
+            let body = Bytes::copy_from_slice(respond.body.as_bytes());
+            let mut answer = Answer { body, ..Answer::new(respond.status) };
+            // What cannot be written is refused before anybody gets it.
+            for (name, value) in respond.headers.iter().filter(|_| mistake.is_none()) {
+                answer.fields.push(name.as_bytes(), value.as_bytes());
+            }
+            if !respond.body.is_empty() && answer.fields.find("content-type").is_none() {
+                answer.fields.push(b"Content-Type", b"text/plain; charset=utf-8");
+            }
+            (mistake, Some(answer))
+        }
+    };
+    mistake.map_or(Ok(answer), Err)
 }
 
 fn group_of(to: &Destination, groups: &HashMap<String, Arc<Group>>) -> Result<Option<Arc<Group>>, String> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -103,7 +104,7 @@ impl Port {
         // Fails only where the process has no descriptor left for the selector, and then nothing works.
         let Ok(socket) = TcpListener::from_std(socket) else { return };
         let (name, connections) = (self.endpoint.clone(), self.connections.clone());
-        let door = Arc::new(Door { name, room, connections, leads: () });
+        let door = Arc::new(Door { name, room, connections, balancers: ArcSwap::default(), leads: () });
         accept(
             socket,
             stop,
@@ -151,7 +152,7 @@ impl Port {
         for gateway in &shared.gateways {
             record.attempts += 1;
             record.upstream.clone_from(&gateway.url);
-            match gateway.open(&path, None, &shared.version, timeouts).await {
+            match gateway.open(&path, None, &shared.version, false, timeouts).await {
                 Ok((io, early, told)) => {
                     return Ok(Box::new(Channel::new(io, early, Side::Client, told.features.half_close)));
                 }

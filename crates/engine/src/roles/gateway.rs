@@ -15,6 +15,7 @@ use crate::listener::Listeners;
 use crate::listener::tunnel::{Greeting, Tunnels};
 use crate::metrics::Page;
 use crate::proxy::access::AccessLog;
+use crate::proxy::explain::{Place, Question, explain};
 use crate::proxy::shared::{Proxy, Settings};
 use crate::proxy::table::Table;
 use crate::registry::Registry;
@@ -95,7 +96,7 @@ impl Role for Gateway {
             old = Some(self.proxy.put_in_force(&table, &self.control.list()[0].runtime));
         })?;
         if let Some(old) = old {
-            drop_here(old);
+            self.control.list()[0].runtime.spawn(drop_late(old));
         }
         Ok(())
     }
@@ -103,7 +104,6 @@ impl Role for Gateway {
     fn status(&self) -> Value {
         let (requests, errors) = self.proxy.metrics.totals();
         let endpoints: Vec<Value> = self.proxy.registry.all().iter().map(|endpoint| describe(endpoint)).collect();
-        let table = self.proxy.table.load();
         json!({
             "role": "gateway",
             "version": self.version,
@@ -112,11 +112,28 @@ impl Role for Gateway {
             "workers": self.workers.list().len(),
             "listeners": self.listeners.status(),
             "endpoints": endpoints,
-            "upstreams": upstreams(&table).iter().map(|group| group.describe()).collect::<Value>(),
-            "routes": table.leads().iter().map(|lead| lead.describe()).collect::<Value>(),
             "connections": self.listeners.room().iter().map(|(open, _)| open).sum::<usize>(),
             "totals": {"requests": requests, "errors": errors},
             "problems": self.problems(),
+        })
+    }
+
+    fn explain(&self, question: &Question) -> Result<Value, String> {
+        let configured = self.listeners.configured();
+        let places: Vec<Place<'_>> =
+            configured.iter().map(|(listener, addresses)| Place { listener, addresses: addresses.clone() }).collect();
+        let offers = |tenant: &str, name: &str| {
+            let endpoint = self.proxy.registry.find(tenant, name)?;
+            (!endpoint.sessions().is_empty()).then(|| describe(&endpoint))
+        };
+        explain(&self.proxy.table.load(), &places, question, Some(&offers))
+    }
+
+    fn lists(&self) -> Value {
+        let table = self.proxy.table.load_full();
+        json!({
+            "upstreams": upstreams(&table).iter().map(|group| group.describe()).collect::<Value>(),
+            "routes": table.leads().iter().map(|lead| lead.describe()).collect::<Value>(),
         })
     }
 
@@ -221,13 +238,14 @@ fn greeting(snapshot: &snapshot::Gateway) -> Greeting {
     }
 }
 
-/// Drops a table on this thread: to free thousands of routes takes a worker longer than a request may wait.
-fn drop_here(table: Arc<Table>) {
+/// Drops a table where nobody waits: to free thousands of routes takes a worker longer than a request may wait.
+async fn drop_late(table: Arc<Table>) {
+    // A worker holds it for as long as it takes to find a route.
     for _ in 0..100 {
         if Arc::strong_count(&table) == 1 {
             break;
         }
-        std::thread::sleep(Duration::from_millis(1));
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -4,9 +4,10 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::listener::ListenError;
+use crate::proxy::explain::Question;
 use crate::snapshot::Snapshot;
 
 /// A running gateway, agent or forward. Dropping it ends everything.
@@ -15,8 +16,17 @@ pub trait Role: Send + Sync {
     fn apply(&self, snapshot: Snapshot) -> Result<(), StartError>;
     /// The state of everything.
     fn status(&self) -> Value;
+    /// What may be thousands of entries long, and is left out of the status: routes and upstreams.
+    fn lists(&self) -> Value {
+        json!({})
+    }
     /// All metrics in Prometheus' text format.
     fn metrics(&self) -> String;
+    /// What becomes of a request, and why. An error says what cannot be asked.
+    fn explain(&self, question: &Question) -> Result<Value, String> {
+        let _ = question;
+        Err("only a gateway has routes".to_owned())
+    }
     /// Begins to leave; the event `stopped` says when that has ended.
     fn drain(&self, grace: Duration);
     /// Ends everything where it stands.

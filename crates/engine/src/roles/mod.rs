@@ -9,4 +9,4 @@ pub mod gateway;
 pub mod start;
 
 pub use handle::{Role, StartError};
-pub use start::{read, start};
+pub use start::{explain, question, read, start};

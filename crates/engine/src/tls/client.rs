@@ -16,6 +16,7 @@ use super::pem::{authorities, certificates, provider};
 use super::stream::Encrypted;
 use crate::io::BoxedIo;
 use crate::snapshot::ClientTls;
+use crate::snapshot::upstream::Protocol;
 
 /// Makes TLS connections under one policy. Cheap to clone; sessions are resumed among clones.
 #[derive(Clone)]
@@ -55,6 +56,16 @@ impl Connector {
         Ok(Connector { tls: TlsConnector::from(Arc::new(config)), server_name })
     }
 
+    /// The same for another protocol: HTTP/2 is asked for by ALPN, and insisted on.
+    pub fn speaking(mut self, protocol: Protocol) -> Connector {
+        if protocol == Protocol::Http2 {
+            let mut config = ClientConfig::clone(self.tls.config());
+            config.alpn_protocols = vec![b"h2".to_vec()];
+            self.tls = TlsConnector::from(Arc::new(config));
+        }
+        self
+    }
+
     /// Shakes hands over `io`; `host` is the name or address that was dialled.
     pub async fn connect(&self, io: BoxedIo, host: &str) -> io::Result<BoxedIo> {
         let name = match &self.server_name {
@@ -62,6 +73,10 @@ impl Connector {
             None => server_name(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?,
         };
         let stream = self.tls.connect(name, io).await?;
+        // One that knows no ALPN would take the words of HTTP/2 for a broken request.
+        if !self.tls.config().alpn_protocols.is_empty() && stream.get_ref().1.alpn_protocol().is_none() {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "it does not speak HTTP/2 (ALPN h2)"));
+        }
         Ok(Box::new(Encrypted::new(stream)))
     }
 }

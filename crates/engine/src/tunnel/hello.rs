@@ -23,17 +23,19 @@ pub struct Features {
     pub reuse: bool,
     /// A byte stream over WebSocket tells its two ends apart.
     pub half_close: bool,
+    /// The agent's streams carry HTTP/2, which its service speaks.
+    pub h2: bool,
 }
 
 impl Features {
-    /// Everything this build knows.
+    /// Everything this build knows, whatever the endpoint.
     pub const OURS: &'static str = "retry, reuse, half-close";
 
     /// What `fields` offer; unknown words are ignored, so that versions can differ.
     pub fn of(fields: &Fields) -> Self {
         let offered = fields.find("x-tidegate-features").unwrap_or_default();
         let has = |word: &str| tokens(offered).any(|token| token.eq_ignore_ascii_case(word.as_bytes()));
-        Features { retry: has("retry"), reuse: has("reuse"), half_close: has("half-close") }
+        Features { retry: has("retry"), reuse: has("reuse"), half_close: has("half-close"), h2: has("h2") }
     }
 }
 
@@ -113,18 +115,21 @@ pub struct Ask<'a> {
     pub agent: Option<&'a str>,
     /// The program's version.
     pub version: &'a str,
+    /// Streams may carry HTTP/2.
+    pub h2: bool,
 }
 
 /// The request that opens a tunnel or a byte stream. Every value has been checked to hold no control character.
 pub fn request(ask: &Ask<'_>) -> Vec<u8> {
     let mut text = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: {}\r\nUser-Agent: tidegate/{}\r\nx-tidegate-features: {}\r\n",
+         Sec-WebSocket-Key: {}\r\nUser-Agent: tidegate/{}\r\nx-tidegate-features: {}{}\r\n",
         ask.path,
         ask.authority,
         ask.key,
         ask.version,
         Features::OURS,
+        if ask.h2 { ", h2" } else { "" },
     );
     for (name, value) in [
         ("Authorization: Bearer", ask.token.unwrap_or_default()),

@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::info::StreamInfo;
+use super::info::{StreamInfo, StreamKind};
 use super::session::AgentSession;
 use super::tcp::Address;
 use crate::error::Result;
 use crate::io::BoxedIo;
+use crate::snapshot::upstream::Protocol;
 use crate::tunnel::hello::Features;
 
 /// One upstream.
@@ -66,6 +67,23 @@ impl Upstream {
         match self {
             Upstream::Session(session) => session.features,
             Upstream::Address(_) => Features { retry: false, reuse: true, ..Features::default() },
+        }
+    }
+
+    /// What requests to it are sent in.
+    pub fn http(&self) -> StreamKind {
+        let two = match self {
+            Upstream::Session(session) => session.features.h2,
+            Upstream::Address(address) => address.spec.protocol == Protocol::Http2,
+        };
+        if two { StreamKind::Http2 } else { StreamKind::Http1 }
+    }
+
+    /// True where what is opened is encrypted by us.
+    pub fn is_tls(&self) -> bool {
+        match self {
+            Upstream::Session(_) => false,
+            Upstream::Address(address) => address.spec.tls.is_some(),
         }
     }
 

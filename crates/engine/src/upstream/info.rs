@@ -28,6 +28,8 @@ pub struct StreamInfo {
 pub enum StreamKind {
     /// HTTP/1.1 requests, one after the other.
     Http1,
+    /// Many requests of HTTP/2 at once.
+    Http2,
     /// Raw bytes.
     Tcp,
 }

@@ -71,7 +71,7 @@ impl Spec {
         Spec {
             host: host.to_owned(),
             port,
-            tls,
+            tls: tls.map(|connector| connector.speaking(protocol)),
             protocol,
             weight: 1,
             connect_timeout: timeouts.connect,

@@ -1,16 +1,19 @@
 //! What a hop removes and adds (cases 5, 37 and 38 of what a gate must withstand).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use tidegate_engine::headers::{Forwarding, Hop, Return, to_downstream, to_upstream, upgrade_of};
+use tidegate_engine::forwarded::Visitor;
+use tidegate_engine::headers::{Forwarding, Hop, Return, edit, refuse_edit, to_downstream, to_upstream, upgrade_of};
 use tidegate_engine::http1::framing::Framing;
 use tidegate_engine::message::Version;
 use tidegate_engine::snapshot::HostHeader;
+use tidegate_engine::snapshot::route::Edits;
 
 use crate::{lines, request, response};
 
-const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
-const GATEWAY: Forwarding = Forwarding::Rebuild { client: CLIENT, proto: "http" };
+static VISITOR: Visitor =
+    Visitor { client: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), 4711), proto: "http", behind: None };
+const GATEWAY: Forwarding<'_> = Forwarding::Rebuild(&VISITOR);
 
 const HOP: Hop<'_> =
     Hop { forwarding: GATEWAY, host: &HostHeader::Keep, authority: "upstream:81", framing: Framing::None };
@@ -121,14 +124,47 @@ fn the_host_an_upstream_sees_is_kept_rewritten_or_set() {
 
 #[test]
 fn an_ipv6_address_is_quoted_where_the_syntax_needs_it() {
-    let of = |client: &str| Hop {
-        forwarding: Forwarding::Rebuild { client: client.parse().expect(client), proto: "https" },
-        ..HOP
+    let asked = |client: &str| {
+        let visitor = Visitor::direct(SocketAddr::new(client.parse().expect(client), 1), "https");
+        sent("", &Hop { forwarding: Forwarding::Rebuild(&visitor), ..HOP })
     };
-    let (fields, _) = sent("", &of("2001:db8::1"));
+    let (fields, _) = asked("2001:db8::1");
     assert_eq!(fields[1], "X-Forwarded-For: 2001:db8::1");
     assert_eq!(fields[4], "Forwarded: for=\"[2001:db8::1]\";host=\"a.b:8\";proto=https");
-    assert_eq!(sent("", &of("::ffff:192.0.2.1")).0[1], "X-Forwarded-For: 192.0.2.1");
+    assert_eq!(asked("::ffff:192.0.2.1").0[1], "X-Forwarded-For: 192.0.2.1");
+}
+
+#[test]
+fn what_a_trusted_proxy_said_is_sent_on_beginning_with_whom_it_was_believed_about() {
+    let trusted = ["10.0.0.0/8".parse().expect("a network")];
+    let fields =
+        "X-Forwarded-For: 6.6.6.6, 2001:db8::1, 10.0.0.2\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: c.d\r\n";
+    let head = request(format!("GET / HTTP/1.1\r\nHost: a.b:8\r\n{fields}\r\n").as_bytes()).expect(fields);
+    let visitor = Visitor::of(&head.fields, "10.0.0.1:1".parse().expect("an address"), "http", &trusted);
+    let (lines, _) = sent(fields, &Hop { forwarding: Forwarding::Rebuild(&visitor), ..HOP });
+    assert_eq!(
+        lines[1..],
+        [
+            "X-Forwarded-For: 2001:db8::1, 10.0.0.2, 10.0.0.1",
+            "X-Forwarded-Host: c.d",
+            "X-Forwarded-Proto: https",
+            "Forwarded: for=\"[2001:db8::1]\";host=c.d;proto=https, for=10.0.0.2, for=10.0.0.1",
+        ]
+    );
+}
+
+#[test]
+fn a_route_edits_what_is_left_and_never_what_frames_a_message_or_speaks_for_us() {
+    let mut head = request(b"GET / HTTP/1.1\r\nHost: a.b\r\nA: 1\r\nB: 2\r\na: 3\r\nC: 4\r\n\r\n").expect("a request");
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let edits = Edits { remove: vec!["b".into()], set: vec![pair("a", "9")], add: vec![pair("c", "5")] };
+    edit(&mut head.fields, &edits);
+    assert_eq!(lines(&head.fields), ["Host: a.b", "C: 4", "a: 9", "c: 5"]);
+    for name in ["connection", "Content-Length", "host", "x-tidegate-error", "X_Piko_Forward", "te", "", "a b"] {
+        assert!(refuse_edit(name, "1").is_some(), "{name}");
+    }
+    assert!(refuse_edit("a", "b\r\nc: d").is_some());
+    assert_eq!(refuse_edit("x-forwarded-proto", "https"), None);
 }
 
 #[test]

@@ -74,7 +74,7 @@ pub async fn keep(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) {
         let agent = format!("{}.{number}", dialler.id);
         let opened = tokio::select! {
             () = &mut leaving => return,
-            opened = gateway.open(&path, Some(&agent), &dialler.version, &dialler.timeouts) => opened,
+            opened = gateway.open(&path, Some(&agent), &dialler.version, offer.is_http2(), &dialler.timeouts) => opened,
         };
         let reason = match opened {
             Ok((io, early, told)) => {

@@ -16,6 +16,7 @@ use crate::proxy::serve::{Connection, serve};
 use crate::proxy::shared::Proxy;
 use crate::proxy::site::{Service, Site};
 use crate::proxy::stream;
+use crate::snapshot::upstream::Protocol;
 use crate::snapshot::{self, OfferKind};
 use crate::tls::client::Connector;
 use crate::tunnel::Stream;
@@ -62,6 +63,11 @@ impl Offered {
         let tunnels = (0..snapshot.connections).map(|_| TunnelState::default()).collect();
         let works = Works::new(offer.health.clone());
         Ok(Offered { name, kind: offer.kind, address, service, works, tunnels })
+    }
+
+    /// True for a service that speaks HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        self.kind == OfferKind::Http && self.address.spec.protocol == Protocol::Http2
     }
 
     /// True for a service of raw bytes.

@@ -1,0 +1,147 @@
+//! The byte stream below an HTTP/2 connection: one write a turn, and an eye on what passes.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::http2::frames::{Account, Flood};
+use crate::io::{BUFFER_SIZE, BoxedIo, Buffer};
+
+/// What a client says before its first frame (RFC 9113 §3.4).
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// As much of it as looks like a head of HTTP/1.
+pub const PREFACE_HEAD: &[u8] = PREFACE.split_at(18).0;
+
+/// What whoever drives a connection sees of its wire.
+#[derive(Default)]
+pub struct Watch {
+    received: AtomicU64,
+    blocked: AtomicBool,
+    /// When the socket took bytes last, while it does not take all.
+    blocked_since: Mutex<Option<Instant>>,
+    flood: Mutex<Option<Flood>>,
+}
+
+impl Watch {
+    /// Bytes that the peer has sent so far.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// For how long the peer has taken no byte of what waits.
+    pub fn blocked_for(&self) -> Option<Duration> {
+        if !self.blocked.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.blocked_since.lock().unwrap_or_else(PoisonError::into_inner).map(|since| since.elapsed())
+    }
+
+    /// What the peer sends too much of.
+    pub fn flood(&self) -> Option<Flood> {
+        *self.flood.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_blocked(&self, since: Option<Instant>) {
+        self.blocked.store(since.is_some(), Ordering::Relaxed);
+        *self.blocked_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+}
+
+/// A byte stream that `h2` reads and writes.
+pub struct Wire {
+    io: BoxedIo,
+    /// Bytes that were read before this began.
+    early: Buffer,
+    output: Buffer,
+    account: Account,
+    watch: Arc<Watch>,
+    flooded: bool,
+}
+
+impl Wire {
+    /// The wire of a connection that the peer opened; `early` was read from it already.
+    pub fn accepted(io: BoxedIo, early: Buffer) -> (Self, Arc<Watch>) {
+        Wire::new(io, early, Account::new(PREFACE.len(), 0, Instant::now()))
+    }
+
+    /// The wire of a connection that we opened.
+    pub fn opened(io: BoxedIo) -> (Self, Arc<Watch>) {
+        Wire::new(io, Buffer::new(), Account::new(0, PREFACE.len(), Instant::now()))
+    }
+
+    fn new(io: BoxedIo, early: Buffer, account: Account) -> (Self, Arc<Watch>) {
+        let watch = Arc::new(Watch::default());
+        (Wire { io, early, output: Buffer::new(), account, watch: watch.clone(), flooded: false }, watch)
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let before = self.output.len();
+        let outcome = self.output.poll_drain(cx, &mut *self.io);
+        let moved = self.output.len() != before;
+        match outcome {
+            Poll::Pending if moved || !self.watch.blocked.load(Ordering::Relaxed) => {
+                self.watch.set_blocked(Some(Instant::now()));
+            }
+            Poll::Pending => {}
+            Poll::Ready(_) if self.watch.blocked.load(Ordering::Relaxed) => self.watch.set_blocked(None),
+            Poll::Ready(_) => {}
+        }
+        outcome
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let me = self.get_mut();
+        if me.flooded {
+            // Whoever drives the connection looks at the watch when this turn ends, and ends it.
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        if me.early.is_empty() {
+            ready!(Pin::new(&mut *me.io).poll_read(cx, buf))?;
+        } else {
+            let n = me.early.len().min(buf.remaining());
+            buf.put_slice(&me.early.chunk()[..n]);
+            me.early.consume(n);
+        }
+        let arrived = &buf.filled()[before..];
+        me.watch.received.fetch_add(arrived.len() as u64, Ordering::Relaxed);
+        if let Err(flood) = me.account.arrived(arrived, Instant::now) {
+            me.flooded = true;
+            *me.watch.flood.lock().unwrap_or_else(PoisonError::into_inner) = Some(flood);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let me = self.get_mut();
+        if me.output.len() >= BUFFER_SIZE {
+            ready!(me.poll_drain(cx))?;
+        }
+        // The buffer stays one that is pooled.
+        let n = bytes.len().min(BUFFER_SIZE - me.output.len());
+        me.account.left(&bytes[..n]);
+        me.output.extend(&bytes[..n]);
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_drain(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let me = self.get_mut();
+        ready!(me.poll_drain(cx))?;
+        Pin::new(&mut *me.io).poll_shutdown(cx)
+    }
+}

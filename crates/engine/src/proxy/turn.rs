@@ -1,0 +1,231 @@
+//! One request of a downstream, whichever version it came in: routed, carried, answered, noted.
+//!
+//! What is carried and how is `exchange`; where a request leads is `site`; what becomes of the connection afterwards is
+//! the caller's.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::access::{Asked, Record};
+use super::exchange::{Exchange, Next, malformed};
+use super::http::Http;
+use super::respond::{self, Answer};
+use super::secured::Secured;
+use super::shared::{Proxy, Settings};
+use super::site::{Site, Way};
+use super::stream;
+use crate::error::{Code, Error, Result, Side};
+use crate::forwarded::Visitor;
+use crate::http1::framing::{self, Framing};
+use crate::identity::Identity;
+use crate::io::{BoxedIo, Buffer};
+use crate::message::{Known, RequestHead, ResponseHead, Version};
+use crate::room::Place;
+use crate::timer::Timer;
+
+/// How long an answer of ours may take to be read: a reset would take it away from a downstream that is still writing.
+pub const LINGER: Duration = Duration::from_secs(2);
+
+/// A connection on which requests come in.
+pub struct Connection {
+    /// The byte stream.
+    pub io: BoxedIo,
+    /// Bytes that were read from it already.
+    pub read: Buffer,
+    /// Who connected.
+    pub client: SocketAddr,
+    /// Who that is.
+    pub identity: Arc<Identity>,
+    /// Where it came in.
+    pub site: Site,
+    /// A head that was read and not answered: the connection was moved to the worker that can.
+    pub head: Option<Box<RequestHead>>,
+    /// What TLS settled, where this gateway ended it.
+    pub secured: Option<Arc<Secured>>,
+    /// Held as long as the connection lives; none where nobody counts them.
+    pub place: Option<Place>,
+    /// Only the other side ends it while it is idle (design.md "Tunnels": only the gateway closes an idle kept stream).
+    pub patient: bool,
+}
+
+/// Whoever asks, and what is used again from one request to the next.
+pub struct Turn {
+    /// What all connections share.
+    pub proxy: Arc<Proxy>,
+    /// The worker that runs it.
+    pub worker: usize,
+    /// Who connected.
+    pub client: SocketAddr,
+    /// Who that is.
+    pub identity: Arc<Identity>,
+    /// Where it came in.
+    pub site: Site,
+    /// What TLS settled, where this gateway ended it.
+    pub secured: Option<Arc<Secured>>,
+    /// The connection, or a stream of it.
+    pub down: Http,
+    /// The request's head.
+    pub request: RequestHead,
+    /// That of its answer.
+    pub response: ResponseHead,
+    /// The deadline of the moment.
+    pub timer: Timer,
+}
+
+/// How a connection ends.
+pub enum Last {
+    /// In order, at once.
+    Close,
+    /// In order, when the other side has had time to read.
+    Linger,
+    /// Broken.
+    Reset,
+}
+
+impl Turn {
+    /// Who sent the request that was read, as far as is known.
+    pub fn visitor(&self) -> Visitor {
+        let proto = if self.secured.is_some() { "https" } else { "http" };
+        self.site.visitor(&self.request, self.client, proto, &self.proxy)
+    }
+
+    /// Where the request that was read leads.
+    pub fn route(&self, visitor: &Visitor) -> Result<Way> {
+        if let Some(secured) = &self.secured {
+            secured.admit(&self.request, &self.site, &self.proxy)?;
+        }
+        self.site.route(&self.request, visitor, &self.proxy, &self.identity)
+    }
+
+    /// Carries the request that was read. None: another may follow.
+    pub async fn run(&mut self, settings: &Settings, way: Result<Way>, visitor: &Visitor) -> Option<Last> {
+        let mut record = self.record();
+        record.client = visitor.client;
+        self.proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
+        let last = self.exchange(settings, way, visitor, &mut record).await;
+        self.proxy.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.proxy.finish(self.worker, &record);
+        last
+    }
+
+    /// Answers a request of which no head could be read.
+    pub async fn refuse(&mut self, error: Error, version: Version) {
+        let mut record = self.record();
+        self.answer_error(&mut record, error, version, false, false).await;
+        self.proxy.finish(self.worker, &record);
+    }
+
+    fn record(&self) -> Record {
+        Record::new(self.proxy.next_request(), self.client, self.site.name().clone(), self.site.answered())
+    }
+
+    /// Carries one request. None: the connection waits for the next.
+    async fn exchange(
+        &mut self,
+        settings: &Settings,
+        way: Result<Way>,
+        visitor: &Visitor,
+        record: &mut Record,
+    ) -> Option<Last> {
+        let logged = self.proxy.access.load().is_some();
+        record.asked = logged.then(|| Asked::of(&self.request));
+        let (version, is_head) = (self.request.version, self.request.method() == b"HEAD");
+        let wants_more = framing::keeps_alive_request(&self.request);
+        let own = match &way {
+            Ok(Way::On(route)) => route.settings(settings),
+            Ok(Way::Answered(..)) | Err(_) => None,
+        };
+        let settings = own.as_ref().unwrap_or(settings);
+        let outcome = match self.expect_body(settings).and_then(|framing| Ok((framing, way?))) {
+            Err(error) => Err(error),
+            Ok((_, Way::Answered(answer, lead))) => {
+                record.route = lead.name.clone();
+                let keep = wants_more && self.may_go_on();
+                self.send_answer(record, &answer, version, keep, is_head).await;
+                return (!keep).then_some(Last::Linger);
+            }
+            Ok((framing, Way::On(route))) => {
+                record.endpoint = route.endpoint.clone();
+                if let Some(lead) = &route.lead {
+                    record.route = lead.name.clone();
+                }
+                let mut exchange = Exchange {
+                    proxy: &self.proxy,
+                    settings,
+                    site: &self.site,
+                    worker: self.worker,
+                    visitor,
+                    timer: &mut self.timer,
+                    response: &mut self.response,
+                    record,
+                };
+                match route.tcp {
+                    true => stream::over_websocket(&mut exchange, &mut self.down, &self.request, &route).await,
+                    false => exchange.run(&mut self.down, &mut self.request, framing, &route).await,
+                }
+            }
+        };
+        match outcome {
+            Ok(Next::KeepAlive) => None,
+            Ok(Next::Close) => Some(Last::Linger),
+            Ok(Next::Reset) => Some(Last::Reset),
+            Ok(Next::Taken) => Some(Last::Close),
+            Ok(Next::Upgraded(up, busy)) => {
+                if let Some(down) = self.down.connection() {
+                    stream::relay_upgraded(down, *up, settings, &mut self.timer, record).await;
+                }
+                drop(busy);
+                Some(Last::Close)
+            }
+            Err(error) if error.code == Code::DownstreamClosed => {
+                record.status = error.code.status();
+                record.error = Some(error);
+                Some(Last::Reset)
+            }
+            Err(error) => {
+                let misunderstood = error.code.side() == Side::Downstream && error.code != Code::MissingEndpoint;
+                let keep = wants_more && !misunderstood && self.may_go_on();
+                self.answer_error(record, error, version, keep, is_head).await;
+                (!keep).then_some(Last::Linger)
+            }
+        }
+    }
+
+    /// True when another request may follow although nobody read the body of this one.
+    fn may_go_on(&mut self) -> bool {
+        self.down.skip_arrived_body() && !self.site.is_closing(&self.proxy)
+    }
+
+    /// Says how the body of the request is framed, and refuses what is never carried.
+    fn expect_body(&mut self, settings: &Settings) -> Result<Framing> {
+        let framing = self.down.expect_request_body(&self.request, &settings.head).map_err(malformed)?;
+        if self.request.method() == b"CONNECT" {
+            return Err(Error::new(Code::MethodNotSupported, "CONNECT is not served here"));
+        }
+        Ok(framing)
+    }
+
+    async fn answer_error(&mut self, record: &mut Record, error: Error, version: Version, keep: bool, is_head: bool) {
+        // A head that was not understood asks for nothing.
+        let heard = !matches!(error.code, Code::MalformedRequest | Code::HeadTooLarge | Code::DownstreamTimeout);
+        let prefers_html = heard && respond::prefers_html(self.request.fields.all(Known::Accept));
+        let answer = self.proxy.table.load().answer(&error, record.id, prefers_html);
+        record.error = Some(error);
+        self.send_answer(record, &answer, version, keep, is_head).await;
+    }
+
+    /// Sends an answer of our own.
+    async fn send_answer(&mut self, record: &mut Record, answer: &Answer, version: Version, keep: bool, is_head: bool) {
+        record.status = answer.status;
+        record.answered = self.site.answered();
+        record.first_byte = Some(Instant::now());
+        record.bytes_out = answer.sent(is_head).len() as u64;
+        self.down.send_answer(answer, version, keep, is_head);
+        // A downstream that cannot be told has left, which the next read shows.
+        self.down.flush_within(&mut self.timer, LINGER).await;
+    }
+}

@@ -1,0 +1,84 @@
+"""`tidegate config import`: a predecessor's file as a file of ours, with a note for everything that changes meaning."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from tidegate.cli.moving import tell
+from tidegate.config.load import Tree, dump, parse, read_text, validate
+from tidegate.config.model import Gateway
+from tidegate.errors import ConfigError
+from tidegate.importers import kiagateway, nanoproxy, piko, piko_server
+from tidegate.importers.translation import Translation
+
+__all__ = ["import_"]
+
+_PIKO = {"server": ("proxy", "upstream", "admin", "cluster"), "agent": ("listeners", "server"), "forward": ("ports",)}
+
+
+@click.command("import")
+@click.option("--from", "system", type=click.Choice(["kiagateway", "nanoproxy", "piko", "quic-tunnel"]), required=True,
+              help="Whose file it is.")  # fmt: skip
+@click.option("--kind", type=click.Choice(list(_PIKO)), help="Which of Piko's files; by default found by its keys.")
+@click.option("--expand-env", is_flag=True, help="Piko: replace ${VAR} and $VAR first, as --config.expand-env does.")
+@click.argument("file")
+def import_(system: str, kind: str | None, expand_env: bool, file: str) -> int:
+    """
+    Print our configuration for the file of another system.
+
+    Notes go to stderr: one for everything that changes meaning. For NanoProxy its environment variables count too.
+
+    \b
+    Examples:
+      tidegate config import --from kiagateway servers.toml > tidegate.yaml
+      PORT=80 tidegate config import --from nanoproxy config.yaml > tidegate.yaml
+      tidegate config import --from piko agent.yaml > agent.yaml
+    """
+    if system == "quic-tunnel":
+        raise ConfigError("`--from quic-tunnel` is not built yet in this version")
+    text = read_text(Path(file))
+    if system == "piko":
+        return _piko(piko.expand_env(text, os.environ) if expand_env else text, file, kind)
+    if system == "kiagateway":
+        return _print(kiagateway.gateway(text, file))
+    settings = nanoproxy.Settings.of(os.environ)
+    return _print(nanoproxy.gateway(text, file, settings, "${HOSTNAME:unknown}"))
+
+
+def _piko(text: str, file: str, kind: str | None) -> int:
+    models: dict[str, Any] = {
+        "server": piko_server.PikoServerFile,
+        "agent": piko.PikoAgent,
+        "forward": piko.PikoForward,
+    }
+    kind = kind or _kind(parse(text, file, expanded=None))
+    tree = piko.read(text, file, models[kind], {})
+    if kind == "server":
+        return _print(piko_server.server(tree))
+    imported = piko.agent(tree) if kind == "agent" else piko.forward(tree)
+    for note in imported.notes:
+        tell(note)
+    click.echo(dump(imported.config), nl=False)
+    return 0
+
+
+def _kind(tree: Tree) -> str:
+    found = [kind for kind, keys in _PIKO.items() if any(key in tree.data for key in keys)]
+    if len(found) != 1:
+        raise ConfigError(f"{tree.name}: is it a server's, an agent's or a forward's file? (write --kind)")
+    return found[0]
+
+
+def _print(translation: Translation) -> int:
+    for note in translation.notes:
+        tell(note)
+    validate(Gateway, translation.tree)
+    # As the importer wrote it: that is shorter than what the model makes of it.
+    text = yaml.safe_dump(
+        translation.tree.data, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None
+    )
+    click.echo(text, nl=False)
+    return 0

@@ -1,0 +1,53 @@
+"""What is right, and may still not be what somebody meant: told by `config check`, and at the start."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from tidegate.config.files import Where, read
+from tidegate.config.model import Agent, Forward, Gateway
+from tidegate.config.snapshot import note
+from tidegate.config.tls import ServerTls
+from tidegate.config.upstreams import To
+
+__all__ = ["advice"]
+
+_SOON = timedelta(days=14)
+
+
+def advice(config: Gateway | Agent | Forward, where: Where) -> Iterator[str]:
+    """Each remark, with its place where it has one."""
+    if not isinstance(config, Gateway):
+        return
+    if remark := note(config):
+        yield remark
+    used = {to.upstream for to in _leads(config)}
+    for name in config.upstreams:
+        if name not in used:
+            yield _told(where, f"upstreams.{name}", "nothing leads to it")
+    for name, listener in config.listeners.items():
+        yield from _certificates(f"listeners.{name}.tls", listener.tls, where)
+    yield from _certificates("admin.tls", config.admin.tls, where)
+
+
+def _leads(config: Gateway) -> Iterator[To]:
+    yield from (route.to for route in config.routes if route.to is not None)
+    yield from (listener.to for listener in config.listeners.values() if listener.to is not None)
+
+
+def _certificates(key: str, tls: ServerTls | None, where: Where) -> Iterator[str]:
+    from tidegate.config.certificates import not_after  # noqa: PLC0415  OpenSSL takes a while to load
+
+    now = datetime.now(UTC)
+    for position, certificate in enumerate(tls.certificates if tls is not None else ()):
+        try:
+            end = not_after(read(certificate.cert))
+        except ValueError:
+            continue  # told as a mistake
+        if end < now + _SOON:
+            word = "has expired" if end < now else "expires"
+            yield _told(where, f"{key}.certificates[{position}].cert", f"{certificate.cert} {word} on {end:%Y-%m-%d}")
+
+
+def _told(where: Where, key: str, message: str) -> str:
+    place = where(key)
+    return f"{place}: {key}: {message}" if place else f"{key}: {message}"
