@@ -436,7 +436,9 @@ def test_case_13_more_silent_connections_than_descriptors_leave_some_for_admin(s
     ):
         resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (400, 400))
         for _ in range(600):
-            stack.enter_context(Raw(gateway.proxy))
+            # Some are reset at once.
+            with contextlib.suppress(ConnectionError):
+                stack.enter_context(Raw(gateway.proxy))
         assert request(gateway.admin, "/health").status == 200
         until(lambda: shed(gateway, "descriptors") > 0, "some were refused")
 

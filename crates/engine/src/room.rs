@@ -130,6 +130,8 @@ impl Room {
         let short = match (open >= most, left) {
             (_, Left::None) => {
                 self.say(most);
+                // What ends now makes room for those that come later.
+                self.idle.fetch_add(u64::from(self.evict()), Ordering::Relaxed);
                 self.descriptors.fetch_add(1, Ordering::Relaxed);
                 return Err(Full::Descriptors);
             }
