@@ -17,11 +17,14 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cpu
 from load import ENDPOINT
 from programs import BenchError, Ground, Program, Tools, default_tools, end_on_sigterm, free_address
+from reloads import TIMES, reload_often
 from traffic import Phase, Traffic
 
 BACK_SECONDS = 45.0  # the longest back-off of an agent is 15 s, thrice
@@ -45,6 +48,11 @@ class Parts:
         endpoints = [{"name": ENDPOINT, "to": f"http://{self.web}"}, {"name": "echo", "to": f"tcp://{self.echo}"}]
         content = {"connect": {"urls": [f"http://{self.agents}"]}, "endpoints": endpoints}
         self._agent_file = ground.write("agent.yaml", json.dumps(content))
+        self.config: dict[str, Any] = {
+            "listeners": {"proxy": {"bind": self.proxy}, "agents": {"bind": self.agents, "kind": "tunnel"}},
+            "admin": {"bind": self.admin},
+        }
+        self.file = Path(ground.write("tidegate.yaml", json.dumps(self.config)))
         for part in ("web", "echo", "gateway", *self.ready, "forward"):
             self.start(part)
 
@@ -66,8 +74,7 @@ class Parts:
         if part == "echo":
             return [responder, self.echo.rpartition(":")[2], "echo"]
         if part == "gateway":
-            addresses = ["--proxy", self.proxy, "--agents", self.agents, "--admin", self.admin]
-            return [tidegate, "gateway", *addresses, "--grace-period", "5s", *QUIET]
+            return [tidegate, "gateway", "--config", str(self.file), "--grace-period", "5s", *QUIET]
         if part == "forward":
             return [tidegate, "forward", self.forward, "echo", "--connect", f"http://{self.proxy}", *QUIET]
         config = ["--config", self._agent_file, "--admin", self.ready[part], "--grace-period", "5s"]
@@ -104,6 +111,11 @@ def freeze(parts: Parts, part: str) -> None:
     os.kill(parts.running[part].pid, signal.SIGCONT)
 
 
+def reload(parts: Parts, _: str, times: int = TIMES) -> None:
+    """New configurations, half of them broken."""
+    reload_often(parts.file, parts.config, parts.admin, times)
+
+
 @dataclass(frozen=True)
 class Break:
     """One way in which something goes wrong."""
@@ -125,6 +137,7 @@ BREAKS = (
     Break("gateway killed", kill, ("gateway",)),
     Break("gateway stopped", stop, ("gateway",)),
     Break("gateway frozen", freeze, ("gateway",), unnoticed=True),
+    Break("gateway reloaded", reload, ("gateway",), unnoticed=True),
     Break("forward killed", kill, ("forward",)),
     Break("service killed", kill, ("web", "echo")),
 )
@@ -141,9 +154,9 @@ class Soak:
         self.problems: list[str] = []
         self._dice = random.Random(seed)
 
-    def turn(self) -> str:
+    def turn(self, chosen: Break | None = None) -> str:
         """Breaks something, waits until all is well again, and then for a calm time; what happened, in words."""
-        chosen = self._dice.choice(BREAKS)
+        chosen = chosen or self._dice.choice(BREAKS)
         part = self._dice.choice(chosen.parts)
         before = self.traffic.counts.copy()
         self.traffic.phase.name = chosen.name
@@ -212,6 +225,9 @@ def soak(options: argparse.Namespace, tools: Tools) -> int:
         traffic.start()
         stop_at = time.monotonic() + options.minutes * 60
         try:
+            if options.reloads:
+                many = partial(reload, times=options.reloads)
+                print(f"{time.strftime('%H:%M:%S')} {run.turn(Break('gateway reloaded', many, ('gateway',), True))}")
             while time.monotonic() < stop_at:
                 print(f"{time.strftime('%H:%M:%S')} {run.turn()}", flush=True)
         except BenchError as error:
@@ -234,6 +250,7 @@ def main(arguments: list[str]) -> int:
     tools = default_tools()
     parser.add_argument("--minutes", type=float, default=120, help="how long (120)")
     parser.add_argument("--clients", type=int, default=8, help="HTTP clients; two more speak TCP (8)")
+    parser.add_argument("--reloads", type=int, default=1000, help="new configurations in a row at the start (1000)")
     parser.add_argument("--seed", type=int, default=1, help="picks what breaks, and when (1)")
     parser.add_argument("--tidegate", default=tools.tidegate, help="the tidegate to run")
     parser.add_argument("--peers", type=Path, default=tools.peers, help="folder of what `make bench-peers` builds")

@@ -71,8 +71,10 @@ EVENTS = {
     "agent refused": ("gateway", "Somebody asked for a tunnel in a way that is not served."),
     "no room for more connections": (
         "gateway, forward",
-        "`limits.connections` are open; more wait in the kernel. Said again only after there was room.",
+        "`limits.connections` are open, or descriptors are short: for each that comes the longest idle one ends, else "
+        "it is refused. Said again only after there was room.",
     ),
+    "handshake failed": ("gateway", "A connection to a port that speaks TLS was not served, and why."),
     "accepting rests": ("all", "No descriptor or memory is left for another connection; tried again."),
     "connected": ("agent", "A tunnel is up; the address of the application, where the gateway told it."),
     "disconnected": ("agent", "A tunnel ended or could not be opened; when it is tried again, in seconds."),
@@ -261,7 +263,10 @@ def _pages() -> dict[str, str]:
         try:
             listeners = (
                 "listeners: {web: {bind: '127.0.0.1:0'}, agents: {bind: '127.0.0.1:0', kind: tunnel},"
-                " db: {bind: '127.0.0.1:0', kind: tcp, to: {endpoint: nobody}}}\n"
+                " db: {bind: '127.0.0.1:0', kind: tcp, to: {endpoint: nobody}},"
+                " secure: {bind: '127.0.0.1:0', tls: {}}}\n"
+                "upstreams: {shop: {addresses: ['127.0.0.1:9']}}\n"
+                "routes: [{host: shop.localhost, to: {upstream: shop}}]\n"
             )
             gateway = engine.start(gateway_snapshot(validate(Gateway, parse(log + listeners, "gateway"))))
             started.append(gateway)
@@ -276,6 +281,7 @@ def _pages() -> dict[str, str]:
             forward = engine.start(forward_snapshot(validate(Forward, parse(log + ports, "forward"))))
             started.append(forward)
             _refuse_one(where["db"])
+            _refuse_one(where["secure"], b"GET / HTTP/1.1\r\n\r\n")
             _refuse_one(forward.status()["forwards"][0]["address"])
             roles = {"gateway": gateway, "agent": agent, "forward": forward}
             _until(lambda: gateway.status()["totals"]["errors"] > 0 and forward.status()["totals"]["errors"] > 0)
@@ -288,10 +294,11 @@ def _pages() -> dict[str, str]:
                 role.stop()
 
 
-def _refuse_one(address: str) -> None:
+def _refuse_one(address: str, says: bytes = b"") -> None:
     """Connects where nobody can be reached, and waits for the end."""
     host, _, port = address.rpartition(":")
     with contextlib.suppress(OSError), socket.create_connection((host, int(port)), WAIT_SECONDS) as connection:
+        connection.sendall(says)
         connection.recv(1)
 
 

@@ -43,7 +43,7 @@ nanoproxy)
     export TIDEGATE_ADMIN=127.0.0.1:0
     [ "$PORT" ] || export TIDEGATE_ADMIN=127.0.0.1:{8003} PORT={8080} ;;
 forward) [ "$file" ] || export TIDEGATE_CONNECT=http://localhost:{8000} ;;
-status) export TIDEGATE_ADMIN_URL=http://127.0.0.1:{8003} ;;
+status | reload) export TIDEGATE_ADMIN_URL=http://127.0.0.1:{8003} ;;
 esac
 exec {python} -P -m tidegate "$@"
 """

@@ -19,6 +19,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
+import h2.settings
 
 from tests.support.process import DEADLINE
 from tests.support.raw import at
@@ -27,7 +28,7 @@ from tests.support.service import TcpService
 Fields = list[tuple[str, str]]
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RESET, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 8, 9
+DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 ENHANCE_YOUR_CALM = 11
 
 
@@ -85,9 +86,10 @@ class Two:
         self.goaway: int | None = None
         """The code of the GOAWAY that came."""
         self.closed = False
-        if window is not None:
-            self.connection.local_settings.initial_window_size = window
+        self._arrived = b""
         self.connection.initiate_connection()
+        if window is not None:
+            self.connection.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
         self.flush()
 
     def __enter__(self) -> Self:
@@ -107,13 +109,23 @@ class Two:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.socket.sendall(data)
 
-    def request(self, *fields: tuple[str, str], body: bytes | None = None, end: bool = True, **pseudo: str) -> int:
-        """Sends a request and returns its stream; `authority`, `path` and `method` have defaults."""
+    def request(
+        self,
+        *fields: tuple[str, str],
+        method: str = "GET",
+        scheme: str = "http",
+        authority: str = "web.example.com",
+        path: str = "/",
+        body: bytes | None = None,
+        end: bool = True,
+    ) -> int:
+        """Sends a request and returns its stream; what is empty of its line is left out."""
         stream = self.connection.get_next_available_stream_id()
-        pseudo = {"method": "GET", "scheme": "http", "authority": "web.example.com", "path": "/", **pseudo}
-        head = [(f":{name}", value) for name, value in pseudo.items() if value]
+        line = [(":method", method), (":scheme", scheme), (":authority", authority), (":path", path)]
         self.streams[stream] = Stream()
-        self.connection.send_headers(stream, [*head, *fields], end_stream=end and body is None)
+        self.connection.send_headers(
+            stream, [*((n, v) for n, v in line if v), *fields], end_stream=end and body is None
+        )
         if body is not None:
             self.connection.send_data(stream, body, end_stream=end)
         self.flush()
@@ -130,9 +142,16 @@ class Two:
         self.until(lambda: got.over)
         return got
 
-    def get(self, *fields: tuple[str, str], **pseudo: str) -> Stream:
+    def get(
+        self,
+        *fields: tuple[str, str],
+        method: str = "GET",
+        scheme: str = "http",
+        authority: str = "web.example.com",
+        path: str = "/",
+    ) -> Stream:
         """One request and its answer."""
-        return self.answer(self.request(*fields, **pseudo))
+        return self.answer(self.request(*fields, method=method, scheme=scheme, authority=authority, path=path))
 
     def end(self) -> None:
         """Reads until the other end closes."""
@@ -147,19 +166,23 @@ class Two:
         if not data:
             self.closed = True
             return
-        try:
-            events = self.connection.receive_data(data)
-        except h2.exceptions.ProtocolError:
+        self._arrived += data
+        while len(self._arrived) >= 9:
+            length = 9 + int.from_bytes(self._arrived[:3], "big")
+            if len(self._arrived) < length:
+                break
+            whole, self._arrived = self._arrived[:length], self._arrived[length:]
+            if whole[3] == GOAWAY:
+                # The library would take nothing more after it.
+                self.goaway = int.from_bytes(whole[13:17], "big")
+                continue
             # It knows nothing of what a test has sent past it.
-            return
-        for event in events:
-            self._take(event)
+            with contextlib.suppress(h2.exceptions.ProtocolError):
+                for event in self.connection.receive_data(whole):
+                    self._take(event)
         self.flush()
 
     def _take(self, event: h2.events.Event) -> None:
-        if isinstance(event, h2.events.ConnectionTerminated):
-            self.goaway = int(event.error_code or 0)
-            return
         stream = self.streams.get(getattr(event, "stream_id", None) or 0)
         if stream is None:
             return
@@ -191,5 +214,7 @@ class TwoService(TcpService):
             near.sendall(connection.data_to_send())
             while data := near.recv(65536):
                 for event in connection.receive_data(data):
-                    self._answer(connection, event)
+                    # Whoever asked may have given the stream up.
+                    with contextlib.suppress(h2.exceptions.StreamClosedError):
+                        self._answer(connection, event)
                 near.sendall(connection.data_to_send())

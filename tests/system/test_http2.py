@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -30,7 +31,8 @@ from tests.support.http2 import (
 )
 from tests.support.process import until
 from tests.support.raw import Raw
-from tests.support.service import Exchange
+from tests.support.relay import Relay
+from tests.support.service import Exchange, TcpService
 from tests.support.tidegate import Agent, Gateway
 from tests.support.tools import curl, need, run
 from tests.system.site import Site
@@ -103,8 +105,8 @@ def test_head_gets_the_length_and_no_body(site: Site) -> None:
 
 def test_trailers_of_a_service_of_http_1_arrive() -> None:
     def trailing(exchange: Exchange) -> None:
-        exchange.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n")
-        exchange.write(b"5\r\nhello\r\n0\r\nx-sum: 7\r\n\r\n")
+        exchange.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n")
+        exchange.send(b"5\r\nhello\r\n0\r\nx-sum: 7\r\n\r\n")
 
     with Site(trailing) as site, Two(site.proxy) as two:
         got = two.get()
@@ -113,7 +115,9 @@ def test_trailers_of_a_service_of_http_1_arrive() -> None:
 
 
 def test_h2load_finds_every_request_answered(site: Site) -> None:
-    said = run(need("h2load"), "-n", "400", "-c", "4", "-m", "20", "-H", "x-tidegate-endpoint: web", site.url("/load"))
+    load = ("-n", "400", "-c", "4", "-m", "20", "-H", "x-tidegate-endpoint: web")
+
+    said = run(need("h2load"), *load, f"http://{site.proxy}/load")
 
     assert "400 succeeded, 0 failed, 0 errored" in said
 
@@ -144,6 +148,7 @@ def test_more_streams_than_allowed_are_refused_and_the_connection_goes_on() -> N
         two.flush()
 
         assert [two.answer(stream).status for stream in running] == [200, 200, 200]
+        assert not two.closed
 
 
 def test_an_idle_connection_is_told_to_go() -> None:
@@ -248,7 +253,7 @@ class Flooded:
     def by(self, flood: Callable[[Two], None], reason: str) -> None:
         """Floods until the connection is ended, and looks what became of everybody."""
         before = closed(self.site.gateway, reason)
-        with Two(self.site.proxy) as hostile, self.neighbour:
+        with Two(self.site.proxy) as hostile:
             hostile.until(lambda: hostile.connection.remote_settings.max_concurrent_streams < 1000)
             flood(hostile)
             hostile.end()
@@ -259,9 +264,11 @@ class Flooded:
 
 
 @pytest.fixture
-def flooded(site: Site) -> Flooded:
-    """The site of this file."""
-    return Flooded(site)
+def flooded(site: Site) -> Iterator[Flooded]:
+    """The site of this file, with somebody who is served all along."""
+    flooded = Flooded(site)
+    with flooded.neighbour:
+        yield flooded
 
 
 def head_of(two: Two, *fields: tuple[str, str]) -> bytes:
@@ -287,7 +294,7 @@ def test_case_16_rapid_resets_end_the_connection(flooded: Flooded) -> None:
         head = head_of(two)
         for first in range(1, 4001, 200):
             streams = range(first, first + 200, 2)
-            pairs = (frame(HEADERS, id, head, flags=5) + frame(RESET, id, b"\0\0\0\x08") for id in streams)
+            pairs = (frame(HEADERS, one, head, flags=5) + frame(RESET, one, b"\0\0\0\x08") for one in streams)
             two.raw(b"".join(pairs))
 
     before = closed(flooded.site.gateway, "calm") + closed(flooded.site.gateway, "resets")
@@ -305,9 +312,10 @@ def test_case_16_rapid_resets_end_the_connection(flooded: Flooded) -> None:
 
 def test_case_17_resets_that_we_are_made_to_send_end_the_connection(flooded: Flooded) -> None:
     def provoke(two: Two) -> None:
-        head = head_of(two)
-        for id in range(1, 2001, 2):
-            two.raw(frame(HEADERS, id, head, flags=4) + frame(WINDOW_UPDATE, id, b"\0\0\0\0"))
+        # Data that is longer than it was said to be breaks a stream, not the connection.
+        head = head_of(two, ("content-length", "1"))
+        for stream in range(1, 2001, 2):
+            two.raw(frame(HEADERS, stream, head, flags=4) + frame(DATA, stream, b"12"))
 
     flooded.by(provoke, "calm")
 
@@ -357,7 +365,7 @@ def test_case_20_streams_with_a_window_of_zero_are_cut_and_hold_up_nobody() -> N
             streams = [stuck.request() for _ in range(100)]
             assert len(neighbour.get().body) == 5_000_000
             for stream in streams:
-                assert stuck.answer(stream).reset is not None
+                assert stuck.answer(stream).reset is not None, (stuck.closed, stuck.goaway)
         # A hundred times the body would be 500 MB.
         assert site.gateway.peak_memory() < 250_000_000
 
@@ -395,9 +403,9 @@ def hello(connection: h2.connection.H2Connection, event: h2.events.Event) -> Non
         connection.send_data(event.stream_id, body, end_stream=True)
 
 
-def routed(*addresses: str) -> Gateway:
+def routed(*addresses: str, **config: object) -> Gateway:
     """A gateway with one route to these addresses."""
-    return Gateway({"routes": [{"to": {"addresses": [f"h2c://{address}" for address in addresses]}}]})
+    return Gateway({"routes": [{"to": {"addresses": [f"h2c://{address}" for address in addresses]}}], **config})
 
 
 def test_an_upstream_gets_one_connection_for_many_requests() -> None:
@@ -406,9 +414,9 @@ def test_an_upstream_gets_one_connection_for_many_requests() -> None:
         streams = [[two.request(path=f"/{number}") for number in range(20)] for two in visitors]
         answers = [two.answer(stream) for two, mine in zip(visitors, streams, strict=True) for stream in mine]
 
-        workers = len(gateway.event("started")["listeners"]) and gateway.status()["workers"]
         assert {answer.status for answer in answers} == {200}
-        assert 1 <= service.connections <= workers
+        # One for each thread.
+        assert 1 <= service.connections <= gateway.status()["workers"]
 
 
 def test_a_request_of_http_1_goes_out_in_http2() -> None:
@@ -427,9 +435,13 @@ def test_a_stream_that_is_refused_is_tried_elsewhere_whatever_its_method() -> No
             assert event.stream_id is not None
             connection.reset_stream(event.stream_id, error_code=7)
 
-    with TwoService(refuse) as first, TwoService(hello) as second, routed(first.address, second.address) as gateway:
-        with Two(gateway.proxy) as two:
-            answers = [two.answer(two.request(method="POST", body=b"once")) for _ in range(6)]
+    with (
+        TwoService(refuse) as first,
+        TwoService(hello) as second,
+        routed(first.address, second.address) as gateway,
+        Two(gateway.proxy) as two,
+    ):
+        answers = [two.answer(two.request(method="POST", body=b"once")) for _ in range(6)]
 
     assert {answer.status for answer in answers} == {200}
 
@@ -449,8 +461,25 @@ def test_a_connection_that_ends_by_goaway_is_replaced() -> None:
     assert (statuses, len(seen)) == ([200] * 8, 8)
 
 
-def test_an_upstream_that_speaks_no_http2_gets_a_502(site: Site) -> None:
-    with routed(site.service.address) as gateway, Two(gateway.proxy) as two:
+def test_a_connection_that_died_in_silence_gets_no_new_requests() -> None:
+    with (
+        TwoService(hello) as service,
+        Relay(service.address) as line,
+        routed(line.address, timeouts={"response": 1.2}) as gateway,
+        Two(gateway.proxy) as two,
+    ):
+        assert two.get().status == 200
+        line.freeze()
+
+        assert [two.get(method="POST").status for _ in range(2)] == [504, 200]
+
+
+def test_an_upstream_that_speaks_no_http2_is_told_by_a_502() -> None:
+    def refuse(near: socket.socket) -> None:
+        with near:
+            near.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+    with TcpService(refuse) as service, routed(service.address) as gateway, Two(gateway.proxy) as two:
         assert two.get().status == 502
 
 
@@ -468,4 +497,25 @@ def test_a_service_of_http2_behind_an_agent_shares_one_connection() -> None:
 
         assert {answer.status for answer in answers} == {200}
         assert one.status == 200
-        assert service.connections == 1
+        # One more: the agent has looked at its start whether somebody answers.
+        assert service.connections == 2
+
+
+def test_visitors_who_give_up_do_not_cut_the_connection_that_all_share() -> None:
+    with (
+        TwoService(hello) as service,
+        Gateway() as gateway,
+        Agent(gateway.agents, "http", "web", service.address, "--upstream-protocol", "h2c"),
+        ExitStack() as stack,
+    ):
+        gateway.until_offered("web")
+        # Each stays within what one connection may do.
+        for _ in range(6):
+            two = stack.enter_context(Two(gateway.proxy))
+            for _ in range(40):
+                stream = two.request(method="POST", end=False)
+                two.raw(frame(RESET, stream, b"\0\0\0\x08"))
+            assert two.get().status == 200
+
+        assert service.connections == 2
+        assert closed(gateway, "resets") == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.http import request
+from tests.support.http import ask, request
 from tests.support.ports import reserved
 from tests.support.process import until
 from tests.support.servers import Apache, Nginx, WebServer
@@ -89,16 +90,23 @@ def test_requests_are_shared_by_weight() -> None:
 
 
 def test_the_one_with_the_fewest_requests_is_next() -> None:
-    with Service(named("fast")) as fast, Service(named("slow")) as slow:
-        busy = []
-        slow.answer = busy.append
-        with gateway([slow.address, fast.address], balance="least-requests") as running:
-            # The first to be asked never answers: everybody after that goes to the other.
-            with pytest.raises(TimeoutError):
-                for _ in range(2):
-                    request(running.proxy, timeout=1)
-            from_now = until(lambda: busy, "a request at the slow one")
-            assert len(from_now) == 1
+    go_on = threading.Event()
+
+    def slow(exchange: Exchange) -> None:
+        assert go_on.wait(20)
+        named("slow")(exchange)
+
+    with (
+        Service(slow) as one,
+        Service(named("fast")) as other,
+        gateway([one.address, other.address], balance="least-requests") as running,
+    ):
+        # One of the two waits at the slow one: everybody after that goes to the other.
+        asked = [ask(running.proxy) for _ in range(2)]
+        until(lambda: len(one.requests) == 1 and any(each.done() for each in asked), "one answer")
+        assert answers(running, 10) == {"fast": 10}
+        go_on.set()
+        assert sorted(each.result().text for each in asked) == ["fast", "slow"]
 
 
 def test_a_cookie_keeps_a_visitor_at_one_address() -> None:
@@ -136,19 +144,22 @@ def test_web_servers_of_different_kinds_stand_for_each_other() -> None:
 @pytest.mark.parametrize("kind", [Nginx, Apache])
 def test_visitors_notice_nothing_when_a_server_dies_and_comes_back(kind: type[WebServer]) -> None:
     ejection = {"failures": 3, "time": "300ms"}
-    with kind("mortal") as mortal, Nginx("other") as other:
-        with gateway([mortal.address, other.address], ejection=ejection) as running:
-            with Visitors(lambda: request(running.proxy)) as visitors:
-                mortal.kill()
-                ejected = running.event("upstream ejected", upstream="shop", address=mortal.address)
-                assert ejected["seconds"] == 0.3
-                visitors.until_served(50)
-                mortal.start()
-                running.event("upstream up", upstream="shop", address=mortal.address)
-                visitors.until_served(50)
-            assert visitors.lost == []
-            assert answers(running, 10) == {"mortal": 5, "other": 5}
-            assert addresses_of(running)[mortal.address]["failures"] >= 3
+    with (
+        kind("mortal") as mortal,
+        Nginx("other") as other,
+        gateway([mortal.address, other.address], ejection=ejection) as running,
+    ):
+        with Visitors(lambda: request(running.proxy)) as visitors:
+            mortal.kill()
+            ejected = running.event("upstream ejected", upstream="shop", address=mortal.address)
+            assert ejected["seconds"] == 0.3
+            visitors.until_served(50)
+            mortal.start()
+            running.event("upstream up", upstream="shop", address=mortal.address)
+            visitors.until_served(50)
+        assert visitors.lost == []
+        assert answers(running, 10) == {"mortal": 5, "other": 5}
+        assert addresses_of(running)[mortal.address]["failures"] >= 3
 
 
 @pytest.mark.parametrize("health", [{"path": "/healthz", **SOON}, {"path": "/healthz", "host": "shop.test", **SOON}])
@@ -172,13 +183,16 @@ def test_a_server_that_says_it_is_not_well_gets_no_request(health: dict[str, Any
 
 
 def test_a_check_may_be_a_connection() -> None:
-    with Service(named("a")) as a, Nginx("b") as b:
-        with gateway([a.address, b.address], health=SOON, ejection=False) as running:
-            b.kill()
-            assert "nothing listens on" in running.event("upstream down", address=b.address)["reason"]
-            assert answers(running, 5) == {"a": 5}
-            b.start()
-            running.event("upstream up", address=b.address)
+    with (
+        Service(named("a")) as a,
+        Nginx("b") as b,
+        gateway([a.address, b.address], health=SOON, ejection=False) as running,
+    ):
+        b.kill()
+        assert "nothing listens on" in running.event("upstream down", address=b.address)["reason"]
+        assert answers(running, 5) == {"a": 5}
+        b.start()
+        running.event("upstream up", address=b.address)
 
 
 def test_the_first_check_decides_alone() -> None:
@@ -223,9 +237,12 @@ def test_ejection_can_be_switched_off() -> None:
     def broken(exchange: Exchange) -> None:
         exchange.answer("503 Service Unavailable")
 
-    with Service(broken) as bad, Service(named("good")) as good:
-        with gateway([bad.address, good.address], ejection=False) as running:
-            assert sorted(request(running.proxy).status for _ in range(20)) == [200] * 10 + [503] * 10
+    with (
+        Service(broken) as bad,
+        Service(named("good")) as good,
+        gateway([bad.address, good.address], ejection=False) as running,
+    ):
+        assert sorted(request(running.proxy).status for _ in range(20)) == [200] * 10 + [503] * 10
 
 
 def hosts_of_its_own(hosts: Path) -> list[str | Path]:
@@ -237,37 +254,40 @@ def hosts_of_its_own(hosts: Path) -> list[str | Path]:
 def test_a_name_is_looked_up_again_and_every_address_behind_it_is_used(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_text("127.0.0.1 localhost shop.test\n::1 shop.test\n")
-    with Service(named("v6"), "::1") as v6:
-        with Service(named("v4"), "127.0.0.1", v6.port) as v4, Service(named("new"), "127.0.0.2", v6.port) as new:
-            config = {
-                "workers": 1,
-                "upstreams": {"shop": {"addresses": [f"shop.test:{v6.port}"], "resolve_interval": "200ms"}},
-                "routes": [{"to": {"upstream": "shop"}}],
-            }
-            with Gateway(config, under=hosts_of_its_own(hosts)) as running:
-                running.event("upstream resolved", upstream="shop", name="shop.test")
-                assert answers(running, 10) == {"v4": 5, "v6": 5}
-                before = addresses_of(running)
-                assert {each["name"] for each in before.values()} == {f"shop.test:{v6.port}"}
+    with (
+        Service(named("v6"), "::1") as v6,
+        Service(named("v4"), "127.0.0.1", v6.port) as v4,
+        Service(named("new"), "127.0.0.2", v6.port) as new,
+    ):
+        config = {
+            "workers": 1,
+            "upstreams": {"shop": {"addresses": [f"shop.test:{v6.port}"], "resolve_interval": "200ms"}},
+            "routes": [{"to": {"upstream": "shop"}}],
+        }
+        with Gateway(config, under=hosts_of_its_own(hosts)) as running:
+            running.event("upstream resolved", upstream="shop", name="shop.test")
+            assert answers(running, 10) == {"v4": 5, "v6": 5}
+            before = addresses_of(running)
+            assert {each["name"] for each in before.values()} == {f"shop.test:{v6.port}"}
 
-                hosts.write_text("127.0.0.1 localhost shop.test\n127.0.0.2 shop.test\n")
-                running.event("upstream resolved", addresses="127.0.0.1 127.0.0.2")
-                assert answers(running, 10) == {"v4": 5, "new": 5}
-                # What stays goes on counting: nobody is new who was there before.
-                assert addresses_of(running)[v4.address]["requests"] == 10
+            hosts.write_text("127.0.0.1 localhost shop.test\n127.0.0.2 shop.test\n")
+            running.event("upstream resolved", addresses="127.0.0.1 127.0.0.2")
+            assert answers(running, 10) == {"v4": 5, "new": 5}
+            # What stays goes on counting: nobody is new who was there before.
+            assert addresses_of(running)[v4.address]["requests"] == 10
 
-                # A name that is gone keeps its last addresses, and says so.
-                hosts.write_text("127.0.0.1 localhost\n")
-                running.event("upstream not resolved", upstream="shop", name="shop.test")
-                assert answers(running, 4) == {"v4": 2, "new": 2}
-                assert any("shop.test cannot be looked up" in problem for problem in running.status()["problems"])
+            # A name that is gone keeps its last addresses, and says so.
+            hosts.write_text("127.0.0.1 localhost\n")
+            running.event("upstream not resolved", upstream="shop", name="shop.test")
+            assert answers(running, 4) == {"v4": 2, "new": 2}
+            assert any("shop.test cannot be looked up" in problem for problem in running.status()["problems"])
 
-                hosts.write_text("127.0.0.2 localhost shop.test\n")
-                running.event("upstream resolved", addresses="127.0.0.2")
-                assert answers(running, 4) == {"new": 4}
-                assert running.status()["problems"] == []
-                # Nothing is kept open to an address that is gone.
-                assert [each for each in addresses_of(running) if each != new.address] == []
+            hosts.write_text("127.0.0.2 localhost shop.test\n")
+            running.event("upstream resolved", addresses="127.0.0.2")
+            assert answers(running, 4) == {"new": 4}
+            assert running.status()["problems"] == []
+            # Nothing is kept open to an address that is gone.
+            assert [each for each in addresses_of(running) if each != new.address] == []
 
 
 def test_a_name_that_nobody_knows_holds_up_no_start_and_is_a_502() -> None:
@@ -281,3 +301,50 @@ def test_localhost_is_this_machine_whichever_loopback_answers() -> None:
     with Service(named("v4"), "127.0.0.1") as v4, gateway([f"localhost:{v4.port}"]) as running:
         assert answers(running, 10) == {"v4": 10}
         assert addresses_of(running)[f"localhost:{v4.port}"]["failures"] == 0
+
+
+def test_a_new_configuration_goes_on_with_what_did_not_change() -> None:
+    with (
+        Nginx("a") as a,
+        Nginx("b") as b,
+        gateway([a.address, b.address], health={"path": "/healthz", **SOON}) as running,
+    ):
+        b.well(False)
+        running.event("upstream down", address=b.address)
+        assert answers(running, 4) == {"a": 4}
+        before = addresses_of(running)
+
+        running.write({**running.config, "routes": [{"name": "all", "path": "/", "to": {"upstream": "shop"}}]})
+        running.event("configuration applied")
+        assert addresses_of(running) == before
+        assert answers(running, 4) == {"a": 4}
+        b.well(True)
+        running.event("upstream up", address=b.address)
+
+        # An upstream that is gone is asked no more.
+        running.write({**running.config, "upstreams": {}, "routes": [{"respond": 204}]})
+        running.event("configuration applied", nth=2)
+        assert running.status()["upstreams"] == []
+        a.well(False)
+        b.well(False)
+        running.write(
+            {
+                **running.config,
+                "upstreams": {"shop": {"addresses": [a.address]}},
+                "routes": [{"to": {"upstream": "shop"}}],
+            }
+        )
+        running.event("configuration applied", nth=3)
+        assert answers(running, 4) == {"a": 4}
+        assert len(running.seen("upstream down")) == 1
+
+
+def test_an_upstream_that_changes_keeps_what_is_known_of_its_other_addresses() -> None:
+    health = {"path": "/healthz", **SOON, "interval": "60s"}
+    with Nginx("a") as a, Nginx("b") as b, Nginx("c") as c, gateway([a.address, b.address], health=health) as running:
+        assert answers(running, 4) == {"a": 2, "b": 2}
+        shop = {"addresses": [b.address, c.address], "health": health, "balance": "least-requests"}
+        running.write({**running.config, "upstreams": {"shop": shop}})
+        running.event("configuration applied")
+        assert {at: each["requests"] for at, each in addresses_of(running).items()} == {b.address: 2, c.address: 0}
+        assert answers(running, 4) == {"b": 2, "c": 2}

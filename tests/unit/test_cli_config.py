@@ -94,6 +94,15 @@ def test_check_warns_of_a_certificate_that_soon_ends(tidegate: Any, tmp_path: Pa
     assert "a.pem expires on " in said
 
 
+def test_a_gateway_that_cannot_start_names_the_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    file = written("listeners:\n  web:\n    bind: '127.0.0.1:0'\n    tls: {certificates: [{cert: a.pem, key: a.key}]}")
+    with pytest.raises(SystemExit) as ended:
+        main.main(["gateway", "--config", file])
+    first, _ = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert first.startswith("error: tidegate.yaml:4: listeners.web.tls.certificates[0].cert: cannot read ")
+
+
 def test_a_file_that_is_not_there_is_one_sentence(tidegate: Any) -> None:
     assert tidegate("check", "x.yaml") == (2, "", "error: x.yaml: cannot read it: no such file or directory\n")
     assert tidegate("check")[0] == 2

@@ -6,19 +6,17 @@
 use std::fmt::Write;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base64::Engine;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::error::{Code, Error};
 use crate::http1::head::{HeadLimits, parse_response, write_request};
-use crate::io::{BoxedIo, Buffer, Io};
+use crate::io::{BoxedIo, Buffer, WithEarly};
 use crate::message::{RequestHead, ResponseHead, Version};
 use crate::snapshot::Secret;
 
@@ -61,7 +59,7 @@ pub async fn connect_via(proxy: &Secret, host: &str, port: u16, timeout: Duratio
     let mut stream = connect(&proxy.host, proxy.port, timeout).await?;
     match timeout_at(deadline, ask(&mut stream, &proxy, &authority(host, port))).await {
         Ok(Ok((200..=299, early))) if early.is_empty() => Ok(Box::new(stream)),
-        Ok(Ok((200..=299, early))) => Ok(Box::new(WithEarly { early, stream })),
+        Ok(Ok((200..=299, early))) => Ok(Box::new(WithEarly::new(early, stream))),
         Ok(Ok((407, _))) => Err(unreachable(format!("the proxy {shown} refuses our credentials (407)"))),
         Ok(Ok((status, _))) => {
             Err(unreachable(format!("the proxy {shown} does not connect to {}: {status}", authority(host, port))))
@@ -217,51 +215,5 @@ async fn ask(stream: &mut TcpStream, proxy: &Proxy, target: &str) -> io::Result<
                 }
             }
         }
-    }
-}
-
-/// A connection of which some bytes have been read already.
-struct WithEarly {
-    early: Buffer,
-    stream: TcpStream,
-}
-
-impl Io for WithEarly {
-    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.early.is_empty() { Io::poll_read_ready(&mut self.stream, cx) } else { Poll::Ready(()) }
-    }
-
-    fn reset(&mut self) {
-        self.stream.reset();
-    }
-
-    fn into_tcp(self: Box<Self>) -> Result<tokio::net::TcpStream, BoxedIo> {
-        Err(self)
-    }
-}
-
-impl AsyncRead for WithEarly {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.early.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buf);
-        }
-        let n = self.early.len().min(buf.remaining());
-        buf.put_slice(&self.early.chunk()[..n]);
-        self.early.consume(n);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for WithEarly {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

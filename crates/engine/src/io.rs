@@ -25,13 +25,51 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// broken stream from a finished one.
     fn reset(&mut self);
 
-    /// The plain TCP connection beneath, to be taken to another worker; the stream itself where there is none.
+    /// The plain TCP connection, where it is one; else the stream itself.
     fn into_tcp(self: Box<Self>) -> Result<TcpStream, BoxedIo>;
+
+    /// Takes the stream from this worker, to be used on another; the stream itself where it cannot be moved.
+    fn detach(self: Box<Self>) -> Result<Detached, BoxedIo> {
+        Detached::tcp(self.into_tcp()?)
+    }
 
     /// The plain TCP connection beneath, where everything that is read and written is its bytes.
     fn as_tcp(&self) -> Option<&TcpStream> {
         None
     }
+}
+
+/// A stream that no worker drives.
+pub struct Detached {
+    socket: std::net::TcpStream,
+    /// What stands on top of the connection.
+    around: Box<dyn FnOnce(TcpStream) -> BoxedIo + Send>,
+}
+
+impl Detached {
+    fn tcp(stream: TcpStream) -> Result<Detached, BoxedIo> {
+        match stream.into_std() {
+            Ok(socket) => Ok(Detached { socket, around: Box::new(|stream| Box::new(stream)) }),
+            // The runtime does not know it any more: it is over.
+            Err(_) => Err(ended()),
+        }
+    }
+
+    /// The same with something on top of it.
+    pub fn within(self, around: impl FnOnce(BoxedIo) -> BoxedIo + Send + 'static) -> Detached {
+        let inner = self.around;
+        Detached { socket: self.socket, around: Box::new(move |stream| around(inner(stream))) }
+    }
+
+    /// The stream, on the worker whose thread this is. Fails only where no memory or descriptor is left.
+    pub fn attach(self) -> io::Result<BoxedIo> {
+        TcpStream::from_std(self.socket).map(self.around)
+    }
+}
+
+/// A stream without another end: it reads as ended.
+pub fn ended() -> BoxedIo {
+    Box::new(tokio::io::duplex(1).0)
 }
 
 /// Any byte stream. One virtual call a turn; measured below the noise of a system call.
@@ -53,6 +91,32 @@ impl Io for TcpStream {
 
     fn as_tcp(&self) -> Option<&TcpStream> {
         Some(self)
+    }
+}
+
+impl Io for BoxedIo {
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        (**self).poll_read_ready(cx)
+    }
+
+    fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        (**self).poll_taken(cx)
+    }
+
+    fn reset(&mut self) {
+        (**self).reset();
+    }
+
+    fn into_tcp(self: Box<Self>) -> Result<TcpStream, BoxedIo> {
+        (*self).into_tcp()
+    }
+
+    fn detach(self: Box<Self>) -> Result<Detached, BoxedIo> {
+        (*self).detach()
+    }
+
+    fn as_tcp(&self) -> Option<&TcpStream> {
+        (**self).as_tcp()
     }
 }
 
@@ -86,6 +150,13 @@ pub struct Buffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+}
+
+impl From<Vec<u8>> for Buffer {
+    fn from(bytes: Vec<u8>) -> Self {
+        let end = bytes.len();
+        Buffer { bytes, start: 0, end }
+    }
 }
 
 impl Buffer {
@@ -206,6 +277,80 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         self.release();
+    }
+}
+
+/// A stream of which some bytes have been read already.
+pub struct WithEarly<S> {
+    early: Buffer,
+    stream: S,
+}
+
+impl<S: Io> WithEarly<S> {
+    /// `stream`, with `early` in front of what it brings. Where there is nothing, there is no need of this.
+    pub fn new(early: Buffer, stream: S) -> Self {
+        WithEarly { early, stream }
+    }
+}
+
+impl<S: Io> Io for WithEarly<S> {
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.early.is_empty() { self.stream.poll_read_ready(cx) } else { Poll::Ready(()) }
+    }
+
+    fn reset(&mut self) {
+        self.stream.reset();
+    }
+
+    fn into_tcp(self: Box<Self>) -> Result<TcpStream, BoxedIo> {
+        Err(self)
+    }
+
+    fn detach(self: Box<Self>) -> Result<Detached, BoxedIo> {
+        let WithEarly { early, stream } = *self;
+        match Box::new(stream).detach() {
+            Ok(below) if early.is_empty() => Ok(below),
+            Ok(below) => Ok(below.within(|stream| Box::new(WithEarly::new(early, stream)))),
+            Err(stream) => Err(Box::new(WithEarly::new(early, stream))),
+        }
+    }
+}
+
+impl<S: Io> AsyncRead for WithEarly<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.early.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let n = self.early.len().min(buf.remaining());
+        buf.put_slice(&self.early.chunk()[..n]);
+        self.early.consume(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: Io> AsyncWrite for WithEarly<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

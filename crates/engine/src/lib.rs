@@ -10,6 +10,7 @@ pub mod timer;
 pub mod io;
 pub mod backoff;
 pub mod identity;
+pub mod room;
 pub mod worker;
 
 // decide

@@ -3,6 +3,7 @@
 //! Each worker counts in its own shard; adding them up is left to whoever asks. Label values come from the
 //! configuration and from accepted agents only, never from a request.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +33,8 @@ pub struct Metrics {
     pub sessions: AtomicU64,
     /// Requests and streams that run.
     pub in_flight: AtomicU64,
+    /// What connections of listeners with TLS have come to.
+    handshakes: Mutex<BTreeMap<(Arc<str>, &'static str), u64>>,
     http2_closed: [AtomicU64; Http2Closed::ALL.len()],
 }
 
@@ -106,8 +109,15 @@ impl Metrics {
             retries: AtomicU64::new(0),
             sessions: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
+            handshakes: Mutex::default(),
             http2_closed: Default::default(),
         }
+    }
+
+    /// Counts a connection of a listener with TLS.
+    pub fn handshake(&self, listener: &Arc<str>, outcome: &'static str) {
+        let mut handshakes = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
+        *handshakes.entry((listener.clone(), outcome)).or_default() += 1;
     }
 
     /// Counts a connection of HTTP/2 that was ended for what its peer did.
@@ -155,8 +165,8 @@ impl Metrics {
 
     /// Everything in Prometheus' text format.
     pub fn render(&self, page: &mut Page) {
-        let mut series: std::collections::BTreeMap<(Arc<str>, Arc<str>), Series> = Default::default();
-        let mut errors: std::collections::BTreeMap<(Arc<str>, &'static str), u64> = Default::default();
+        let mut series: BTreeMap<(Arc<str>, Arc<str>), Series> = Default::default();
+        let mut errors: BTreeMap<(Arc<str>, &'static str), u64> = Default::default();
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             for (key, one) in &shard.series {
@@ -193,6 +203,14 @@ impl Metrics {
         page.family("tidegate_errors_total", "counter", "Requests and streams that failed, by error code.");
         for ((listener, code), count) in &errors {
             page.value(&[("listener", listener), ("code", code)], *count as f64);
+        }
+        page.family(
+            "tidegate_tls_handshakes_total",
+            "counter",
+            "Connections to ports that speak TLS: full or resumed where it ended here, passed_through, or why not served.",
+        );
+        for ((listener, outcome), count) in &*self.handshakes.lock().unwrap_or_else(PoisonError::into_inner) {
+            page.value(&[("listener", listener), ("outcome", outcome)], *count as f64);
         }
         page.family("tidegate_http2_closed_total", "counter", "HTTP/2 connections ended for what their peer did.");
         for ((_, reason), count) in Http2Closed::ALL.iter().zip(&self.http2_closed) {

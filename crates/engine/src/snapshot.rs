@@ -217,7 +217,8 @@ pub struct Limits {
     pub head_bytes: usize,
     /// Fields of a head; beyond it 431.
     pub head_fields: usize,
-    /// Connections of visitors, and as many of agents, that a gateway has at once; beyond it accepting waits.
+    /// Connections of visitors, and as many of agents, that a gateway has at once; beyond it idle ones
+    /// end, else new ones are refused.
     pub connections: usize,
     /// Kept idle connections or streams for an upstream, each worker.
     pub idle_upstreams: usize,

@@ -13,12 +13,12 @@ from typing import Any
 
 import click
 
+from tidegate.config.files import Where
 from tidegate.config.knobs import Knob, knobs
 from tidegate.config.looks import Looks
 from tidegate.config.model import Agent, ClientTls, Forward, Gateway
 from tidegate.config.snapshot import agent_snapshot, describe, forward_snapshot, gateway_snapshot, new_agent_id, note
 from tidegate.config.sources import Source
-from tidegate.errors import ConfigError
 
 __all__ = [
     "PLAIN_TLS", "Command", "KnobOption", "config_option", "given", "knob_options", "section_of", "short_tls_options",
@@ -113,11 +113,13 @@ def start(
     source: str,
     again: Callable[[Looks], Gateway | Agent | Forward] | None = None,
     files: Looks | None = None,
+    where: Where | None = None,
 ) -> int:
     """
     Runs what the configuration describes, and returns the exit code.
 
-    `again` reads it anew while it runs and notes the files that it reads; `files` are those that it was read from.
+    `again` reads it anew while it runs and notes the files that it reads; `files` are those that it was read from;
+    `where` finds the places of keys, for what is told as wrong.
     """
     role = {Gateway: "gateway", Agent: "agent", Forward: "forward"}[type(config)]
     agent_id = new_agent_id()
@@ -129,7 +131,7 @@ def start(
         remark = note(config)
         admin = config.admin
         return {
-            "snapshot": _snapshot(config, agent_id),
+            "snapshot": _snapshot(config, agent_id, where),
             "admin": Admin(bind=admin.bind, hosts=admin.hosts, tls=_admin_tls(admin, Tls)) if admin.bind else None,
             "log": LogOptions(format=config.log.format, level=config.log.level),
             "grace_period": config.grace_period,
@@ -149,13 +151,17 @@ def start(
 def start_source(source: Source[Gateway]) -> int:
     """Runs a gateway that follows its configuration while it runs, and returns the exit code."""
     files: Looks = {}
-    return start(source.read(files), str(source), source.again, files)
+
+    def where(key: str) -> str:  # asked for where something is wrong, so the file is read again for it
+        return source.tree().places()(key)
+
+    return start(source.read(files), str(source), source.again, files, where)
 
 
-def _snapshot(config: Gateway | Agent | Forward, agent_id: str) -> bytes:
+def _snapshot(config: Gateway | Agent | Forward, agent_id: str, where: Where | None) -> bytes:
     if isinstance(config, Gateway):
-        return gateway_snapshot(config)
-    return agent_snapshot(config, agent_id) if isinstance(config, Agent) else forward_snapshot(config)
+        return gateway_snapshot(config, where)
+    return agent_snapshot(config, agent_id, where) if isinstance(config, Agent) else forward_snapshot(config, where)
 
 
 def _admin_tls(admin: Any, tls: type[Any]) -> Any:
@@ -163,8 +169,6 @@ def _admin_tls(admin: Any, tls: type[Any]) -> Any:
     written = getattr(admin, "tls", None)
     if written is None:
         return None
-    if len(written.certificates) > 1:
-        raise ConfigError("admin.tls.certificates: the admin listener shows one certificate (leave one)")
     shown = written.certificates[0]
     required = written.client_certificate == "required"
     digest = hashlib.sha256()

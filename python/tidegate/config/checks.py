@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeVar
 
 from tidegate.config.listeners import Listener
 from tidegate.config.names import address
@@ -22,7 +21,6 @@ __all__ = ["Mistake", "Traffic", "listener_upstream", "mistakes", "route_name"]
 
 Path = tuple[str | int, ...]
 Mistake = tuple[Path, str]
-T = TypeVar("T")
 
 _MOST_HINTS = 20
 

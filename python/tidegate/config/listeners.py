@@ -60,7 +60,7 @@ class Listener(Model):
         "By default true where there are no routes, else false.",
     )
     to: To | None = Field(default=None, description="Kind tcp: where it leads.")
-    tls: ServerTls | None = Field(default=None, description="Kinds http and tunnel: where it speaks TLS.")
+    tls: ServerTls | None = Field(default=None, description="Where it speaks TLS.")
     proxy_protocol: Networks = knob(
         (), "Kinds http and tcp: networks of load balancers whose connections begin with a PROXY header (v1 or v2)."
     )
@@ -72,10 +72,10 @@ class Listener(Model):
     def _fits_its_kind(self) -> Self:
         if self.kind == "tcp" and self.to is None:
             raise ValueError("a listener of kind tcp needs `to: {endpoint: NAME}`")
-        if self.tls is not None and self.kind == "tcp":
-            raise ValueError("`tls` belongs to listeners of kind http and tunnel, this one is of kind tcp")
-        if self.tls is not None and self.kind == "tunnel" and not self.tls.certificates:
-            raise ValueError("`tls` of a listener of kind tunnel needs `certificates: [{cert: FILE, key: FILE}]`")
+        if self.tls is not None and self.kind != "http" and not self.tls.certificates:
+            raise ValueError(
+                f"`tls` of a listener of kind {self.kind} needs `certificates: [{{cert: FILE, key: FILE}}]`"
+            )
         if self.proxy_protocol and self.kind == "tunnel":
             raise ValueError("`proxy_protocol` belongs to listeners of kind http and tcp, this one is of kind tunnel")
         for key, kind in (("to", "tcp"), ("dynamic_endpoints", "http"), ("transports", "tunnel")):

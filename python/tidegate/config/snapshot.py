@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from tidegate import __version__
 from tidegate.config.checks import listener_upstream
 from tidegate.config.files import Checked, Where, read
+from tidegate.config.load import uncollected
 from tidegate.config.model import (
     AccessLog,
     Agent,
@@ -47,6 +48,7 @@ FEWEST_CONNECTIONS = 16
 __all__ = ["agent_snapshot", "describe", "forward_snapshot", "gateway_snapshot", "new_agent_id", "note", "resolve_bind"]
 
 
+@uncollected()
 def gateway_snapshot(config: Gateway, where: Where | None = None) -> bytes:
     """A gateway, whole. `where` finds the places of keys, for what is told as wrong."""
     checked = Checked(where)
@@ -61,6 +63,7 @@ def gateway_snapshot(config: Gateway, where: Where | None = None) -> bytes:
         for name, listener in config.listeners.items()
     ]
     checked.differ([(f"listeners.{each['name']}.bind", each["bind"]) for each in listeners])
+    server_tls(config.admin.tls, "admin.tls", checked)  # Python's own to serve, and as likely to be wrong
     return checked.done(
         {
             "role": "gateway",

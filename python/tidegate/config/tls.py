@@ -53,9 +53,9 @@ class AdminTls(ServerTls):
     """The same, where nothing can be passed through."""
 
     @model_validator(mode="after")
-    def _has_a_certificate(self) -> Self:
-        if not self.certificates:
-            raise ValueError("needs `certificates: [{cert: FILE, key: FILE}]`")
+    def _has_one_certificate(self) -> Self:
+        if len(self.certificates) != 1:
+            raise ValueError("needs `certificates: [{cert: FILE, key: FILE}]`, with one certificate")
         return self
 
 

@@ -8,7 +8,6 @@ once; SIGHUP asks for the configuration to be read again, which is `reload`'s. T
 """
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -125,8 +124,9 @@ class Running:
 
     def _warn(self, snapshot: dict[str, Any]) -> None:
         """Warns of what strangers reach, once of each."""
-        addresses = self._admin.addresses if self._admin is not None else []
-        found = wording.exposed(snapshot, addresses)
+        options = self._reloads.configuration.admin
+        knows = options is not None and options.tls is not None and options.tls.client_ca and options.tls.required
+        found = wording.exposed(snapshot, [] if self._admin is None or knows else self._admin.addresses)
         for each in found:
             if each not in self._warned:
                 fields = {"listener": each.listener, "port": each.port, "detail": each.sentence}
@@ -136,14 +136,13 @@ class Running:
     def _prepare(self, fresh: Configuration) -> Callable[[], None]:
         """Checks Python's part of a new configuration; what is returned puts it in force."""
         admin = self._admin.prepare(fresh.admin) if self._admin is not None and fresh.admin is not None else None
-        snapshot = json.loads(fresh.snapshot)
 
         def commit() -> None:
             if admin is not None:
                 admin()
             self._log.set_level(fresh.log.level)
             self._role.set_level(fresh.log.level)
-            self._warn(snapshot)
+            self._warn(self._reloads.snapshot)
 
         return commit
 

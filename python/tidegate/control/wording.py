@@ -149,7 +149,9 @@ def exposed(snapshot: Mapping[str, Any], admin_addresses: list[str]) -> list[Exp
     """The tunnel and admin listeners off loopback that ask nobody who they are."""
     found = []
     for listener in snapshot.get("listeners", []):
-        if listener.get("kind") != "tunnel":
+        tls = listener.get("tls") or {}
+        knows = tls.get("client_ca") is not None and tls.get("client_certificate") == "required"
+        if listener.get("kind") != "tunnel" or knows:
             continue
         for port in _ports_off_loopback(listener.get("bind", [])):
             name = listener.get("name", "")

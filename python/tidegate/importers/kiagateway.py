@@ -69,6 +69,7 @@ def _missing(tree: Tree) -> Iterator[str]:
 def _table(table: str, tree: Tree, ours: Tree, notes: list[Note], mistakes: list[str]) -> None:
     listener, key = _TABLES[table]
     entries = tree.data[table]
+    taken = set[str]()
     for name, backend in entries.items():
         where = place(tree, table, name)
         shown = f'{table}."{name}"'
@@ -88,7 +89,8 @@ def _table(table: str, tree: Tree, ours: Tree, notes: list[Note], mistakes: list
             mistakes.append(f"{where}: {shown}: {error}")
             continue
         routes = ours.data["routes"]
-        called = free_name(f"{listener}-{normal.strip('[]')}", {route["name"] for route in routes})
+        called = free_name(f"{listener}-{normal.strip('[]')}", taken)
+        taken.add(called)
         ours.where["routes", len(routes)] = where
         routes.append({"name": called, "listeners": [listener], key: normal, "to": {"addresses": [found]}})
 

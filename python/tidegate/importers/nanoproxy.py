@@ -137,12 +137,12 @@ def gateway(text: str, name: str, settings: Settings, instance: str) -> Translat
 
     ours = Tree(data={"routing": "first", "listeners": {"proxy": _listener(settings)}}, name=name)
     names = _upstreams(file, tree, ours, notes, settings)
+    upstreams = {each.name: each for each in file.upstreams}
     ours.data["routes"] = _own_routes(file, settings)
     for position, rule in enumerate(file.rules):
         route = _route(rule, position, tree, names, notes)
         if route is not None:
-            upstream = next(each for each in reversed(file.upstreams) if each.name == rule.upstream)
-            if upstream.noHostRewrite:
+            if upstreams[rule.upstream].noHostRewrite:
                 route["host_header"] = "rewrite"
             route["response_headers"] = {"set": {"x-proxy": "tidegate", "x-proxy-instance": instance}}
             ours.where["routes", len(ours.data["routes"])] = place(tree, "rules", position)
@@ -172,12 +172,15 @@ def _upstreams(file: File, tree: Tree, ours: Tree, notes: list[Note], settings: 
     """Writes the upstreams; their names here by their names there."""
     names: dict[str, str] = {}
     written: dict[str, Any] = {}
+    last = {upstream.name: position for position, upstream in enumerate(file.upstreams)}
     for position, upstream in enumerate(file.upstreams):
         where = place(tree, "upstreams", position)
-        if any(later.name == upstream.name for later in file.upstreams[position + 1 :]):
+        if last[upstream.name] != position:
             notes.append(Note(where, f"upstream {upstream.name!r} left out: a later one has the same name"))
             continue
-        name = free_name(upstream.name, {each.name for each in file.upstreams} - {upstream.name} | set(written))
+        name = free_name(upstream.name, ())
+        if name != upstream.name:
+            name = free_name(name, {*last, *written})
         if name != upstream.name:
             notes.append(Note(where, f"upstream {upstream.name!r} is called {name!r} here"))
         names[upstream.name] = name

@@ -5,14 +5,43 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.unit.admin.fixed_role import GATEWAY, FixedRole
-from tidegate.admin.app import create_app
-from tidegate.control.state import Admin, State
+from tidegate.admin.app import KNOWN, create_app
+from tidegate.control.state import Admin, Outcome, Reloading, State
 
 HERE, STRANGER = "127.0.0.1", "192.0.2.7"
 OPEN = ["/health", "/ready", "/metrics"]
 ENDPOINTS = ["/status/endpoints", "/status/endpoints/web"]
+
+
+class Outcomes:
+    """A configuration whose next reload comes out like this."""
+
+    def __init__(self, **outcome: Any) -> None:
+        self._outcome = outcome
+
+    async def reload(self, trigger: str) -> Outcome:
+        return Outcome(trigger, 0.0, 0.5, **self._outcome)
+
+    def status(self) -> dict[str, Any]:
+        return {"source": "tidegate.yaml"}
+
+    def problems(self) -> list[str]:
+        return ["the last configuration was refused"]
+
+    def metrics(self) -> bytes:
+        return b"tidegate_config_reloads_total 1\n"
+
+
+def knowing(app: ASGIApp) -> ASGIApp:
+    """The same application, on connections that have shown a certificate."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, KNOWN: True}, receive, send)
+
+    return answer
 
 
 def ask(
@@ -23,9 +52,15 @@ def ask(
     method: str = "GET",
     status: dict[str, Any] | None = None,
     hosts: tuple[str, ...] = (),
+    reloads: Reloading | None = None,
+    known: bool = False,
     **headers: str,
 ) -> httpx.Response:
-    app = create_app(State(FixedRole(status), "gateway"), lambda: Admin("127.0.0.1:8003", hosts))
+    state = State(FixedRole(status), "gateway")
+    state.reloads = reloads
+    app = create_app(state, lambda: Admin("127.0.0.1:8003", hosts))
+    if known:
+        app = knowing(app)
 
     async def call() -> httpx.Response:
         transport = httpx.ASGITransport(app, client=(peer, 4711))
@@ -142,3 +177,46 @@ def test_errors_are_json() -> None:
     wrong = ask("/status", method="POST")
     assert (wrong.status_code, wrong.json()["error"]) == (405, "method not allowed")
     assert "GET" in wrong.headers["allow"]
+
+
+def test_a_reload_answers_with_what_is_different_or_with_every_reason() -> None:
+    applied = ask("/reload", method="POST", reloads=Outcomes(changes={"routes": {}}))
+    assert (applied.status_code, applied.json()) == (
+        200,
+        {"result": "applied", "seconds": 0.5, "changes": {"routes": {}}},
+    )
+    refused = ask("/reload", method="POST", reloads=Outcomes(reasons=("a: 1", "b: 2")))
+    assert (refused.status_code, refused.json()["reasons"]) == (422, ["a: 1", "b: 2"])
+    assert refused.json()["detail"] == "a: 1; b: 2"
+
+
+def test_only_who_may_change_something_reloads() -> None:
+    def post(**more: Any) -> int:
+        return ask("/reload", method="POST", reloads=Outcomes(), **more).status_code
+
+    assert ask("/reload", reloads=Outcomes()).status_code == 405
+    assert post(peer=STRANGER, host="192.0.2.1") == 403
+    assert post(peer=STRANGER, host="192.0.2.1", known=True) == 200
+    assert post(host="rebound.example.com") == 403
+    assert post(origin="http://evil.example.com") == 403
+
+
+def test_the_configuration_in_force_is_shown_here_and_to_nobody_else() -> None:
+    assert ask("/status/config", reloads=Outcomes()).json() == {"source": "tidegate.yaml"}
+    assert ask("/status/config", reloads=Outcomes(), peer=STRANGER, host="192.0.2.1").status_code == 403
+    assert ask("/status", reloads=Outcomes()).json()["problems"] == ["the last configuration was refused"]
+    assert b"tidegate_config_reloads_total 1\n" in ask("/metrics", reloads=Outcomes()).content
+
+
+def test_agents_are_listed_with_what_they_offer() -> None:
+    sessions = [
+        {"agent": "a", "address": "10.0.0.1:1", "since": 2.0},
+        {"agent": "a", "address": "10.0.0.1:2", "since": 1.0},
+    ]
+    old = [{"agent": None, "address": "10.0.0.2:1", "since": 3.0}]
+    endpoints = [{"name": "web", "listeners": sessions}, {"name": "db", "listeners": [*sessions[:1], *old]}]
+    found = ask("/status/agents", status={"endpoints": endpoints}).json()["agents"]
+    assert [(one["agent"], one["endpoints"], one["sessions"], one["since"]) for one in found] == [
+        ("a", ["web", "db"], 3, 1.0),
+        (None, ["db"], 1, 3.0),
+    ]

@@ -89,3 +89,38 @@ def test_names_of_peers_do_not_control_the_terminal() -> None:
 )
 def test_durations_are_written_for_people(seconds: float, text: str) -> None:
     assert tables.duration(seconds) == text
+
+
+def test_routes_and_upstreams_have_a_line_each() -> None:
+    routes = [{"name": "all", "match": "every host", "to": "upstream shop", "requests": 40}]
+    assert tables.routes(routes).splitlines() == [
+        "ROUTE  MATCH       TO             REQUESTS",
+        "all    every host  upstream shop        40",
+    ]
+    address = {"address": "10.0.0.7:80", "state": "down", "reason": "refused", "requests": 3, "failures": 2}
+    lines = tables.upstreams([{"name": "shop", "addresses": [address]}, {"name": "none", "addresses": []}]).splitlines()
+    assert lines[1].split() == ["shop", "10.0.0.7:80", "-", "down", "-", "3", "-", "2", "refused"]
+    assert "no address" in lines[2]
+    assert "by itself" in tables.routes([])
+    assert "no upstreams" in tables.upstreams([])
+
+
+def test_agents_are_shown_with_what_they_offer() -> None:
+    agent = {"agent": "a1", "address": "10.0.0.9:1", "endpoints": ["web", "db"], "sessions": 4, "since": None}
+    assert tables.agents([agent]).splitlines()[1].split() == ["a1", "10.0.0.9:1", "web,", "db", "4", "-"]
+    assert "no agent" in tables.agents([])
+
+
+def test_the_configuration_says_what_is_in_force_and_what_was_refused() -> None:
+    found: dict[str, Any] = {
+        "source": "tidegate.yaml",
+        "since": 0,
+        "hash": "abc",
+        "files": ["/etc/a.pem"],
+        "in_force": True,
+    }
+    assert tables.configuration(found).splitlines()[1] == "  /etc/a.pem"
+    found |= {"in_force": False, "last_refused": {"at": 0, "reasons": ["a: 1", "b: 2"]}}
+    shown = tables.configuration(found)
+    assert "is what is written now" in shown
+    assert shown.endswith("  a: 1\n  b: 2")

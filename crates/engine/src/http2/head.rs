@@ -194,3 +194,126 @@ fn fields_to(fields: &Fields, map: &mut HeaderMap) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::http1::head::parse_request;
+    use crate::io::Buffer;
+
+    const LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 32 };
+
+    fn parts(method: &str, authority: Option<&str>, path: &str, fields: &[(&str, &str)]) -> http::request::Parts {
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = authority.map(|_| Scheme::HTTP);
+        uri.authority = authority.map(|authority| authority.parse().expect("an authority"));
+        uri.path_and_query = (!path.is_empty()).then(|| path.parse().expect("a path"));
+        let mut request = Request::builder().method(method);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let mut parts = request.body(()).expect("a request").into_parts().0;
+        parts.uri = Uri::from_parts(uri).expect("a URI");
+        parts
+    }
+
+    fn read(parts: &http::request::Parts) -> Result<RequestHead, HeadError> {
+        let mut head = RequestHead::new();
+        request_from(parts, &mut head, &LIMITS).map(|()| head)
+    }
+
+    #[test]
+    fn case_9_hosts_and_targets_that_can_be_read_in_two_ways_are_refused() {
+        let refused = |authority, path, fields: &[_]| read(&parts("GET", authority, path, fields)).is_err();
+        assert!(!refused(Some("a.b"), "/", &[]));
+        assert!(!refused(Some("a.b"), "/", &[("host", "A.B")]));
+        assert!(!refused(None, "/", &[("host", "a.b")]));
+        assert!(refused(Some("a.b"), "/", &[("host", "c.d")]));
+        assert!(refused(Some("a.b"), "/", &[("host", "a.b"), ("host", "a.b")]));
+        assert!(refused(None, "/", &[("host", "a.b"), ("host", "a.b")]));
+        assert!(refused(None, "/", &[]));
+        assert!(refused(Some("user@a.b"), "/", &[]));
+        assert!(refused(Some("a.b"), "*", &[]));
+        for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"] {
+            assert!(refused(Some("a.b"), "/", &[(name, "x")]), "{name}");
+        }
+        assert!(refused(Some("a.b"), "/", &[("x-a", " b")]));
+        assert!(refused(Some("a.b"), "/", &[("x-a", "b\t")]));
+    }
+
+    #[test]
+    fn case_14_a_head_is_too_large_by_what_was_decoded() {
+        let many: Vec<(String, String)> = (0..33).map(|n| (format!("x-{n}"), String::new())).collect();
+        let many: Vec<(&str, &str)> = many.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let long = "v".repeat(LIMITS.bytes);
+        for fields in [&many[..], &[("x-long", &*long)]] {
+            assert!(matches!(read(&parts("GET", Some("a.b"), "/", fields)), Err(TooLarge(_))));
+        }
+    }
+
+    #[test]
+    fn crumbs_become_one_cookie_and_other_fields_keep_their_number() {
+        let fields = [("cookie", "a=1"), ("x-a", "1"), ("cookie", "b=2"), ("x-a", "2")];
+        let head = read(&parts("GET", Some("a.b"), "/", &fields)).expect("a head");
+        assert_eq!(head.fields.all(Known::Cookie).collect::<Vec<_>>(), [b"a=1; b=2"]);
+        assert_eq!(head.fields.iter().filter(|field| field.name == b"x-a").count(), 2);
+    }
+
+    #[test]
+    fn what_speaks_of_a_connection_does_not_go_out() {
+        let mut head = RequestHead::new();
+        head.set(b"POST", b"/a?b", Version::Http11);
+        for (name, value) in [("Host", "a.b:80"), ("TE", "trailers"), ("Connection", "TE"), ("X-A", "1")] {
+            head.fields.push(name.as_bytes(), value.as_bytes());
+        }
+        head.fields.push(b"Transfer-Encoding", b"chunked");
+        let request = request_to(&head, true).expect("a request");
+        assert_eq!(request.uri(), "https://a.b:80/a?b");
+        let names: Vec<&str> = request.headers().keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["te", "x-a"]);
+        head.set_target(b"/<script>");
+        assert!(request_to(&head, false).is_err());
+    }
+
+    #[test]
+    fn the_end_of_a_body_is_known_with_and_without_a_length() {
+        let framing = |fields: &[_], ended| {
+            request_framing(&read(&parts("POST", Some("a.b"), "/", fields)).expect("a head"), ended)
+        };
+        assert_eq!(framing(&[], true), Ok(Framing::None));
+        assert_eq!(framing(&[], false), Ok(Framing::Chunked));
+        assert_eq!(framing(&[("content-length", "5")], false), Ok(Framing::Length(5)));
+        assert!(framing(&[("content-length", "5"), ("content-length", "5")], false).is_err());
+    }
+
+    proptest! {
+        /// Whatever passes is the same head when HTTP/1 writes and reads it, and comes back as it was.
+        #[test]
+        fn what_a_head_of_http2_says_is_what_http1_says(
+            method in "[A-Z]{1,8}",
+            path in "/[ -~]{0,20}",
+            host in "[a-z.:@0-9-]{1,12}",
+            fields in prop::collection::vec(("[a-z-]{1,12}", "[ -~\t]{0,12}"), 0..8),
+        ) {
+            let request = Request::builder().method(&*method).uri(format!("http://{host}{path}"));
+            let request = fields.iter().fold(request, |request, (name, value)| request.header(name, value));
+            let Ok(request) = request.body(()) else { return Ok(()) };
+            let parts = request.into_parts().0;
+            let Ok(head) = read(&parts) else { return Ok(()) };
+
+            let mut out = Buffer::new();
+            crate::http1::head::write_request(&head, &mut out);
+            let mut again = RequestHead::new();
+            let length = parse_request(out.chunk(), &mut 0, &mut again, &LIMITS);
+            prop_assert_eq!(length, Ok(Some(out.len())));
+            again.version = Version::Http2;
+            prop_assert_eq!(&again, &head);
+
+            let back = request_to(&head, false).map(|request| request.into_parts().0);
+            let back = back.expect("what came can go");
+            prop_assert_eq!(read(&back), Ok(head));
+        }
+    }
+}

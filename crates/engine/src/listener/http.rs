@@ -3,12 +3,20 @@
 use std::sync::Arc;
 
 use super::arrive::Arrival;
+use crate::proxy::secured::Secured;
 use crate::proxy::serve::{Connection, serve};
+use crate::proxy::serve_http2::serve_http2;
 use crate::proxy::shared::Proxy;
 use crate::proxy::site::{HttpListener, Site};
 
 /// Serves a connection that has arrived.
-pub async fn connection(proxy: Arc<Proxy>, worker: usize, listener: Arc<HttpListener>, arrival: Arrival) {
+pub async fn connection(
+    proxy: Arc<Proxy>,
+    worker: usize,
+    listener: Arc<HttpListener>,
+    arrival: Arrival,
+    secured: Option<Arc<Secured>>,
+) {
     let Arrival { io, read, client, place } = arrival;
     let connection = Connection {
         io,
@@ -17,8 +25,13 @@ pub async fn connection(proxy: Arc<Proxy>, worker: usize, listener: Arc<HttpList
         identity: proxy.anonymous.clone(),
         site: Site::Listener(listener),
         head: None,
-        place: Some(Box::new(place)),
+        secured,
+        place: Some(place),
         patient: false,
     };
-    serve(proxy, worker, connection).await;
+    // Without TLS the first bytes tell.
+    match &connection.secured {
+        Some(secured) if secured.http2 => serve_http2(proxy, worker, connection).await,
+        _ => serve(proxy, worker, connection).await,
+    }
 }

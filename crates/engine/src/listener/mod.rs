@@ -4,9 +4,12 @@ pub mod bind;
 pub mod accept;
 pub mod arrive;
 // What is done with an accepted connection, one file a kind.
+pub mod refuse;
 pub mod http;
 pub mod tcp;
 pub mod tunnel;
+// What stands in front of each of them where TLS is spoken.
+pub mod tls;
 // All listeners of a gateway.
 pub mod set;
 

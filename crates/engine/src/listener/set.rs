@@ -1,25 +1,28 @@
 //! All listeners of a gateway: what runs, and what a new configuration changes about that.
 
-use std::net::{SocketAddr, TcpListener as Socket};
-use std::sync::atomic::Ordering;
+use std::net::{IpAddr, SocketAddr, TcpListener as Socket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::accept::{Door, Room, accept};
+use super::accept::{Door, accept};
 use super::arrive::{Arrival, Source};
 use super::bind::{ListenError, bind};
 use super::tcp;
+use super::tls::{self, Tls};
 use super::tunnel::Tunnels;
-use super::{http, tunnel};
+use super::{http, refuse, tunnel};
+use crate::metrics::Page;
 use crate::proxy::access::{Answered, Record};
 use crate::proxy::shared::Proxy;
 use crate::proxy::site::HttpListener;
 use crate::proxy::table::Table;
+use crate::room::{self, Room};
 use crate::snapshot::{Gateway, Listener, ListenerKind};
 
 /// The listeners that run.
@@ -30,11 +33,13 @@ pub struct Listeners {
     room: Arc<Room>,
     tunnel_room: Arc<Room>,
     running: Mutex<Vec<Running>>,
+    /// Nothing is accepted any more, whatever a configuration that was on its way says.
+    stopped: AtomicBool,
 }
 
 struct Running {
     listener: Listener,
-    door: Arc<Door<Kind>>,
+    door: Arc<Door<Leads>>,
     sockets: Vec<Accepting>,
 }
 
@@ -44,11 +49,17 @@ struct Accepting {
     wanted: SocketAddr,
     /// What it actually bound.
     address: SocketAddr,
-    door: Arc<ArcSwap<Door<Kind>>>,
+    door: Arc<ArcSwap<Door<Leads>>>,
     stop: CancellationToken,
 }
 
-#[derive(Clone)]
+/// What a listener does with its connections.
+struct Leads {
+    kind: Kind,
+    /// How it speaks TLS; none: it does not.
+    tls: ArcSwapOption<Tls>,
+}
+
 enum Kind {
     Http(Arc<HttpListener>),
     Tcp(Arc<tcp::TcpListener>),
@@ -65,16 +76,35 @@ impl Listeners {
     /// No listener yet, and room for so many connections of visitors and of agents.
     pub fn new(proxy: Arc<Proxy>, tunnels: Arc<Tunnels>, connections: usize) -> Self {
         let (room, tunnel_room) = (Room::new(connections), Room::new(connections));
-        Listeners { proxy, tunnels, room, tunnel_room, running: Mutex::default() }
+        Listeners { proxy, tunnels, room, tunnel_room, running: Mutex::default(), stopped: AtomicBool::new(false) }
+    }
+
+    /// How each listener of a snapshot speaks TLS, in their order. What has not changed is what runs already.
+    ///
+    /// # Errors
+    /// Says what cannot be.
+    pub fn compile_tls(&self, snapshot: &Gateway) -> Result<Vec<Option<Arc<Tls>>>, String> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let compile = |listener: &Listener| {
+            let before = running.iter().find(|one| is_same(&one.listener, listener));
+            Tls::compile(listener, before.and_then(|one| one.door.leads.tls.load_full()))
+        };
+        snapshot.listeners.iter().map(compile).collect()
     }
 
     /// Makes these the listeners. An address that was bound before goes on with its sockets, whatever listener it now
     /// belongs to; new ones are all bound before an old one is given up. `table` is what they lead to; `commit` puts in
-    /// force what they need, and is called when nothing can fail any more.
+    /// force what they need, and is called when nothing can fail any more. `tls` is what [`Listeners::compile_tls`] made.
     ///
     /// # Errors
     /// The first address that could not be bound; then nothing has changed.
-    pub fn apply(&self, snapshot: &Gateway, table: &Table, commit: impl FnOnce()) -> Result<(), ListenError> {
+    pub fn apply(
+        &self,
+        snapshot: &Gateway,
+        table: &Table,
+        tls: Vec<Option<Arc<Tls>>>,
+        commit: impl FnOnce(),
+    ) -> Result<(), ListenError> {
         let wanted = &snapshot.listeners;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let accepting = || running.iter().flat_map(|one| &one.sockets);
@@ -104,12 +134,13 @@ impl Listeners {
             sockets.extend(one.sockets.into_iter().map(Some));
             old.push((one.listener, one.door));
         }
-        for (listener, origins) in wanted.iter().zip(plan) {
+        for ((listener, origins), tls) in wanted.iter().zip(plan).zip(tls) {
             let before = old.iter().position(|(before, _)| is_same(before, listener)).map(|at| old.swap_remove(at));
             let door = match before {
                 Some((_, door)) => update(door, listener, table),
                 None => self.door(listener, table),
             };
+            door.leads.tls.store(tls);
             let sockets = listener.bind.iter().zip(origins).filter_map(|(wanted, origin)| match origin {
                 Origin::Bound(bound) => Some(self.start(*wanted, bound, &door)),
                 Origin::Kept(at) => sockets[at].take().map(|socket| socket.lead_to(*wanted, &door)),
@@ -121,14 +152,17 @@ impl Listeners {
             info!(listener = &*socket.door.load().name, address = %socket.address, "listener closed");
         }
         for (_, door) in old {
-            if let Kind::Http(listener) = &door.leads {
+            if let Kind::Http(listener) = &door.leads.kind {
                 listener.closing.cancel();
             }
+        }
+        if self.stopped.load(Ordering::Relaxed) {
+            cancel(&running);
         }
         // Last: whoever waits for room looks through its new door then.
         self.room.resize(snapshot.limits.connections);
         self.tunnel_room.resize(snapshot.limits.connections);
-        let http = running.iter().filter(|one| matches!(one.door.leads, Kind::Http(_)));
+        let http = running.iter().filter(|one| matches!(one.door.leads.kind, Kind::Http(_)));
         let local = http.flat_map(|one| &one.sockets).map(|socket| socket.address);
         let local = local.into_iter().find(|address| address.ip().is_loopback() || address.ip().is_unspecified());
         self.tunnels.local_port.store(local.map_or(0, |address| address.port()), Ordering::Relaxed);
@@ -138,9 +172,8 @@ impl Listeners {
     /// Stops accepting, everywhere.
     pub fn stop(&self) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        for socket in running.iter().flat_map(|one| &one.sockets) {
-            socket.stop.cancel();
-        }
+        self.stopped.store(true, Ordering::Relaxed);
+        cancel(&running);
     }
 
     /// Every listener: name, kind, addresses, open connections.
@@ -151,7 +184,7 @@ impl Listeners {
             .map(|one| {
                 json!({
                     "name": one.listener.name,
-                    "kind": one.door.leads.word(),
+                    "kind": one.door.leads.kind.word(),
                     "addresses": one.sockets.iter().map(|socket| socket.address).collect::<Vec<_>>(),
                     "connections": one.door.connections.load(Ordering::Relaxed),
                 })
@@ -178,10 +211,15 @@ impl Listeners {
         [self.room.taken(), self.tunnel_room.taken()]
     }
 
+    /// What was given up for want of room.
+    pub fn render_shed(&self, page: &mut Page) {
+        room::render(&[&self.room, &self.tunnel_room], page);
+    }
+
     /// Where a listener that was not there before leads.
-    fn door(&self, listener: &Listener, table: &Table) -> Arc<Door<Kind>> {
+    fn door(&self, listener: &Listener, table: &Table) -> Arc<Door<Leads>> {
         let name: Arc<str> = listener.name.as_str().into();
-        let leads = match &listener.kind {
+        let kind = match &listener.kind {
             ListenerKind::Http { dynamic_endpoints } => {
                 let dynamic = ArcSwap::from_pointee(dynamic_endpoints.clone());
                 Kind::Http(Arc::new(HttpListener { name: name.clone(), dynamic, closing: self.proxy.drain.part() }))
@@ -192,13 +230,14 @@ impl Listeners {
             }
             ListenerKind::Tunnel {} => Kind::Tunnel,
         };
-        let room = if matches!(leads, Kind::Tunnel) { &self.tunnel_room } else { &self.room };
+        let room = if matches!(kind, Kind::Tunnel) { &self.tunnel_room } else { &self.room };
+        let leads = Leads { kind, tls: ArcSwapOption::empty() };
         let balancers = ArcSwap::from_pointee(listener.proxy_protocol.clone());
         Arc::new(Door { name, room: room.clone(), connections: Arc::default(), balancers, leads })
     }
 
     /// Accepts on an address that has just been bound.
-    fn start(&self, wanted: SocketAddr, bound: Bound, door: &Arc<Door<Kind>>) -> Accepting {
+    fn start(&self, wanted: SocketAddr, bound: Bound, door: &Arc<Door<Leads>>) -> Accepting {
         let Bound { address, sockets } = bound;
         let (stop, door) = (CancellationToken::new(), Arc::new(ArcSwap::new(door.clone())));
         for (worker, socket) in self.proxy.workers.iter().zip(sockets) {
@@ -215,10 +254,10 @@ impl Listeners {
         &self,
         worker: usize,
         socket: Socket,
-        door: Arc<ArcSwap<Door<Kind>>>,
+        door: Arc<ArcSwap<Door<Leads>>>,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let (proxy, tunnels) = (self.proxy.clone(), self.tunnels.clone());
+        let tunnels = self.tunnels.clone();
         async move {
             // Fails only where the process has no descriptor left for the selector, and then nothing works.
             let Ok(socket) = TcpListener::from_std(socket) else { return };
@@ -226,21 +265,16 @@ impl Listeners {
                 socket,
                 stop,
                 || door.load_full(),
-                |door, stream, from, place| {
-                    proxy.metrics.connections.fetch_add(1, Ordering::Relaxed);
-                    if let Kind::Tunnel = door.leads {
-                        let task = tunnel::connection(tunnels.clone(), worker, stream, from, place);
-                        return tunnels.drain.spawn_on(proxy.runtime(worker), task);
+                |door, stream, from, place| match place {
+                    Ok(place) => {
+                        tunnels.proxy.metrics.connections.fetch_add(1, Ordering::Relaxed);
+                        begin(&tunnels, worker, door, from.ip(), Arrival::new(stream, from, place));
                     }
-                    let arrival = Arrival::new(stream, from, place);
-                    match (Source::of(from.ip(), &door.balancers.load()), &door.leads) {
-                        (Source::Balancer, _) => {
-                            let task = behind_balancer(proxy.clone(), worker, door.clone(), arrival);
-                            proxy.drain.spawn_on(proxy.runtime(worker), task);
-                        }
-                        // HTTP refuses it by itself.
-                        (Source::Stranger, Kind::Tcp(_)) => hand_on(&proxy, worker, &door.leads, arrival.nameless()),
-                        (Source::Client | Source::Stranger, _) => hand_on(&proxy, worker, &door.leads, arrival),
+                    Err(full) => {
+                        let leads = &door.leads;
+                        let speaks_http = !matches!(leads.kind, Kind::Tcp(_)) && leads.tls.load().is_none();
+                        let how = (full, speaks_http);
+                        refuse::for_want_of_room(&tunnels.proxy, worker, &door.name, stream, from, how);
                     }
                 },
             )
@@ -249,11 +283,30 @@ impl Listeners {
     }
 }
 
+/// Begins to serve a connection that has a place.
+fn begin(tunnels: &Arc<Tunnels>, worker: usize, door: &Arc<Door<Leads>>, from: IpAddr, arrival: Arrival) {
+    let leads = &door.leads;
+    match (Source::of(from, &door.balancers.load()), &leads.kind) {
+        // Agents come by sockets of their own.
+        (_, Kind::Tunnel) => hand_on(tunnels, worker, door, arrival),
+        (Source::Balancer, _) => {
+            let task = behind_balancer(tunnels.clone(), worker, door.clone(), arrival);
+            tunnels.proxy.drain.spawn_on(tunnels.proxy.runtime(worker), task);
+        }
+        // HTTP and TLS refuse it by themselves.
+        (Source::Stranger, Kind::Tcp(_)) if leads.tls.load().is_none() => {
+            hand_on(tunnels, worker, door, arrival.nameless());
+        }
+        (Source::Client | Source::Stranger, _) => hand_on(tunnels, worker, door, arrival),
+    }
+}
+
 /// Finds out whose connection a load balancer has opened, and hands it on.
-async fn behind_balancer(proxy: Arc<Proxy>, worker: usize, door: Arc<Door<Kind>>, arrival: Arrival) {
+async fn behind_balancer(tunnels: Arc<Tunnels>, worker: usize, door: Arc<Door<Leads>>, arrival: Arrival) {
+    let proxy = &tunnels.proxy;
     let (client, within) = (arrival.client, proxy.settings.load().timeouts.handshake);
     match arrival.named(within).await {
-        Ok(Some(arrival)) => hand_on(&proxy, worker, &door.leads, arrival),
+        Ok(Some(arrival)) => hand_on(&tunnels, worker, &door, arrival),
         Ok(None) => {}
         Err(error) => {
             let mut record = Record::new(proxy.next_request(), client, door.name.clone(), Answered::Gateway);
@@ -263,25 +316,36 @@ async fn behind_balancer(proxy: Arc<Proxy>, worker: usize, door: Arc<Door<Kind>>
     }
 }
 
-/// Gives a visitor's connection to what serves its kind.
-fn hand_on(proxy: &Arc<Proxy>, worker: usize, leads: &Kind, arrival: Arrival) {
-    match leads {
-        Kind::Http(listener) => {
-            let task = http::connection(proxy.clone(), worker, listener.clone(), arrival);
-            proxy.drain.spawn_on(proxy.runtime(worker), task);
-        }
-        Kind::Tcp(listener) => tcp::arrived(proxy, worker, listener, arrival),
-        // Agents come by sockets of their own.
-        Kind::Tunnel => {}
+/// Gives a connection to what serves its kind.
+fn hand_on(tunnels: &Arc<Tunnels>, worker: usize, door: &Door<Leads>, arrival: Arrival) {
+    let proxy = &tunnels.proxy;
+    let runtime = proxy.runtime(worker);
+    let Some(tls) = door.leads.tls.load_full() else {
+        return match &door.leads.kind {
+            Kind::Http(listener) => {
+                let task = http::connection(proxy.clone(), worker, listener.clone(), arrival, None);
+                proxy.drain.spawn_on(runtime, task);
+            }
+            Kind::Tcp(listener) => tcp::arrived(proxy, worker, listener, arrival),
+            Kind::Tunnel => {
+                tunnels.drain.spawn_on(runtime, tunnel::connection(tunnels.clone(), worker, arrival));
+            }
+        };
+    };
+    let knock = tls::Knock::new(proxy.clone(), worker, door.name.clone(), arrival);
+    match &door.leads.kind {
+        Kind::Http(listener) => proxy.drain.spawn_on(runtime, tls::http(knock, listener.clone(), tls)),
+        Kind::Tcp(listener) => proxy.drain.spawn_on(runtime, tls::tcp(knock, listener.clone(), tls)),
+        Kind::Tunnel => tunnels.drain.spawn_on(runtime, tls::tunnel(knock, tunnels.clone(), tls)),
     }
 }
 
 impl Accepting {
     /// From the next connection on behind this door.
-    fn lead_to(mut self, wanted: SocketAddr, door: &Arc<Door<Kind>>) -> Self {
+    fn lead_to(mut self, wanted: SocketAddr, door: &Arc<Door<Leads>>) -> Self {
         self.wanted = wanted;
         let before = self.door.swap(door.clone());
-        if before.name != door.name || before.leads.word() != door.leads.word() {
+        if before.name != door.name || before.leads.kind.word() != door.leads.kind.word() {
             self.announce();
         }
         self
@@ -289,7 +353,13 @@ impl Accepting {
 
     fn announce(&self) {
         let door = self.door.load();
-        info!(listener = &*door.name, kind = door.leads.word(), address = %self.address, "listening");
+        info!(listener = &*door.name, kind = door.leads.kind.word(), address = %self.address, "listening");
+    }
+}
+
+fn cancel(running: &[Running]) {
+    for socket in running.iter().flat_map(|one| &one.sockets) {
+        socket.stop.cancel();
     }
 }
 
@@ -337,9 +407,9 @@ fn is_same(before: &Listener, wanted: &Listener) -> bool {
 }
 
 /// A listener that goes on, under its new rules.
-fn update(door: Arc<Door<Kind>>, wanted: &Listener, table: &Table) -> Arc<Door<Kind>> {
+fn update(door: Arc<Door<Leads>>, wanted: &Listener, table: &Table) -> Arc<Door<Leads>> {
     door.balancers.store(Arc::new(wanted.proxy_protocol.clone()));
-    match (&door.leads, &wanted.kind) {
+    match (&door.leads.kind, &wanted.kind) {
         (Kind::Http(listener), ListenerKind::Http { dynamic_endpoints }) => {
             listener.dynamic.store(Arc::new(dynamic_endpoints.clone()));
         }

@@ -53,6 +53,7 @@ impl To {
 pub fn arrived(proxy: &Arc<Proxy>, worker: usize, listener: &TcpListener, arrival: Arrival) {
     let Arrival { io, read, client, place } = arrival;
     let to = listener.to.load().find(proxy, client.ip());
-    let (listener, place) = (listener.name.clone(), Box::new(place));
-    passthrough::pass(proxy, worker, Opaque { io, read, client, listener, server_name: None, place }, to);
+    let listener = listener.name.clone();
+    let route = Arc::default();
+    passthrough::pass(proxy, worker, Opaque { io, read, client, listener, server_name: None, route, place }, to);
 }

@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tracing::info;
 
-use super::accept::Place;
+use super::arrive::Arrival;
 use crate::error::{Code, Error, Result};
 use crate::http1::head::HeadLimits;
-use crate::io::Buffer;
+use crate::io::{BoxedIo, Buffer};
 use crate::message::{RequestHead, Version};
 use crate::proxy::exchange::malformed;
 use crate::proxy::http1::{Http1, Stop};
@@ -82,10 +82,17 @@ struct Asked {
 }
 
 /// Reads the upgrade of an accepted connection and hands it to the worker with the fewest tunnels of that endpoint.
-pub async fn connection(tunnels: Arc<Tunnels>, worker: usize, stream: TcpStream, from: SocketAddr, place: Place) {
+pub async fn connection(tunnels: Arc<Tunnels>, worker: usize, arrival: Arrival) {
+    let Arrival { io, read: begun, client: from, place } = arrival;
     let greeting = tunnels.greeting.load_full();
-    let mut connection = Http1::new(Box::new(stream), Buffer::new());
-    let asked = match tokio::time::timeout(greeting.handshake, read(&mut connection, &greeting.head)).await {
+    let mut connection = Http1::new(io, begun);
+    place.idle(Instant::now());
+    let asked = tokio::select! {
+        asked = tokio::time::timeout(greeting.handshake, read(&mut connection, &greeting.head)) => asked,
+        () = place.evicted() => return,
+    };
+    place.busy();
+    let asked = match asked {
         Ok(Ok(Some(asked))) => asked,
         Ok(Ok(None)) => return,
         Ok(Err(error)) => return refuse(&tunnels, &mut connection, &error, from).await,
@@ -102,14 +109,10 @@ pub async fn connection(tunnels: Arc<Tunnels>, worker: usize, stream: TcpStream,
     );
     let fewest = (0..counts.len()).min_by_key(|i| (counts[*i], *i != worker)).unwrap_or(worker);
     let (io, early) = connection.take_stream();
-    let Ok(Ok(stream)) = io.into_tcp().map(TcpStream::into_std) else { return };
     let tunnels_there = tunnels.clone();
-    tunnels.drain.spawn_on(tunnels.proxy.runtime(fewest), async move {
-        // Registration fails only where the process has no memory or descriptor left: the connection ends.
-        if let Ok(stream) = TcpStream::from_std(stream) {
-            let _place = place;
-            serve(tunnels_there, fewest, stream, early, from, asked, &greeting).await;
-        }
+    tunnels.proxy.carry_on(&tunnels.drain, io, (worker, fewest), move |worker, io| async move {
+        let _place = place;
+        serve(tunnels_there, worker, io, early, from, asked, &greeting).await;
     });
 }
 
@@ -147,7 +150,7 @@ async fn refuse(tunnels: &Tunnels, connection: &mut Http1, error: &Error, from: 
 async fn serve(
     tunnels: Arc<Tunnels>,
     worker: usize,
-    stream: TcpStream,
+    mut io: BoxedIo,
     early: Buffer,
     from: SocketAddr,
     asked: Asked,
@@ -155,7 +158,6 @@ async fn serve(
 ) {
     let url = tunnels.url_of(&asked.endpoint, greeting, from);
     let welcome = Welcome { node: &greeting.node, version: &greeting.version, url: url.as_deref() };
-    let mut io: crate::io::BoxedIo = Box::new(stream);
     let mut out = Buffer::new();
     out.extend(&hello::accept_tunnel(&asked.key, &welcome));
     let written = tokio::time::timeout(greeting.handshake, poll_fn(|cx| out.poll_drain(cx, &mut *io))).await;

@@ -11,7 +11,7 @@ use crate::http1::body::{Decoder, Encoder, What};
 use crate::http1::framing::Framing;
 use crate::http1::head::{self, HeadLimits};
 use crate::http1::refusal::HeadError;
-use crate::io::{BUFFER_SIZE, BoxedIo, Buffer};
+use crate::io::{BUFFER_SIZE, BoxedIo, Buffer, ended};
 use crate::message::{Fields, RequestHead, ResponseHead};
 
 /// From this many bytes on, body data goes straight from one buffer to the other stream, without a copy.
@@ -313,9 +313,7 @@ impl Http1 {
     pub fn take_stream(&mut self) -> (BoxedIo, Buffer) {
         self.ended = true;
         self.output.release();
-        // A pipe without another end: it reads as ended.
-        let ended = Box::new(tokio::io::duplex(1).0);
-        (std::mem::replace(&mut self.io, ended), std::mem::take(&mut self.input))
+        (std::mem::replace(&mut self.io, ended()), std::mem::take(&mut self.input))
     }
 
     /// The stream itself, with the bytes read and not taken and those queued and not written.

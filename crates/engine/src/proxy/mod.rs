@@ -14,6 +14,7 @@ pub mod relay;
 pub mod table;
 pub mod shared;
 pub mod site;
+pub mod secured;
 pub mod explain;
 // One request, one stream, one connection.
 pub mod exchange;

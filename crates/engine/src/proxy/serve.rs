@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -22,8 +21,9 @@ use super::site::Way;
 pub use super::turn::Connection;
 use super::turn::{LINGER, Last, Turn};
 use crate::error::{Code, Error, Result};
-use crate::io::BoxedIo;
+use crate::io::{BoxedIo, ended};
 use crate::message::{RequestHead, ResponseHead, Version};
+use crate::room::Place;
 use crate::timer::Timer;
 
 /// How long a connection that was accepted just before the gateway began to leave may take to ask something.
@@ -32,11 +32,11 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Serves a connection on the worker whose thread this is, until it ends.
 pub async fn serve(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
     let begun = Box::pin(connection.site.closing(&proxy));
-    let Connection { io, read, client, identity, site, head, place, patient } = connection;
+    let Connection { io, read, client, identity, site, head, secured, place, patient } = connection;
     let moved = head.is_some();
     let request = head.map_or_else(RequestHead::new, |head| *head);
     let (down, response, timer) = (Http::One(Http1::new(io, read)), ResponseHead::new(), Timer::new());
-    let turn = Turn { proxy, worker, client, identity, site, down, request, response, timer };
+    let turn = Turn { proxy, worker, client, identity, site, secured, down, request, response, timer };
     let mut downstream = Downstream { turn, begun, place, patient, served: false };
     let entry = downstream.turn.proxy.directory.enter(downstream.turn.identity.clone());
     let after = tokio::select! {
@@ -59,7 +59,7 @@ pub async fn serve(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
 struct Downstream {
     turn: Turn,
     begun: Pin<Box<WaitForCancellationFutureOwned>>,
-    place: Option<Box<dyn std::any::Any + Send + Sync>>,
+    place: Option<Place>,
     patient: bool,
     /// It has carried a request.
     served: bool,
@@ -119,13 +119,23 @@ impl Downstream {
     /// Waits for the next request.
     async fn next_head(&mut self, settings: &Settings) -> Result<Arrived> {
         let timeouts = &settings.timeouts;
-        let idle_by = Instant::now() + timeouts.keep_alive;
+        let now = Instant::now();
+        let idle_by = now + timeouts.keep_alive;
+        if let Some(place) = &self.place {
+            place.idle(now);
+        }
         let (mut head_by, mut fresh_by) = (None, None);
-        let Self { turn, begun, patient, served, .. } = self;
+        let Self { turn, begun, place, patient, served } = self;
         let Turn { down: Http::One(down), request, timer, .. } = turn else { return Ok(Arrived::Nothing) };
         let mut draining = false;
         poll_fn(|cx| {
-            match down.poll_request(cx, request, &settings.head) {
+            let asked = down.poll_request(cx, request, &settings.head);
+            if let Some(place) = place
+                && (asked.is_ready() || down.has_input())
+            {
+                place.busy();
+            }
+            match asked {
                 Poll::Ready(Ok(true)) => return Poll::Ready(Ok(Arrived::Head)),
                 // What begins HTTP/2 is no head of HTTP/1 (RFC 9113 §3.4).
                 Poll::Ready(Err(Stop::Malformed(_))) if !*served && down.data().starts_with(PREFACE_HEAD) => {
@@ -142,6 +152,9 @@ impl Downstream {
             if !down.has_input() {
                 if *patient {
                     return Poll::Pending;
+                }
+                if place.as_ref().is_some_and(|place| place.poll_evicted(cx).is_ready()) {
+                    return Poll::Ready(Ok(Arrived::Nothing));
                 }
                 draining = draining || begun.as_mut().poll(cx).is_ready();
                 let until = match (draining, *served) {
@@ -165,7 +178,13 @@ impl Downstream {
         let Turn { down: Http::One(down), timer, .. } = turn else { return };
         match last {
             Last::Close => {
-                let _ = poll_fn(|cx| down.poll_shutdown(cx)).await;
+                // TLS has a last word, for which there may be no room.
+                let until = Instant::now() + LINGER;
+                poll_fn(|cx| match down.poll_shutdown(cx) {
+                    Poll::Ready(_) => Poll::Ready(()),
+                    Poll::Pending => timer.poll_until(cx, until),
+                })
+                .await;
             }
             Last::Reset => {
                 // What was said before it broke goes first, in a tunnel too, where a reset overtakes data.
@@ -188,34 +207,24 @@ impl Downstream {
 
     /// What is left when no request of HTTP/1 is under way.
     fn into_connection(self) -> Option<Connection> {
-        let Turn { client, identity, site, down, .. } = self.turn;
+        let Self { turn, place, patient, .. } = self;
+        let Turn { client, identity, site, secured, down, .. } = turn;
         let Http::One(down) = down else { return None };
         let (io, read, _) = down.into_parts();
-        Some(Connection { io, read, client, identity, site, head: None, place: self.place, patient: self.patient })
+        Some(Connection { io, read, client, identity, site, head: None, secured, place, patient })
     }
 
     /// Takes the connection to another worker, or serves it from here where it cannot be moved.
     fn move_to(mut self, worker: usize) {
         let (proxy, here) = (self.turn.proxy.clone(), self.turn.worker);
         let head = Some(Box::new(std::mem::take(&mut self.turn.request)));
-        let Some(connection) = self.into_connection().map(|connection| Connection { head, ..connection }) else {
-            return;
-        };
-        let Connection { io, read, client, identity, site, head, place, patient } = connection;
-        let connection = move |io: BoxedIo| Connection { io, read, client, identity, site, head, place, patient };
+        let Some(mut connection) = self.into_connection() else { return };
+        connection.head = head;
+        let io = std::mem::replace(&mut connection.io, ended());
         let (there, drain) = (proxy.clone(), proxy.drain.clone());
-        match io.into_tcp().map(TcpStream::into_std) {
-            Ok(Ok(tcp)) => drain.spawn_on(proxy.runtime(worker), async move {
-                // Registration fails only where the process has no memory or descriptor left: the connection ends.
-                if let Ok(tcp) = TcpStream::from_std(tcp) {
-                    serve(there, worker, connection(Box::new(tcp))).await;
-                }
-            }),
-            Ok(Err(_)) => {}
-            Err(io) => {
-                let later = async move { Box::pin(serve(there, here, connection(io))).await };
-                drain.spawn_on(proxy.runtime(here), later);
-            }
-        }
+        let again = move |worker: usize, io: BoxedIo| -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(serve(there, worker, Connection { io, ..connection }))
+        };
+        proxy.carry_on(&drain, io, (here, worker), again);
     }
 }

@@ -19,6 +19,7 @@ use super::http2::channel::header_list;
 use super::http2::held::{Held, Piece};
 use super::http2::stream::Stream;
 use super::http2::wire::{Watch, Wire};
+use super::secured::Secured;
 use super::shared::{Proxy, Settings};
 use super::site::Site;
 use super::turn::{Connection, LINGER, Last, Turn};
@@ -27,6 +28,7 @@ use crate::http2::head;
 use crate::identity::Identity;
 use crate::message::{RequestHead, ResponseHead, Version};
 use crate::metrics::Http2Closed;
+use crate::room::Place;
 use crate::timer::Timer;
 
 /// What a stream may send without our having taken it.
@@ -47,9 +49,9 @@ const BROKEN: usize = 256;
 
 /// Serves a connection that speaks HTTP/2, by ALPN or by its first bytes, until it ends.
 pub async fn serve_http2(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
-    let Connection { io, read, client, identity, site, head: _, place, patient } = connection;
+    let Connection { io, read, client, identity, site, head: _, secured, place, patient } = connection;
     let settings = proxy.settings.load_full();
-    let (wire, watch) = Wire::accepted(io, read);
+    let (wire, watch) = Wire::accepted(io, read, patient);
     let window = if patient { STREAM_WINDOW.saturating_mul(settings.http2_streams) } else { CONNECTION_WINDOW };
     let handshake = server::Builder::new()
         .max_concurrent_streams(settings.http2_streams)
@@ -57,17 +59,18 @@ pub async fn serve_http2(proxy: Arc<Proxy>, worker: usize, connection: Connectio
         .initial_connection_window_size(window.clamp(CONNECTION_WINDOW, i32::MAX as u32))
         .max_header_list_size(header_list(&settings.head))
         .max_send_buffer_size(SEND_BUFFER)
-        .max_pending_accept_reset_streams(UNSEEN_RESETS)
-        .max_local_error_reset_streams(Some(BROKEN))
+        .max_pending_accept_reset_streams(if patient { usize::MAX } else { UNSEEN_RESETS })
+        .max_local_error_reset_streams((!patient).then_some(BROKEN))
         .handshake::<_, Piece>(wire);
     let Ok(begun) = tokio::time::timeout(settings.timeouts.head, handshake).await else {
         return proxy.metrics.http2_closed(Http2Closed::Preface);
     };
     // One that began with other words is not answered: it would not understand.
     let Ok(connection) = begun else { return proxy.metrics.http2_closed(Http2Closed::Protocol) };
-    let from = From { proxy, worker, client, identity, site, held: Arc::default(), streams: Arc::default() };
+    let from = From { proxy, worker, client, identity, site, secured, held: Arc::default(), streams: Arc::default() };
     let entry = from.proxy.directory.enter(from.identity.clone());
-    let mut driver = Driver { connection, watch, from, settings, idle_since: Instant::now(), leaving: None, patient };
+    let idle_since = Instant::now();
+    let mut driver = Driver { connection, watch, from, settings, idle_since, leaving: None, place, patient };
     let closed = tokio::select! {
         biased;
         closed = driver.run() => closed,
@@ -76,7 +79,6 @@ pub async fn serve_http2(proxy: Arc<Proxy>, worker: usize, connection: Connectio
     if let Some(why) = closed {
         driver.from.proxy.metrics.http2_closed(why);
     }
-    drop(place);
 }
 
 /// What all requests of a connection have in common.
@@ -86,6 +88,7 @@ struct From {
     client: SocketAddr,
     identity: Arc<Identity>,
     site: Site,
+    secured: Option<Arc<Secured>>,
     held: Arc<Held>,
     /// Requests that run.
     streams: Arc<AtomicUsize>,
@@ -99,6 +102,7 @@ struct Driver {
     idle_since: Instant,
     /// The peer has been told that we leave; then when it is over at the latest, where nothing runs.
     leaving: Option<Instant>,
+    place: Option<Place>,
     patient: bool,
 }
 
@@ -149,20 +153,35 @@ impl Driver {
 
     /// Ready when a deadline has passed that ends the connection.
     fn poll_deadline(&mut self, cx: &mut Context<'_>, timer: &mut Timer) -> Poll<Option<Http2Closed>> {
-        let timeouts = &self.settings.timeouts;
+        let settings = self.settings.clone();
+        let timeouts = &settings.timeouts;
         if let Some(blocked) = self.watch.blocked_for() {
             if blocked >= timeouts.idle {
                 return Poll::Ready(Some(Http2Closed::Stuck));
             }
-            return timer.poll_until(cx, Instant::now() + (timeouts.idle - blocked)).map(|()| None);
+            let by = Instant::now() + (timeouts.idle - blocked);
+            return timer.poll_until(cx, by).map(|()| Some(Http2Closed::Stuck));
         }
         if self.from.streams.load(Ordering::Relaxed) > 0 {
             // Whoever ends the last one wakes us: `h2` has something to do then.
             self.idle_since = Instant::now();
+            if let Some(place) = &self.place {
+                place.busy();
+            }
             if let Some(leaving) = &mut self.leaving {
                 *leaving = self.idle_since + LINGER;
             }
+            // And we look again all the same.
+            if timer.poll_until(cx, self.idle_since + timeouts.keep_alive).is_ready() {
+                cx.waker().wake_by_ref();
+            }
             return Poll::Pending;
+        }
+        if let Some(place) = &self.place {
+            place.idle(self.idle_since);
+            if place.poll_evicted(cx).is_ready() {
+                self.leave(cx);
+            }
         }
         match self.leaving {
             Some(by) => timer.poll_until(cx, by).map(|()| None),
@@ -198,6 +217,7 @@ impl From {
             client: self.client,
             identity: self.identity.clone(),
             site: self.site.clone(),
+            secured: self.secured.clone(),
             down: Http::Two(Box::new(stream)),
             request: RequestHead::new(),
             response: ResponseHead::new(),

@@ -17,6 +17,7 @@ use super::http2::channels::Channels;
 use super::table::Table;
 use crate::http1::head::HeadLimits;
 use crate::identity::{Directory, Identity};
+use crate::io::BoxedIo;
 use crate::metrics::{Metrics, Sample};
 use crate::registry::Registry;
 use crate::shutdown::Drain;
@@ -250,6 +251,28 @@ impl Proxy {
         );
         if let Some(access) = &*self.access.load() {
             access.write(record);
+        }
+    }
+
+    /// Goes on with a stream on another worker than this one, or here where it cannot be moved.
+    pub fn carry_on<T: Future<Output = ()> + Send + 'static>(
+        &self,
+        drain: &Drain,
+        io: BoxedIo,
+        (here, there): (usize, usize),
+        carry: impl FnOnce(usize, BoxedIo) -> T + Send + 'static,
+    ) {
+        if here == there {
+            return drain.spawn_on(self.runtime(here), carry(here, io));
+        }
+        match io.detach() {
+            Ok(detached) => drain.spawn_on(self.runtime(there), async move {
+                // It fails only where the process has no memory or descriptor left: the connection ends.
+                if let Ok(io) = detached.attach() {
+                    carry(there, io).await;
+                }
+            }),
+            Err(io) => drain.spawn_on(self.runtime(here), carry(here, io)),
         }
     }
 

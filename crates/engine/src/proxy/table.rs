@@ -159,6 +159,16 @@ impl Table {
         self.server_names.decide(listener, name, ends_here)
     }
 
+    /// True when a route on the listener is for this host, or for every host.
+    pub fn answers(&self, listener: &str, host: &str) -> bool {
+        self.server_names.answers(listener, host)
+    }
+
+    /// True when some route passes TLS connections through.
+    pub fn pass_through(&self) -> bool {
+        self.server_names.pass_through()
+    }
+
     /// The route at a position that [`Table::decide`] gave.
     pub fn lead(&self, position: usize) -> &Arc<Lead> {
         &self.leads[position]

@@ -14,6 +14,7 @@ use super::access::{Asked, Record};
 use super::exchange::{Exchange, Next, malformed};
 use super::http::Http;
 use super::respond::{self, Answer};
+use super::secured::Secured;
 use super::shared::{Proxy, Settings};
 use super::site::{Site, Way};
 use super::stream;
@@ -23,6 +24,7 @@ use crate::http1::framing::{self, Framing};
 use crate::identity::Identity;
 use crate::io::{BoxedIo, Buffer};
 use crate::message::{Known, RequestHead, ResponseHead, Version};
+use crate::room::Place;
 use crate::timer::Timer;
 
 /// How long an answer of ours may take to be read: a reset would take it away from a downstream that is still writing.
@@ -42,8 +44,10 @@ pub struct Connection {
     pub site: Site,
     /// A head that was read and not answered: the connection was moved to the worker that can.
     pub head: Option<Box<RequestHead>>,
-    /// Held as long as the connection lives, whatever it is.
-    pub place: Option<Box<dyn std::any::Any + Send + Sync>>,
+    /// What TLS settled, where this gateway ended it.
+    pub secured: Option<Arc<Secured>>,
+    /// Held as long as the connection lives; none where nobody counts them.
+    pub place: Option<Place>,
     /// Only the other side ends it while it is idle (design.md "Tunnels": only the gateway closes an idle kept stream).
     pub patient: bool,
 }
@@ -60,6 +64,8 @@ pub struct Turn {
     pub identity: Arc<Identity>,
     /// Where it came in.
     pub site: Site,
+    /// What TLS settled, where this gateway ended it.
+    pub secured: Option<Arc<Secured>>,
     /// The connection, or a stream of it.
     pub down: Http,
     /// The request's head.
@@ -83,11 +89,15 @@ pub enum Last {
 impl Turn {
     /// Who sent the request that was read, as far as is known.
     pub fn visitor(&self) -> Visitor {
-        self.site.visitor(&self.request, self.client, "http", &self.proxy)
+        let proto = if self.secured.is_some() { "https" } else { "http" };
+        self.site.visitor(&self.request, self.client, proto, &self.proxy)
     }
 
     /// Where the request that was read leads.
     pub fn route(&self, visitor: &Visitor) -> Result<Way> {
+        if let Some(secured) = &self.secured {
+            secured.admit(&self.request, &self.site, &self.proxy)?;
+        }
         self.site.route(&self.request, visitor, &self.proxy, &self.identity)
     }
 

@@ -17,7 +17,7 @@ use crate::error::{Code, Error};
 use crate::event::Events;
 use crate::io::{BoxedIo, Buffer, Io};
 use crate::listener::ListenError;
-use crate::listener::accept::{Door, Place, Room, accept};
+use crate::listener::accept::{Door, accept};
 use crate::listener::bind::bind;
 use crate::metrics::Page;
 use crate::proxy::access::{AccessLog, Answered, Record};
@@ -25,6 +25,7 @@ use crate::proxy::relay::Leg;
 use crate::proxy::shared::{Proxy, Settings};
 use crate::proxy::stream;
 use crate::registry::Registry;
+use crate::room::{self, Place, Room};
 use crate::shutdown::Drain;
 use crate::snapshot::{self, Snapshot};
 use crate::tunnel::hello::TCP_PATH;
@@ -35,6 +36,7 @@ use crate::worker::Workers;
 pub struct Forward {
     ports: Vec<Arc<Port>>,
     proxy: Arc<Proxy>,
+    room: Arc<Room>,
     stop: CancellationToken,
     version: String,
     since: Instant,
@@ -87,7 +89,7 @@ impl Forward {
                 ports.push(port);
             }
         }
-        Ok(Forward { ports, proxy, stop, version: snapshot.version, since: Instant::now(), workers })
+        Ok(Forward { ports, proxy, room, stop, version: snapshot.version, since: Instant::now(), workers })
     }
 }
 
@@ -107,10 +109,15 @@ impl Port {
             socket,
             stop,
             || door.clone(),
-            |_, stream, from, place| {
+            |_, mut stream, from, place| {
                 shared.proxy.metrics.connections.fetch_add(1, Ordering::Relaxed);
-                let task = self.clone().carry(shared.clone(), stream, from, place);
-                shared.proxy.drain.spawn_on(shared.proxy.runtime(0), task);
+                match place {
+                    Ok(place) => {
+                        let task = self.clone().carry(shared.clone(), stream, from, place);
+                        shared.proxy.drain.spawn_on(shared.proxy.runtime(0), task);
+                    }
+                    Err(_) => stream.reset(),
+                }
             },
         )
         .await;
@@ -184,6 +191,7 @@ impl Role for Forward {
     fn metrics(&self) -> String {
         let mut page = Page::default();
         self.proxy.metrics.render(&mut page);
+        room::render(&[&self.room], &mut page);
         page.finish()
     }
 

@@ -69,7 +69,8 @@ impl Gateway {
 
         // Bound last: nothing is accepted before it can be answered.
         let listeners = Arc::new(Listeners::new(proxy.clone(), tunnels.clone(), snapshot.limits.connections));
-        listeners.apply(&snapshot, &table, || ())?;
+        let tls = listeners.compile_tls(&snapshot).map_err(StartError::Snapshot)?;
+        listeners.apply(&snapshot, &table, tls, || ())?;
 
         let (version, since) = (snapshot.version, Instant::now());
         Ok(Gateway { listeners, tunnels, proxy, version, since, applying: Mutex::default(), workers, control })
@@ -84,10 +85,11 @@ impl Role for Gateway {
         // One at a time: what goes on as it was is taken from what is in force.
         let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
         let table = Arc::new(Table::compile(&snapshot, &self.proxy.table.load()).map_err(StartError::Snapshot)?);
+        let tls = self.listeners.compile_tls(&snapshot).map_err(StartError::Snapshot)?;
         let before = self.proxy.access.load_full();
         let access = AccessLog::open(&snapshot.access_log, true, before.as_deref())?;
         let mut old = None;
-        self.listeners.apply(&snapshot, &table, || {
+        self.listeners.apply(&snapshot, &table, tls, || {
             self.proxy.configure(&snapshot.timeouts, &snapshot.limits);
             self.proxy.access.store(access.map(Arc::new));
             self.tunnels.greeting.store(Arc::new(greeting(&snapshot)));
@@ -138,6 +140,7 @@ impl Role for Gateway {
     fn metrics(&self) -> String {
         let mut page = Page::default();
         self.proxy.metrics.render(&mut page);
+        self.listeners.render_shed(&mut page);
         page.family("tidegate_connections", "gauge", "Open connections, by listener.");
         for (listener, open) in self.listeners.open() {
             page.value(&[("listener", &listener)], open as f64);
@@ -183,7 +186,7 @@ impl Gateway {
         for ((open, most), whose) in self.listeners.room().into_iter().zip(["visitors", "agents"]) {
             if open >= most {
                 problems
-                    .push(format!("{open} connections of {whose}, as many as limits.connections allows: more wait"));
+                    .push(format!("{open} connections of {whose}, as many as limits.connections allows: for another one that is idle ends, else it is refused"));
             }
         }
         let dropped = self.proxy.access.load().as_ref().map_or(0, |access| access.dropped());

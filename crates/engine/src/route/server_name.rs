@@ -26,6 +26,10 @@ pub struct ServerNames {
     exact: HashMap<String, Vec<Named>>,
     /// By what stands behind `*.`.
     wildcard: HashMap<String, Vec<Named>>,
+    /// The listeners of routes for every host.
+    everywhere: Vec<Box<[String]>>,
+    /// Some route passes connections through.
+    passes: bool,
 }
 
 /// A route that has a name.
@@ -39,13 +43,21 @@ struct Named {
 impl ServerNames {
     /// Prepares the names of routes.
     pub fn new(routes: &[Route]) -> Self {
-        let mut names = ServerNames { exact: HashMap::new(), wildcard: HashMap::new() };
+        let (exact, wildcard) = (HashMap::new(), HashMap::new());
+        let mut names = ServerNames { exact, wildcard, everywhere: Vec::new(), passes: false };
         for (position, route) in routes.iter().enumerate() {
             let (name, passes) = match (&route.sni, &route.host) {
                 (Some(name), _) => (name, Some(position)),
                 (None, Some(name)) => (name, None),
-                (None, None) => continue,
+                (None, None) => {
+                    let listeners = &*route.listeners;
+                    if !names.everywhere.iter().any(|known| **known == *listeners) {
+                        names.everywhere.push(listeners.into());
+                    }
+                    continue;
+                }
             };
+            names.passes |= passes.is_some();
             let (map, name) = match name.strip_prefix("*.") {
                 Some(parent) => (&mut names.wildcard, parent),
                 None => (&mut names.exact, &**name),
@@ -65,12 +77,9 @@ impl ServerNames {
         let Some(name) = name else { return otherwise };
         let counts = |one: &&Named| {
             // A `host` route means nothing where TLS cannot be ended.
-            (one.passes.is_some() || ends_here)
-                && (one.listeners.is_empty() || one.listeners.iter().any(|name| name == listener))
+            (one.passes.is_some() || ends_here) && counts_on(listener, &one.listeners)
         };
-        let candidates = self.exact.get(name).into_iter();
-        let candidates = candidates.chain(name::parents(name).filter_map(|parent| self.wildcard.get(parent)));
-        for routes in candidates {
+        for routes in self.candidates(name) {
             let mut here = routes.iter().filter(counts).peekable();
             if here.peek().is_some() {
                 return here.find_map(|one| one.passes).map_or(Decision::Terminate, Decision::PassThrough);
@@ -78,6 +87,29 @@ impl ServerNames {
         }
         otherwise
     }
+
+    /// True when a route on the listener is for this host, or for every host.
+    pub fn answers(&self, listener: &str, host: &str) -> bool {
+        let here = |one: &Named| one.passes.is_none() && counts_on(listener, &one.listeners);
+        self.everywhere.iter().any(|listeners| counts_on(listener, listeners))
+            || self.candidates(host).flatten().any(here)
+    }
+
+    /// True when some route passes connections through, on whatever listener.
+    pub fn pass_through(&self) -> bool {
+        self.passes
+    }
+
+    /// What has this name, the most specific first.
+    fn candidates(&self, name: &str) -> impl Iterator<Item = &Vec<Named>> {
+        let exact = self.exact.get(name).into_iter();
+        exact.chain(name::parents(name).filter_map(|parent| self.wildcard.get(parent)))
+    }
+}
+
+/// True where a route of these listeners counts on `listener`; of none: on every one.
+fn counts_on(listener: &str, listeners: &[String]) -> bool {
+    listeners.is_empty() || listeners.iter().any(|name| name == listener)
 }
 
 #[cfg(test)]
@@ -150,6 +182,17 @@ mod tests {
         assert_eq!(decide(&routes, "app.example.com", false), PassThrough(0));
         assert_eq!(decide(&routes, "example.com", false), Unknown);
         assert_eq!(decide(&routes, "", false), Unknown);
+    }
+
+    #[test]
+    fn a_host_is_answered_where_a_route_is_for_it_or_for_every_host() {
+        let mut routes = vec![route("sni:a.example.com", &[]), route("host:*.example.org", &[])];
+        let names = ServerNames::new(&routes);
+        assert!(names.pass_through() && names.answers("secure", "x.example.org"));
+        assert!(!names.answers("secure", "a.example.com") && !names.answers("secure", "example.org"));
+        routes.push(Route { host: None, ..route("host:", &["web"]) });
+        let names = ServerNames::new(&routes);
+        assert!(names.answers("web", "example.net") && !names.answers("secure", "example.net"));
     }
 
     #[test]

@@ -1,22 +1,20 @@
-//! TLS towards a server: whom we trust, what we show, and the stream that results.
+//! TLS towards a server: whom we trust and what we show.
 //!
 //! Dialling is `dial`'s; the caller has the deadline.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
-use crate::io::{BoxedIo, Io};
+use super::pem::{authorities, certificates, provider};
+use super::stream::Encrypted;
+use crate::io::BoxedIo;
 use crate::snapshot::ClientTls;
 use crate::snapshot::upstream::Protocol;
 
@@ -38,7 +36,7 @@ impl Connector {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         } else {
             let roots = match &policy.ca {
-                Some(pem) => Arc::new(authorities(pem)?),
+                Some(pem) => Arc::new(authorities(pem, "the CA file")?),
                 None => system_authorities()?,
             };
             builder.with_root_certificates(roots)
@@ -79,14 +77,8 @@ impl Connector {
         if !self.tls.config().alpn_protocols.is_empty() && stream.get_ref().1.alpn_protocol().is_none() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "it does not speak HTTP/2 (ALPN h2)"));
         }
-        Ok(Box::new(ClientStream { stream, unflushed: 0 }))
+        Ok(Box::new(Encrypted::new(stream)))
     }
-}
-
-/// The one provider; the process-wide default of rustls is never asked for.
-fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    Arc::clone(PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())))
 }
 
 /// The system's authorities, read once in the life of the process.
@@ -103,24 +95,6 @@ fn system_authorities() -> Result<Arc<RootCertStore>, String> {
         );
     }
     Ok(Arc::clone(roots))
-}
-
-fn authorities(pem: &str) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(pem, "the CA file")? {
-        roots
-            .add(certificate)
-            .map_err(|error| format!("the CA file has a certificate that cannot be used: {error}"))?;
-    }
-    Ok(roots)
-}
-
-fn certificates(pem: &str, what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    match certificates {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(format!("{what} holds no PEM certificate")),
-    }
 }
 
 fn server_name(host: &str) -> Result<ServerName<'static>, String> {
@@ -165,57 +139,5 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// A TLS connection that we opened.
-struct ClientStream {
-    stream: TlsStream<BoxedIo>,
-    /// Bytes of the write under way that rustls has taken and the connection below has not, else 0.
-    unflushed: usize,
-}
-
-impl Io for ClientStream {
-    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (io, tls) = self.stream.get_mut();
-        // What has been received already makes no socket readable again.
-        match tls.process_new_packets() {
-            Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => io.poll_read_ready(cx),
-            _ => Poll::Ready(()),
-        }
-    }
-
-    fn reset(&mut self) {
-        self.stream.get_mut().0.reset();
-    }
-
-    fn into_tcp(self: Box<Self>) -> Result<tokio::net::TcpStream, BoxedIo> {
-        Err(self)
-    }
-}
-
-impl AsyncRead for ClientStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for ClientStream {
-    /// Ready when the bytes are below, not only encrypted: nobody who writes to an [`Io`] flushes it, and a record that
-    /// is left behind would wait for the next write. While this is pending the caller comes back with the same bytes.
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.unflushed == 0 {
-            self.unflushed = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        }
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        Poll::Ready(Ok(std::mem::take(&mut self.unflushed).min(bytes.len())))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

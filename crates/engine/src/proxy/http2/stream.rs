@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use h2::client::ResponseFuture;
@@ -24,6 +24,10 @@ use crate::http2::head;
 use crate::io::BUFFER_SIZE;
 use crate::message::{Fields, RequestHead, ResponseHead};
 
+/// A connection that has brought nothing at all for so long, while an answer was awaited, gets no new requests when
+/// that one is given up.
+const SILENT: Duration = Duration::from_secs(1);
+
 /// How long the end of a stream may come behind its last byte.
 const END: Duration = Duration::from_secs(1);
 
@@ -39,6 +43,10 @@ pub struct Stream {
     lacking: Option<u64>,
     /// The body that is being written is whole.
     sent: bool,
+    /// The other side has to read before more of it can leave.
+    starved: bool,
+    /// When a request was sent, and what its connection had brought by then.
+    asked: Option<(Instant, u64)>,
     held: Arc<Held>,
     limits: HeadLimits,
     /// Bytes of bodies that went through, either way: whoever watches for progress compares it.
@@ -90,6 +98,8 @@ impl Stream {
             last: None,
             lacking: None,
             sent: false,
+            starved: false,
+            asked: None,
             held,
             limits: *limits,
             moved: 0,
@@ -196,6 +206,7 @@ impl Stream {
         match (sent, std::mem::replace(&mut self.leaving, Leaving::Failed(None))) {
             (Ok((response, body)), Leaving::Request(lease)) => {
                 self.arriving = Arriving::Head(response);
+                self.asked = Some((Instant::now(), lease.heard()));
                 self.leaving = Leaving::Body(body, Some(lease));
             }
             (Err(stop), _) => self.leaving = Leaving::Failed(Some(stop)),
@@ -248,6 +259,7 @@ impl Stream {
     /// Queues body data as far as there is room; says how much was taken.
     pub fn poll_data(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, Stop>> {
         self.hand_over()?;
+        self.starved = true;
         ready!(self.held.poll_room(cx));
         let Leaving::Body(body, _) = &mut self.leaving else { return Poll::Ready(Err(self.failure())) };
         let wanted = data.len().min(BUFFER_SIZE);
@@ -259,6 +271,7 @@ impl Stream {
                 None => return Poll::Ready(Err(Stop::Closed)),
             }
         }
+        self.starved = false;
         let n = wanted.min(body.capacity());
         if let Some(lacking) = &mut self.lacking {
             *lacking = lacking.checked_sub(n as u64).ok_or(Malformed("the body is longer than its Content-Length"))?;
@@ -317,7 +330,7 @@ impl Stream {
 
     /// True when nothing waits for the other side to read.
     pub fn is_flushed(&self) -> bool {
-        self.last.is_none() && self.held.has_room()
+        self.last.is_none() && !self.starved && self.held.has_room()
     }
 
     /// Ready when the other side has given the stream up, or has left.
@@ -356,6 +369,15 @@ impl Stream {
             Leaving::Body(body, None) => body.send_reset(Reason::INTERNAL_ERROR),
             Leaving::Body(body, Some(_)) => body.send_reset(Reason::CANCEL),
             Leaving::Request(_) | Leaving::Failed(_) => {}
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let (Leaving::Body(_, Some(lease)), Some((since, heard))) = (&self.leaving, self.asked) else { return };
+        if lease.heard() == heard && since.elapsed() >= SILENT {
+            lease.retire();
         }
     }
 }

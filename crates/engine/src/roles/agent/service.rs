@@ -98,6 +98,7 @@ impl Offered {
                 identity: proxy.anonymous.clone(),
                 site: Site::Service(self.service.clone()),
                 head: None,
+                secured: None,
                 place: None,
                 patient,
             };

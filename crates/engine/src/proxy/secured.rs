@@ -1,0 +1,83 @@
+//! What TLS settles about a connection before its first request: whose it is, and which requests may come by it.
+//!
+//! One function decides what becomes of a server name, and the same function says later whether a request's Host
+//! belongs to the connection it came by: no Host walks around what its own server name would have met.
+
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+
+use super::shared::Proxy;
+use super::site::{HttpListener, Site};
+use super::table::Table;
+use crate::error::{Code, Error, Result};
+use crate::http1::target;
+use crate::message::{Known, RequestHead, Version};
+use crate::route::server_name::Decision;
+use crate::sniff::name;
+use crate::tls::server::Acceptor;
+
+/// What becomes of a TLS connection on a listener of kind http.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// It is passed through, to where the route at this position leads.
+    PassThrough(usize),
+    /// Its TLS ends here, and it is shown the certificate at this position.
+    Terminate(usize),
+    /// Nobody here has its name.
+    Unknown,
+}
+
+/// What becomes of a connection for `name`, in normal form. `acceptor`: what ends TLS on this listener, if anything.
+///
+/// Routes come first. Where TLS ends here the certificate for the name is shown; the first one where there is no name,
+/// or where there is no certificate for it and a request could still be answered.
+pub fn policy_of(name: Option<&str>, acceptor: Option<&Acceptor>, listener: &HttpListener, table: &Table) -> Policy {
+    match (table.decide(&listener.name, name, acceptor.is_some()), acceptor) {
+        (Decision::PassThrough(position), _) => Policy::PassThrough(position),
+        (Decision::Unknown, _) | (_, None) => Policy::Unknown,
+        (Decision::Terminate, Some(acceptor)) => {
+            let Some(name) = name else { return Policy::Terminate(0) };
+            match acceptor.certificate_for(name) {
+                Some(certificate) => Policy::Terminate(certificate),
+                None if table.answers(&listener.name, name) || listener.names_endpoints() => Policy::Terminate(0),
+                None => Policy::Unknown,
+            }
+        }
+    }
+}
+
+/// A connection whose TLS ended here.
+pub struct Secured {
+    /// The name it is for, in normal form.
+    pub server_name: Option<Box<str>>,
+    /// The certificate that the downstream has shown, checked against `client_ca`; none where it showed none.
+    pub client: Option<CertificateDer<'static>>,
+    /// It speaks HTTP/2.
+    pub http2: bool,
+    /// What was decided by the name.
+    pub policy: Policy,
+    /// What ended TLS.
+    pub acceptor: Arc<Acceptor>,
+}
+
+impl Secured {
+    /// Refuses a request whose Host would not have led to this connection (RFC 9110 §15.5.20).
+    ///
+    /// In HTTP/2, where connections are shared between names, the name has to have the same certificate. In HTTP/1 it
+    /// must not be one that is passed through: nobody gets to see its requests, nor to answer them.
+    pub fn admit(&self, head: &RequestHead, site: &Site, proxy: &Proxy) -> Result<()> {
+        let Site::Listener(listener) = site else { return Ok(()) };
+        let (table, shared) = (proxy.table.load(), head.version == Version::Http2);
+        if !shared && !table.pass_through() {
+            return Ok(());
+        }
+        let (host, _) = target::split(head.fields.get(Known::Host).unwrap_or_default());
+        let host = if name::is_ip(host) { None } else { name::normal(host) };
+        match policy_of(host.as_deref(), Some(&self.acceptor), listener, &table) {
+            Policy::Terminate(_) | Policy::Unknown if !shared => Ok(()),
+            theirs if theirs == self.policy => Ok(()),
+            _ => Err(Error::new(Code::Misdirected, "open another connection, with this host as its server name")),
+        }
+    }
+}
