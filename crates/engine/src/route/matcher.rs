@@ -35,8 +35,11 @@ pub struct Matcher {
 struct Rule {
     listeners: Box<[Box<str>]>,
     methods: Box<[Box<str>]>,
-    headers: Box<[(Box<str>, Option<Box<str>>)]>,
+    headers: Box<[Field]>,
 }
+
+/// The name of a field that must be there, and its value; none: any.
+type Field = (Box<str>, Option<Box<str>>);
 
 /// The routes of one host, by path. Each list holds positions of rules, the one that counts first in front.
 #[derive(Default)]
