@@ -248,8 +248,8 @@ const PATHS: [&str; 8] = ["/", "/a", "/a/", "/a/b", "/a/bc", "/a/b/c", "/ab", "/
 fn any_route() -> impl Strategy<Value = Route> {
     let path = prop_oneof![
         Just(None),
-        select(&PATHS[..]).prop_map(|path| prefix(path)),
-        select(&PATHS[..]).prop_map(|path| exact(path)),
+        select(&PATHS[..]).prop_map(prefix),
+        select(&PATHS[..]).prop_map(exact),
     ];
     let header = (select(&["x-a", "x-b"][..]), proptest::option::of(select(&["1", "2"][..])))
         .prop_map(|(name, value)| HeaderMatch { name: name.to_owned(), value: value.map(str::to_owned) });
