@@ -109,13 +109,23 @@ class Two:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.socket.sendall(data)
 
-    def request(self, *fields: tuple[str, str], body: bytes | None = None, end: bool = True, **pseudo: str) -> int:
-        """Sends a request and returns its stream; `authority`, `path` and `method` have defaults."""
+    def request(
+        self,
+        *fields: tuple[str, str],
+        method: str = "GET",
+        scheme: str = "http",
+        authority: str = "web.example.com",
+        path: str = "/",
+        body: bytes | None = None,
+        end: bool = True,
+    ) -> int:
+        """Sends a request and returns its stream; what is empty of its line is left out."""
         stream = self.connection.get_next_available_stream_id()
-        pseudo = {"method": "GET", "scheme": "http", "authority": "web.example.com", "path": "/", **pseudo}
-        head = [(f":{name}", value) for name, value in pseudo.items() if value]
+        line = [(":method", method), (":scheme", scheme), (":authority", authority), (":path", path)]
         self.streams[stream] = Stream()
-        self.connection.send_headers(stream, [*head, *fields], end_stream=end and body is None)
+        self.connection.send_headers(
+            stream, [*((n, v) for n, v in line if v), *fields], end_stream=end and body is None
+        )
         if body is not None:
             self.connection.send_data(stream, body, end_stream=end)
         self.flush()
@@ -132,9 +142,16 @@ class Two:
         self.until(lambda: got.over)
         return got
 
-    def get(self, *fields: tuple[str, str], **pseudo: str) -> Stream:
+    def get(
+        self,
+        *fields: tuple[str, str],
+        method: str = "GET",
+        scheme: str = "http",
+        authority: str = "web.example.com",
+        path: str = "/",
+    ) -> Stream:
         """One request and its answer."""
-        return self.answer(self.request(*fields, **pseudo))
+        return self.answer(self.request(*fields, method=method, scheme=scheme, authority=authority, path=path))
 
     def end(self) -> None:
         """Reads until the other end closes."""
@@ -197,5 +214,7 @@ class TwoService(TcpService):
             near.sendall(connection.data_to_send())
             while data := near.recv(65536):
                 for event in connection.receive_data(data):
-                    self._answer(connection, event)
+                    # Whoever asked may have given the stream up.
+                    with contextlib.suppress(h2.exceptions.StreamClosedError):
+                        self._answer(connection, event)
                 near.sendall(connection.data_to_send())

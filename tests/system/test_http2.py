@@ -31,6 +31,7 @@ from tests.support.http2 import (
 )
 from tests.support.process import until
 from tests.support.raw import Raw
+from tests.support.relay import Relay
 from tests.support.service import Exchange, TcpService
 from tests.support.tidegate import Agent, Gateway
 from tests.support.tools import curl, need, run
@@ -402,9 +403,9 @@ def hello(connection: h2.connection.H2Connection, event: h2.events.Event) -> Non
         connection.send_data(event.stream_id, body, end_stream=True)
 
 
-def routed(*addresses: str) -> Gateway:
+def routed(*addresses: str, **config: object) -> Gateway:
     """A gateway with one route to these addresses."""
-    return Gateway({"routes": [{"to": {"addresses": [f"h2c://{address}" for address in addresses]}}]})
+    return Gateway({"routes": [{"to": {"addresses": [f"h2c://{address}" for address in addresses]}}], **config})
 
 
 def test_an_upstream_gets_one_connection_for_many_requests() -> None:
@@ -460,6 +461,19 @@ def test_a_connection_that_ends_by_goaway_is_replaced() -> None:
     assert (statuses, len(seen)) == ([200] * 8, 8)
 
 
+def test_a_connection_that_died_in_silence_gets_no_new_requests() -> None:
+    with (
+        TwoService(hello) as service,
+        Relay(service.address) as line,
+        routed(line.address, timeouts={"response": 1.2}) as gateway,
+        Two(gateway.proxy) as two,
+    ):
+        assert two.get().status == 200
+        line.freeze()
+
+        assert [two.get(method="POST").status for _ in range(2)] == [504, 200]
+
+
 def test_an_upstream_that_speaks_no_http2_is_told_by_a_502() -> None:
     def refuse(near: socket.socket) -> None:
         with near:
@@ -485,3 +499,23 @@ def test_a_service_of_http2_behind_an_agent_shares_one_connection() -> None:
         assert one.status == 200
         # One more: the agent has looked at its start whether somebody answers.
         assert service.connections == 2
+
+
+def test_visitors_who_give_up_do_not_cut_the_connection_that_all_share() -> None:
+    with (
+        TwoService(hello) as service,
+        Gateway() as gateway,
+        Agent(gateway.agents, "http", "web", service.address, "--upstream-protocol", "h2c"),
+        ExitStack() as stack,
+    ):
+        gateway.until_offered("web")
+        # Each stays within what one connection may do.
+        for _ in range(6):
+            two = stack.enter_context(Two(gateway.proxy))
+            for _ in range(40):
+                stream = two.request(method="POST", end=False)
+                two.raw(frame(RESET, stream, b"\0\0\0\x08"))
+            assert two.get().status == 200
+
+        assert service.connections == 2
+        assert closed(gateway, "resets") == 0

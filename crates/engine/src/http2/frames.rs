@@ -34,7 +34,7 @@ pub enum Flood {
 }
 
 /// Finds the frames in what passes in one direction.
-pub struct Scanner {
+struct Scanner {
     header: [u8; HEADER],
     have: usize,
     /// Bytes to pass over: a payload, or the words before the first frame.
@@ -52,7 +52,7 @@ enum Kind {
 
 impl Scanner {
     /// A scanner at the start of a connection; `skip` bytes come before its first frame.
-    pub fn new(skip: usize) -> Self {
+    fn new(skip: usize) -> Self {
         Scanner { header: [0; HEADER], have: 0, skip }
     }
 
@@ -95,11 +95,11 @@ pub struct Account {
 }
 
 impl Account {
-    /// An account at the start of a connection: so many bytes come before the first frame of either direction.
-    pub fn new(arriving: usize, leaving: usize, now: Instant) -> Self {
+    /// An account at the start of a connection; so many bytes arrive before the first frame.
+    pub fn new(before: usize, now: Instant) -> Self {
         Account {
-            arriving: Scanner::new(arriving),
-            leaving: Scanner::new(leaving),
+            arriving: Scanner::new(before),
+            leaving: Scanner::new(0),
             left: SAVED,
             earned: now,
             resets: 0,
@@ -176,14 +176,14 @@ mod tests {
     fn cases_16_to_19_what_carries_nothing_is_bounded_by_what_carries_something_and_by_time() {
         let start = Instant::now();
         let ping = frame(6, 0, 8);
-        let mut account = Account::new(0, 0, start);
+        let mut account = Account::new(0, start);
         let burst = (0..10_000).position(|_| account.arrived(&ping, || start).is_err());
         assert_eq!(burst, Some(SAVED as usize));
         assert_eq!(account.arrived(&ping, || start), Err(Flood::Frames));
         assert_eq!(account.arrived(&ping, || start + Duration::from_secs(1)), Ok(()));
 
         // A peer that answers each frame of a body with a ping and two window updates goes on for ever.
-        let mut account = Account::new(0, 0, start);
+        let mut account = Account::new(0, start);
         for _ in 0..100_000 {
             account.left(&frame(0, 0, 5));
             for _ in 0..3 {
@@ -192,7 +192,7 @@ mod tests {
         }
 
         // Rapid reset: each stream earns less than its end costs.
-        let mut account = Account::new(0, 0, start);
+        let mut account = Account::new(0, start);
         let pair = [frame(1, 5, 10), frame(3, 0, 4)].concat();
         let refused = (0..1000).find_map(|_| account.arrived(&pair, || start).err());
         assert_eq!(refused, Some(Flood::Resets));

@@ -270,7 +270,8 @@ impl Exchange<'_> {
                     limits: self.settings.head,
                     info,
                 };
-                let lease = self.proxy.channels(self.worker).lease(upstream, &opening).await;
+                // On the heap, where a connection of HTTP/1 has no room for it.
+                let lease = Box::pin(self.proxy.channels(self.worker).lease(upstream, &opening)).await;
                 lease.map(|(lease, kept)| {
                     (Http::Two(Box::new(Stream::opened(lease, &self.settings.head))), kept && attempt.kept_allowed)
                 })

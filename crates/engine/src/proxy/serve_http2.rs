@@ -51,7 +51,7 @@ const BROKEN: usize = 256;
 pub async fn serve_http2(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
     let Connection { io, read, client, identity, site, head: _, secured, place, patient } = connection;
     let settings = proxy.settings.load_full();
-    let (wire, watch) = Wire::accepted(io, read);
+    let (wire, watch) = Wire::accepted(io, read, patient);
     let window = if patient { STREAM_WINDOW.saturating_mul(settings.http2_streams) } else { CONNECTION_WINDOW };
     let handshake = server::Builder::new()
         .max_concurrent_streams(settings.http2_streams)
@@ -59,8 +59,8 @@ pub async fn serve_http2(proxy: Arc<Proxy>, worker: usize, connection: Connectio
         .initial_connection_window_size(window.clamp(CONNECTION_WINDOW, i32::MAX as u32))
         .max_header_list_size(header_list(&settings.head))
         .max_send_buffer_size(SEND_BUFFER)
-        .max_pending_accept_reset_streams(UNSEEN_RESETS)
-        .max_local_error_reset_streams(Some(BROKEN))
+        .max_pending_accept_reset_streams(if patient { usize::MAX } else { UNSEEN_RESETS })
+        .max_local_error_reset_streams((!patient).then_some(BROKEN))
         .handshake::<_, Piece>(wire);
     let Ok(begun) = tokio::time::timeout(settings.timeouts.head, handshake).await else {
         return proxy.metrics.http2_closed(Http2Closed::Preface);
@@ -170,6 +170,10 @@ impl Driver {
             }
             if let Some(leaving) = &mut self.leaving {
                 *leaving = self.idle_since + LINGER;
+            }
+            // And we look again all the same.
+            if timer.poll_until(cx, self.idle_since + timeouts.keep_alive).is_ready() {
+                cx.waker().wake_by_ref();
             }
             return Poll::Pending;
         }

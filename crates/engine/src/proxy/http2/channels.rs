@@ -159,8 +159,8 @@ async fn connect(
     }
 }
 
-/// Moves what passes on a channel until it ends: by itself when nobody has it any more, at once where the peer floods
-/// us or takes no byte for `idle`.
+/// Moves what passes on a channel until it ends: by itself when nobody has it any more, at once where the peer takes no
+/// byte for `idle`.
 async fn drive(
     mut driver: Driver,
     observer: &Observer,
@@ -170,7 +170,7 @@ async fn drive(
 ) {
     let (mut begun, mut draining, mut left, mut timer) = (pin!(begun), false, false, Timer::new());
     poll_fn(|cx| {
-        if Pin::new(&mut driver).poll(cx).is_ready() || observer.watch().flood().is_some() {
+        if Pin::new(&mut driver).poll(cx).is_ready() {
             return Poll::Ready(());
         }
         draining = draining || begun.as_mut().poll(cx).is_ready();

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use h2::client::ResponseFuture;
@@ -23,6 +23,10 @@ use crate::http1::refusal::HeadError::Malformed;
 use crate::http2::head;
 use crate::io::BUFFER_SIZE;
 use crate::message::{Fields, RequestHead, ResponseHead};
+
+/// A connection that has brought nothing at all for so long, while an answer was awaited, gets no new requests when
+/// that one is given up.
+const SILENT: Duration = Duration::from_secs(1);
 
 /// How long the end of a stream may come behind its last byte.
 const END: Duration = Duration::from_secs(1);
@@ -41,6 +45,8 @@ pub struct Stream {
     sent: bool,
     /// The other side has to read before more of it can leave.
     starved: bool,
+    /// When a request was sent, and what its connection had brought by then.
+    asked: Option<(Instant, u64)>,
     held: Arc<Held>,
     limits: HeadLimits,
     /// Bytes of bodies that went through, either way: whoever watches for progress compares it.
@@ -93,6 +99,7 @@ impl Stream {
             lacking: None,
             sent: false,
             starved: false,
+            asked: None,
             held,
             limits: *limits,
             moved: 0,
@@ -199,6 +206,7 @@ impl Stream {
         match (sent, std::mem::replace(&mut self.leaving, Leaving::Failed(None))) {
             (Ok((response, body)), Leaving::Request(lease)) => {
                 self.arriving = Arriving::Head(response);
+                self.asked = Some((Instant::now(), lease.heard()));
                 self.leaving = Leaving::Body(body, Some(lease));
             }
             (Err(stop), _) => self.leaving = Leaving::Failed(Some(stop)),
@@ -361,6 +369,15 @@ impl Stream {
             Leaving::Body(body, None) => body.send_reset(Reason::INTERNAL_ERROR),
             Leaving::Body(body, Some(_)) => body.send_reset(Reason::CANCEL),
             Leaving::Request(_) | Leaving::Failed(_) => {}
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let (Leaving::Body(_, Some(lease)), Some((since, heard))) = (&self.leaving, self.asked) else { return };
+        if lease.heard() == heard && since.elapsed() >= SILENT {
+            lease.retire();
         }
     }
 }

@@ -60,23 +60,24 @@ pub struct Wire {
     /// Bytes that were read before this began.
     early: Buffer,
     output: Buffer,
-    account: Account,
+    account: Option<Account>,
     watch: Arc<Watch>,
     flooded: bool,
 }
 
 impl Wire {
-    /// The wire of a connection that the peer opened; `early` was read from it already.
-    pub fn accepted(io: BoxedIo, early: Buffer) -> (Self, Arc<Watch>) {
-        Wire::new(io, early, Account::new(PREFACE.len(), 0, Instant::now()))
+    /// The wire of a connection that the peer opened; `early` was read from it already. What a `trusted` peer sends is
+    /// not counted: it speaks for many, of whom each was counted where it came in.
+    pub fn accepted(io: BoxedIo, early: Buffer, trusted: bool) -> (Self, Arc<Watch>) {
+        Wire::new(io, early, (!trusted).then(|| Account::new(PREFACE.len(), Instant::now())))
     }
 
     /// The wire of a connection that we opened.
     pub fn opened(io: BoxedIo) -> (Self, Arc<Watch>) {
-        Wire::new(io, Buffer::new(), Account::new(0, PREFACE.len(), Instant::now()))
+        Wire::new(io, Buffer::new(), None)
     }
 
-    fn new(io: BoxedIo, early: Buffer, account: Account) -> (Self, Arc<Watch>) {
+    fn new(io: BoxedIo, early: Buffer, account: Option<Account>) -> (Self, Arc<Watch>) {
         let watch = Arc::new(Watch::default());
         (Wire { io, early, output: Buffer::new(), account, watch: watch.clone(), flooded: false }, watch)
     }
@@ -114,7 +115,9 @@ impl AsyncRead for Wire {
         }
         let arrived = &buf.filled()[before..];
         me.watch.received.fetch_add(arrived.len() as u64, Ordering::Relaxed);
-        if let Err(flood) = me.account.arrived(arrived, Instant::now) {
+        if let Some(account) = &mut me.account
+            && let Err(flood) = account.arrived(arrived, Instant::now)
+        {
             me.flooded = true;
             *me.watch.flood.lock().unwrap_or_else(PoisonError::into_inner) = Some(flood);
         }
@@ -130,7 +133,9 @@ impl AsyncWrite for Wire {
         }
         // The buffer stays one that is pooled.
         let n = bytes.len().min(BUFFER_SIZE - me.output.len());
-        me.account.left(&bytes[..n]);
+        if let Some(account) = &mut me.account {
+            account.left(&bytes[..n]);
+        }
         me.output.extend(&bytes[..n]);
         Poll::Ready(Ok(n))
     }
