@@ -22,7 +22,7 @@ from pathlib import Path
 from tests.examples.blocks import Command, matches
 
 WAIT_SECONDS = 20.0
-PORTS = (3000, 3001, 5432, 5433, 8000, 8001, 8002, 8003, 8004, 8005, 8080, 8101, 8443, 9000, 9443, 15432)
+PORTS = (3000, 3001, 5432, 5433, 8000, 8001, 8002, 8003, 8004, 8005, 8080, 8101, 8443, 8444, 9000, 9443, 15432)
 SERVES = re.compile(
     r"(\w+=\S+ )*(tidegate (gateway|agent|forward|piko|kiagateway|nanoproxy)|python3 -m http\.server"
     r"|openssl s_server)\b"
