@@ -71,8 +71,8 @@ EVENTS = {
     "agent refused": ("gateway", "Somebody asked for a tunnel in a way that is not served."),
     "no room for more connections": (
         "gateway, forward",
-        "`limits.connections` are open, or descriptors are short: for each that comes the longest idle one ends, else it "
-        "is refused. Said again only after there was room.",
+        "`limits.connections` are open, or descriptors are short: for each that comes the longest idle one ends, else "
+        "it is refused. Said again only after there was room.",
     ),
     "handshake failed": ("gateway", "A connection to a port that speaks TLS was not served, and why."),
     "accepting rests": ("all", "No descriptor or memory is left for another connection; tried again."),

@@ -24,7 +24,8 @@ from tests.examples.blocks import Command, matches
 WAIT_SECONDS = 20.0
 PORTS = (3000, 3001, 5432, 5433, 8000, 8001, 8002, 8003, 8004, 8005, 8080, 8101, 8443, 9000, 9443, 15432)
 SERVES = re.compile(
-    r"(\w+=\S+ )*(tidegate (gateway|agent|forward|piko|kiagateway|nanoproxy)|python3 -m http\.server)\b"
+    r"(\w+=\S+ )*(tidegate (gateway|agent|forward|piko|kiagateway|nanoproxy)|python3 -m http\.server"
+    r"|openssl s_server)\b"
 )
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PORT = re.compile(r"(?<=[\s:=\"'])(" + "|".join(map(str, PORTS)) + r")(?![\w.])", re.MULTILINE)

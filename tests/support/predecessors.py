@@ -43,11 +43,12 @@ class Kiagateway(Predecessor):
 
 
 class NanoProxy(Predecessor):
-    """`tidegate nanoproxy` with this text as its file; names in its environment are given whole."""
+    """`tidegate nanoproxy` with this text as its file, or with none; names in its environment are given whole."""
 
-    def __init__(self, folder: Path, text: str, *options: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, text: str | None, *options: str, env: Mapping[str, str] | None = None) -> None:
         self.file = folder / "config.yaml"
-        self.file.write_text(text)
+        if text is not None:
+            self.file.write_text(text)
         names = ("CONF_FILE", "TIMEOUT", "PORT", "DEBUG", "CERT_PATH", "TLS_SKIP_VERIFY", "CONFIG_B64")
         clean = dict.fromkeys(names, "") | dict(env or {})
         super().__init__("nanoproxy", "-c", self.file, "--proxy", "127.0.0.1:0", *options, env=clean)

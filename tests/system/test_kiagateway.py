@@ -181,7 +181,7 @@ def test_there_are_metrics_and_an_access_log(place: Place) -> None:
     assert (line["listener"], line["route"], line["status"]) == ("http", "http-two.example", 200)
     until(lambda: access.lines(place.gateway, listener="https", route="https-two.example"), "the TLS one is logged")
     metrics = request(place.gateway.admin, "/metrics").text
-    assert 'route="http-two.example"' in metrics
+    assert 'endpoint="http-two.example"' in metrics
     assert request(place.gateway.admin, "/health").status == 200
 
 

@@ -198,8 +198,9 @@ def test_an_empty_or_broken_file_changes_nothing(tmp_path: Path, place: Place, t
         assert request(proxy.proxy).text == "one /"
 
 
-def test_a_file_that_is_not_there_yet_is_waited_for(tmp_path: Path, place: Place) -> None:
-    with NanoProxy(tmp_path, "") as proxy:
+@pytest.mark.parametrize("text", [None, ""], ids=["missing", "empty"])
+def test_a_file_that_is_not_there_yet_is_waited_for(tmp_path: Path, place: Place, text: str | None) -> None:
+    with NanoProxy(tmp_path, text) as proxy:
         assert request(proxy.proxy).status == 404
         assert request(proxy.proxy, "/.nanoproxy/health").status == 200
         proxy.file.write_text(written([upstream("one", place.one)], [{"upstream": "one", "path": "/"}]))

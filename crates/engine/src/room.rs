@@ -185,7 +185,8 @@ impl Room {
     }
 
     fn search(&self, now: Instant) -> Vec<(u64, Arc<Seat>)> {
-        let Some(before) = now.checked_sub(RESTED).map(|then| self.millis(then)) else { return Vec::new() };
+        let Some(before) = now.checked_sub(RESTED).filter(|then| *then > self.began) else { return Vec::new() };
+        let before = self.millis(before);
         let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = seats.taken.values().map(|seat| (seat.since.load(Ordering::Relaxed), seat));
         let mut found: Vec<_> = waiting.filter(|(since, _)| (1..=before).contains(since)).collect();

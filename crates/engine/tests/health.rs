@@ -29,7 +29,16 @@ fn health(path: Option<&str>) -> Health {
 
 fn address(port: u16, protocol: Protocol, tls: Option<Connector>) -> Address {
     let host = "127.0.0.1".to_owned();
-    let spec = Spec { host, port, tls, protocol, weight: 1, connect_timeout: SECOND, handshake_timeout: SECOND };
+    let spec = Spec {
+        host,
+        port,
+        tls,
+        protocol,
+        weight: 1,
+        connect_timeout: SECOND,
+        handshake_timeout: SECOND,
+        proxy_protocol: None,
+    };
     Address::new(spec, None)
 }
 

@@ -209,7 +209,7 @@ fn obvious(routes: &[Route], routing: Routing, listener: &str, head: &RequestHea
             None => true,
             Some(PathMatch::Exact(wanted)) => path == *wanted,
             Some(PathMatch::Prefix(wanted)) => {
-                let wanted = wanted.trim_end_matches('/');
+                let wanted = wanted.strip_suffix('/').unwrap_or(wanted);
                 path == wanted || path.starts_with(&format!("{wanted}/"))
             }
         };
@@ -231,7 +231,7 @@ fn obvious(routes: &[Route], routing: Routing, listener: &str, head: &RequestHea
         };
         let path = match &route.path {
             None => 0,
-            Some(PathMatch::Prefix(prefix)) => 1 + prefix.trim_end_matches('/').len(),
+            Some(PathMatch::Prefix(prefix)) => 1 + prefix.strip_suffix('/').unwrap_or(prefix).len(),
             Some(PathMatch::Exact(_)) => usize::MAX,
         };
         (host, path, usize::from(!route.methods.is_empty()) + route.headers.len())
@@ -243,14 +243,10 @@ fn obvious(routes: &[Route], routing: Routing, listener: &str, head: &RequestHea
 }
 
 const HOSTS: [&str; 7] = ["a.test", "b.test", "*.test", "*.a.test", "x.a.test", "y.x.a.test", "*.x.a.test"];
-const PATHS: [&str; 8] = ["/", "/a", "/a/", "/a/b", "/a/bc", "/a/b/c", "/ab", "/b"];
+const PATHS: [&str; 9] = ["/", "//", "/a", "/a/", "/a/b", "/a/bc", "/a/b/c", "/ab", "/b"];
 
 fn any_route() -> impl Strategy<Value = Route> {
-    let path = prop_oneof![
-        Just(None),
-        select(&PATHS[..]).prop_map(|path| prefix(path)),
-        select(&PATHS[..]).prop_map(|path| exact(path)),
-    ];
+    let path = prop_oneof![Just(None), select(&PATHS[..]).prop_map(prefix), select(&PATHS[..]).prop_map(exact),];
     let header = (select(&["x-a", "x-b"][..]), proptest::option::of(select(&["1", "2"][..])))
         .prop_map(|(name, value)| HeaderMatch { name: name.to_owned(), value: value.map(str::to_owned) });
     (

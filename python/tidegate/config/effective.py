@@ -9,6 +9,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
 import yaml
@@ -173,6 +174,8 @@ def _word(value: Any) -> str:
         # A text of several lines, and one that YAML would end with `...`, is quoted.
         plain = (len(shown) == 2 and shown[1] == "...") or len(shown) == 1
         return shown[0] if plain else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, float):
+        return f"{Decimal(repr(value)):f}"  # a file has no exponents without a dot
     return json.dumps(value)
 
 

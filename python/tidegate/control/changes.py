@@ -4,7 +4,6 @@ What one snapshot says differently from another, in short.
 Pure: two snapshots in, names and counts out; the sentence about them is `wording`'s.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,8 @@ Found = dict[str, tuple[str, Any]]
 def changes(before: Snapshot, after: Snapshot) -> dict[str, dict[str, Any]]:
     """`{"routes": {"added": {"count": 1, "names": ["shop"]}}}` and so on; only what differs is in it."""
     found: dict[str, dict[str, Any]] = {}
+    if before == after:
+        return found
     for kind, described in (("listeners", _named), ("routes", _routes), ("upstreams", _upstreams)):
         differing = _compare(described(before, kind), described(after, kind))
         if differing:
@@ -76,14 +77,18 @@ def _routes(snapshot: Snapshot, kind: str) -> Found:
         if not _BY_POSITION.fullmatch(name):
             found[name] = (name, route)
             continue
-        match = {key: value for key, value in route.items() if key not in ("name", "action")}
-        key = json.dumps(match, sort_keys=True)
+        key = str([value for part, value in route.items() if part not in ("name", "action")])
         seen[key] += 1
-        to = ((route.get("action") or {}).get("forward") or {}).get("to") or {}
-        leads = {**upstreams.get(to.get("upstream", ""), {}), "name": ""} if "upstream" in to else None
-        action = json.dumps(route.get("action"), sort_keys=True).replace(json.dumps(name), '""')
-        found[f"{key} {seen[key]}"] = (_title(route), (action, leads))
+        found[f"{key} {seen[key]}"] = (_title(route), _action(route, upstreams))
     return found
+
+
+def _action(route: Snapshot, upstreams: Mapping[str, Any]) -> Any:
+    """What a route does; an upstream of its own stands in the place of its name."""
+    forward = route["action"].get("forward") if isinstance(route.get("action"), dict) else None
+    if not forward or forward["to"].get("upstream") != route["name"]:
+        return route.get("action")
+    return {**forward, "to": {**upstreams[route["name"]], "name": ""}}
 
 
 def _title(route: Snapshot) -> str:

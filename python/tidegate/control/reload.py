@@ -114,9 +114,9 @@ class Reloads:
                 # Whatever it is, the role goes on with what it has.
                 self._files = {name: look(name) for name in self._files} | dict(files)
                 return self._refused(Outcome(trigger, begun, time.monotonic() - clock, reasons=_reasons(error)))
-            fresh.commit()
             self.configuration, self.snapshot, self.hash = fresh.configuration, fresh.snapshot, fresh.hash
             self._files, self.since = files, time.time()
+            fresh.commit()
             return self._applied(Outcome(trigger, begun, time.monotonic() - clock, fresh.changes))
 
     def status(self) -> dict[str, Any]:

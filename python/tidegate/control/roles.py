@@ -8,7 +8,6 @@ once; SIGHUP asks for the configuration to be read again, which is `reload`'s. T
 """
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -137,14 +136,13 @@ class Running:
     def _prepare(self, fresh: Configuration) -> Callable[[], None]:
         """Checks Python's part of a new configuration; what is returned puts it in force."""
         admin = self._admin.prepare(fresh.admin) if self._admin is not None and fresh.admin is not None else None
-        snapshot = json.loads(fresh.snapshot)
 
         def commit() -> None:
             if admin is not None:
                 admin()
             self._log.set_level(fresh.log.level)
             self._role.set_level(fresh.log.level)
-            self._warn(snapshot)
+            self._warn(self._reloads.snapshot)
 
         return commit
 

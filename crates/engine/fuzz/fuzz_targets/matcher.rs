@@ -20,6 +20,9 @@ fuzz_target!(|input: &[u8]| {
     let mut words = asked.splitn(3, ' ');
     let [Some(method), Some(host), Some(target)] = [words.next(), words.next(), words.next()] else { return };
     // What a codec lets through.
+    if !target.starts_with('/') && target != "*" {
+        return;
+    }
     if target.bytes().chain(host.bytes()).chain(method.bytes()).any(|byte| byte <= b' ' || byte == 0x7f || byte == b'#')
     {
         return;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
 
 use crate::error::{Code, Error, Result};
 use crate::io::{BoxedIo, Buffer, Io};
@@ -61,7 +62,8 @@ impl Arrival {
         Arrival { io: Box::new(stream), read: Buffer::new(), client, place }
     }
 
-    /// Reads the header that a load balancer has to begin with. None where it only looked whether we are here.
+    /// Reads the header that a load balancer has to begin with. None where it only looked whether we are here, or
+    /// makes room for another connection.
     pub async fn named(mut self, within: Duration) -> Result<Option<Self>> {
         let (io, read) = (&mut *self.io, &mut self.read);
         let header = async {
@@ -79,14 +81,19 @@ impl Arrival {
                 }
             }
         };
-        let header = match tokio::time::timeout(within, header).await {
-            Ok(header) => header,
-            Err(_) => Err(Error::new(Code::DownstreamTimeout, "no PROXY header within timeouts.handshake")),
+        self.place.idle(Instant::now());
+        let header = tokio::select! {
+            biased;
+            header = timeout(within, header) => header,
+            () = self.place.evicted() => return Ok(None),
         };
+        let late = || Err(Error::new(Code::DownstreamTimeout, "no PROXY header within timeouts.handshake"));
+        let header = header.unwrap_or_else(|_| late());
         match header {
             Ok(Some(header)) => {
                 self.read.consume(header.length);
                 self.client = header.client.unwrap_or(self.client);
+                self.place.busy();
                 Ok(Some(self))
             }
             Ok(None) => Ok(None),

@@ -1,7 +1,7 @@
 //! All listeners of a gateway: what runs, and what a new configuration changes about that.
 
 use std::net::{IpAddr, SocketAddr, TcpListener as Socket};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -33,6 +33,8 @@ pub struct Listeners {
     room: Arc<Room>,
     tunnel_room: Arc<Room>,
     running: Mutex<Vec<Running>>,
+    /// Nothing is accepted any more, whatever a configuration that was on its way says.
+    stopped: AtomicBool,
 }
 
 struct Running {
@@ -74,7 +76,7 @@ impl Listeners {
     /// No listener yet, and room for so many connections of visitors and of agents.
     pub fn new(proxy: Arc<Proxy>, tunnels: Arc<Tunnels>, connections: usize) -> Self {
         let (room, tunnel_room) = (Room::new(connections), Room::new(connections));
-        Listeners { proxy, tunnels, room, tunnel_room, running: Mutex::default() }
+        Listeners { proxy, tunnels, room, tunnel_room, running: Mutex::default(), stopped: AtomicBool::new(false) }
     }
 
     /// How each listener of a snapshot speaks TLS, in their order. What has not changed is what runs already.
@@ -154,6 +156,9 @@ impl Listeners {
                 listener.closing.cancel();
             }
         }
+        if self.stopped.load(Ordering::Relaxed) {
+            cancel(&running);
+        }
         // Last: whoever waits for room looks through its new door then.
         self.room.resize(snapshot.limits.connections);
         self.tunnel_room.resize(snapshot.limits.connections);
@@ -167,9 +172,8 @@ impl Listeners {
     /// Stops accepting, everywhere.
     pub fn stop(&self) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        for socket in running.iter().flat_map(|one| &one.sockets) {
-            socket.stop.cancel();
-        }
+        self.stopped.store(true, Ordering::Relaxed);
+        cancel(&running);
     }
 
     /// Every listener: name, kind, addresses, open connections.
@@ -350,6 +354,12 @@ impl Accepting {
     fn announce(&self) {
         let door = self.door.load();
         info!(listener = &*door.name, kind = door.leads.kind.word(), address = %self.address, "listening");
+    }
+}
+
+fn cancel(running: &[Running]) {
+    for socket in running.iter().flat_map(|one| &one.sockets) {
+        socket.stop.cancel();
     }
 }
 

@@ -54,5 +54,6 @@ pub fn arrived(proxy: &Arc<Proxy>, worker: usize, listener: &TcpListener, arriva
     let Arrival { io, read, client, place } = arrival;
     let to = listener.to.load().find(proxy, client.ip());
     let listener = listener.name.clone();
-    passthrough::pass(proxy, worker, Opaque { io, read, client, listener, server_name: None, place }, to);
+    let route = Arc::default();
+    passthrough::pass(proxy, worker, Opaque { io, read, client, listener, server_name: None, route, place }, to);
 }

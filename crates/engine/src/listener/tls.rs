@@ -138,8 +138,10 @@ pub async fn http(mut knock: Knock, listener: Arc<HttpListener>, tls: Arc<Tls>) 
             knock.proxy.metrics.handshake(&knock.listener, "passed_through");
             let Knock { proxy, worker, listener, io, read, client, place, .. } = knock;
             place.busy();
-            let opaque = Opaque { io, read: Buffer::from(read), client, listener, server_name: name, place };
-            passthrough::pass_to(&proxy, worker, opaque, table.lead(position));
+            let lead = table.lead(position);
+            let (read, route) = (Buffer::from(read), lead.name.clone());
+            let opaque = Opaque { io, read, client, listener, server_name: name, route, place };
+            passthrough::pass_to(&proxy, worker, opaque, lead);
         }
         (Policy::Terminate(certificate), Some(acceptor)) => {
             let (proxy, worker) = (knock.proxy.clone(), knock.worker);

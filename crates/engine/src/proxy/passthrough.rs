@@ -29,6 +29,8 @@ pub struct Opaque {
     pub listener: Arc<str>,
     /// The server name that its ClientHello says, for the log.
     pub server_name: Option<String>,
+    /// The route that it took, for the log; empty where it took none.
+    pub route: Arc<str>,
     /// Held as long as the connection lives.
     pub place: Place,
 }
@@ -47,9 +49,10 @@ pub fn pass_to(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, lead: &Lea
 
 /// Passes a connection through, to whom and what logs and metrics call that; none: nobody is there, and it is reset.
 pub fn pass(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, to: Option<(UpstreamSet, Arc<str>)>) {
-    let Opaque { mut io, read, client, listener, server_name, place } = connection;
+    let Opaque { mut io, read, client, listener, server_name, route, place } = connection;
     let mut record = Record::new(proxy.next_request(), client, listener, Answered::Gateway);
     record.server_name = server_name;
+    record.route = route;
     let Some((upstreams, label)) = to else {
         io.reset();
         record.error = Some(Error::undelivered(Code::NoUpstream, ""));

@@ -14,7 +14,7 @@ use super::splice::Held;
 use crate::io::{BUFFER_SIZE, BoxedIo, Buffer};
 use crate::timer::Timer;
 
-/// So many reads in a row that fill a buffer are bulk, which the kernel moves by itself between two TCP connections.
+/// So many reads that fill a buffer, with no small one between, are bulk, which the kernel moves by itself between two TCP connections.
 const FULL_READS: u32 = 4;
 
 /// What comes in pieces below this is cheaper to copy.
@@ -58,7 +58,7 @@ pub struct Passed {
 struct Direction {
     state: State,
     passed: u64,
-    /// Reads in a row that filled the buffer.
+    /// Reads that filled the buffer since the last small one.
     full: u32,
     /// Bytes that the kernel holds for us.
     held: Held,
@@ -125,7 +125,8 @@ fn poll_direction(
             match from.read.poll_fill(cx, &mut *from.io) {
                 Poll::Ready(Ok(0)) => direction.state = State::Ending,
                 Poll::Ready(Ok(_)) if from.read.len() >= BUFFER_SIZE => direction.full += 1,
-                Poll::Ready(Ok(_)) => direction.full = 0,
+                Poll::Ready(Ok(n)) if n < SMALL => direction.full = 0,
+                Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err((true, error))),
                 // With nothing to write there is nothing to do but wait for more to read.
                 Poll::Pending if from.read.is_empty() => {

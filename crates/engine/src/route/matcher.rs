@@ -14,7 +14,7 @@ use super::path;
 use crate::http1::target;
 use crate::message::{Known, RequestHead};
 use crate::snapshot::Routing;
-use crate::snapshot::route::{PathMatch, Route};
+use crate::snapshot::route::{HeaderMatch, PathMatch, Route};
 use crate::sniff::name;
 
 /// A path that leads one way as it was sent and another way to whoever reads it loosely (`path`).
@@ -35,7 +35,7 @@ pub struct Matcher {
 struct Rule {
     listeners: Box<[Box<str>]>,
     methods: Box<[Box<str>]>,
-    headers: Box<[(Box<str>, Option<Box<str>>)]>,
+    headers: Box<[HeaderMatch]>,
 }
 
 /// The routes of one host, by path. Each list holds positions of rules, the one that counts first in front.
@@ -139,18 +139,14 @@ impl Rule {
         Rule {
             listeners: route.listeners.iter().map(|name| name.as_str().into()).collect(),
             methods: route.methods.iter().map(|method| method.as_str().into()).collect(),
-            headers: route
-                .headers
-                .iter()
-                .map(|header| (header.name.as_str().into(), header.value.as_deref().map(Into::into)))
-                .collect(),
+            headers: route.headers.clone().into(),
         }
     }
 
     fn fits(&self, wanted: &Wanted<'_>) -> bool {
         (self.listeners.is_empty() || self.listeners.iter().any(|name| **name == *wanted.listener))
             && (self.methods.is_empty() || self.methods.iter().any(|method| method.as_bytes() == wanted.head.method()))
-            && self.headers.iter().all(|(name, value)| has_field(wanted.head, name, value.as_deref()))
+            && self.headers.iter().all(|header| has_field(wanted.head, &header.name, header.value.as_deref()))
     }
 }
 
@@ -213,8 +209,7 @@ impl Paths {
     }
 }
 
-/// What stands between the slashes of a path that begins with one; nothing in `/` and in the empty path.
+/// What stands behind each slash of a path that begins with one; nothing in the empty path.
 fn elements(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let inside = path.strip_prefix(b"/").filter(|inside| !inside.is_empty());
-    inside.into_iter().flat_map(|inside| inside.split(|byte| *byte == b'/'))
+    path.strip_prefix(b"/").into_iter().flat_map(|inside| inside.split(|byte| *byte == b'/'))
 }
