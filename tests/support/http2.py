@@ -215,6 +215,6 @@ class TwoService(TcpService):
             while data := near.recv(65536):
                 for event in connection.receive_data(data):
                     # Whoever asked may have given the stream up.
-                    with contextlib.suppress(h2.exceptions.StreamClosedError):
+                    with contextlib.suppress(h2.exceptions.ProtocolError):
                         self._answer(connection, event)
                 near.sendall(connection.data_to_send())

@@ -1,4 +1,4 @@
-"""gRPC by `grpcio`, end to end: to an address, to one with TLS, and through a tunnel."""
+"""gRPC by `grpcio`, end to end: to an address, with TLS on both sides, and through a tunnel."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tests.support.process import DEADLINE, until
 from tests.support.tidegate import Agent, Gateway
 
 OPTIONS = (("grpc.enable_http_proxy", 0),)
+NAME = "web.example.com"
 WAYS = ("address", "tls", "tunnel")
 
 
@@ -72,10 +73,15 @@ class Greeter:
 class Way:
     """A channel to the service, by one of the ways there are."""
 
-    def __init__(self, greeter: Greeter | None, gateway: Gateway) -> None:
+    def __init__(self, greeter: Greeter | None, gateway: Gateway, authority: Authority | None = None) -> None:
         self.cancelled = greeter.cancelled if greeter else threading.Event()
-        options = (*OPTIONS, ("grpc.default_authority", "web.example.com"))
-        self.channel = grpc.insecure_channel(gateway.proxy, options=options)
+        if authority is None:
+            options = (*OPTIONS, ("grpc.default_authority", NAME))
+            self.channel = grpc.insecure_channel(gateway.proxy, options=options)
+        else:
+            credentials = grpc.ssl_channel_credentials(authority.ca.read_bytes())
+            options = (*OPTIONS, ("grpc.ssl_target_name_override", NAME))
+            self.channel = grpc.secure_channel(gateway.proxy, credentials, options=options)
 
     def unary(self, method: str = "Unary") -> Callable[..., Any]:
         """A call of one request and one answer."""
@@ -109,23 +115,28 @@ def way(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 def _way(stack: contextlib.ExitStack, kind: str, folder: Path) -> Way:
-    credentials, to = None, ""
-    authority = Authority(folder) if kind == "tls" else None
-    if authority is not None:
-        cert, key = authority.issue("grpc", "DNS:localhost", "IP:127.0.0.1")
-        credentials = grpc.ssl_server_credentials([(key.read_bytes(), cert.read_bytes())])
-    greeter = Greeter(credentials)
+    if kind == "tls":
+        return _tls(stack, Authority(folder))
+    greeter = Greeter()
     stack.callback(greeter.close)
-    if kind == "tunnel":
-        gateway = stack.enter_context(Gateway())
-        options = ("--upstream-protocol", "h2c")
-        stack.enter_context(Agent(gateway.agents, "http", "web", greeter.address, *options))
-        gateway.until_offered("web")
-        return Way(greeter, gateway)
-    to = f"h2://{greeter.address}" if authority else f"h2c://{greeter.address}"
-    tls = {"tls": {"ca": str(authority.ca)}} if authority else {}
-    config = {"routes": [{"host": "web.example.com", "to": {"addresses": [to], **tls}}]}
-    return Way(greeter, stack.enter_context(Gateway(config)))
+    if kind == "address":
+        config = {"routes": [{"host": NAME, "to": {"addresses": [f"h2c://{greeter.address}"]}}]}
+        return Way(greeter, stack.enter_context(Gateway(config)))
+    gateway = stack.enter_context(Gateway())
+    options = ("--upstream-protocol", "h2c")
+    stack.enter_context(Agent(gateway.agents, "http", "web", greeter.address, *options))
+    gateway.until_offered("web")
+    return Way(greeter, gateway)
+
+
+def _tls(stack: contextlib.ExitStack, authority: Authority) -> Way:
+    cert, key = authority.issue("grpc", f"DNS:{NAME}", "IP:127.0.0.1")
+    greeter = Greeter(grpc.ssl_server_credentials([(key.read_bytes(), cert.read_bytes())]))
+    stack.callback(greeter.close)
+    listener = {"bind": "127.0.0.1:0", "tls": {"certificates": [{"cert": str(cert), "key": str(key)}]}}
+    to = {"addresses": [f"h2://{greeter.address}"], "tls": {"ca": str(authority.ca)}}
+    gateway = Gateway({"listeners": {"proxy": listener}, "routes": [{"host": NAME, "to": to}]})
+    return Way(greeter, stack.enter_context(gateway), authority)
 
 
 def test_one_request_and_one_answer_with_trailers(way: Way) -> None:

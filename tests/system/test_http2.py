@@ -9,11 +9,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import h2.connection
 import h2.events
 import pytest
 
+from tests.support.certificates import Authority
 from tests.support.http import request
 from tests.support.http2 import (
     CONTINUATION,
@@ -69,6 +71,16 @@ def test_curl_speaks_http2_by_prior_knowledge(site: Site) -> None:
     got = curl(PRIOR, "-H", "Cookie: a=1", site.url("/prior?x=1"))
 
     assert (got.lines[0].strip(), echoed(got.body)["target"]) == ("HTTP/2 200", "/prior?x=1")
+
+
+def test_tls_agrees_on_http2_with_whoever_can(tmp_path: Path) -> None:
+    cert, key = Authority(tmp_path).issue("web", "DNS:web.localhost")
+    listener = {"bind": "127.0.0.1:0", "tls": {"certificates": [{"cert": str(cert), "key": str(key)}]}}
+    with Site(config={"listeners": {"secure": listener}}) as site:
+        url = f"https://web.localhost:{site.gateway.address('secure').rpartition(':')[2]}/"
+        heads = [curl(version, "--insecure", url).lines[0].split()[:2] for version in ("--http2", "--http1.1")]
+
+    assert heads == [["HTTP/2", "200"], ["HTTP/1.1", "200"]]
 
 
 def test_bodies_pass_both_ways(site: Site) -> None:
