@@ -7,6 +7,9 @@ too; then Python's own part follows, which cannot fail any more. One reload at a
 """
 
 import asyncio
+
+# `asyncio.to_thread` would import it when it is first needed, which a process without a free descriptor cannot.
+import concurrent.futures.thread  # noqa: F401
 import contextlib
 import hashlib
 import json
