@@ -133,6 +133,9 @@ class Addresses(Model):
             raise ValueError(f"`cookie` belongs to `balance: cookie`, not to {self.balance}")
         if self.tls.says_something() and self.addresses and not any(address(a.address).tls for a in self.addresses):
             raise ValueError("`tls` says something, but no address begins with https:// or h2://")
+        # A connection of HTTP/2 carries requests of many visitors, and begins with the address of one.
+        if self.proxy_protocol is not None and any(address(a.address).http2 for a in self.addresses):
+            raise ValueError("`proxy_protocol` does not go with h2:// and h2c:// addresses: visitors share connections")
         return self
 
 
