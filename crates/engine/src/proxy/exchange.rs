@@ -1,6 +1,6 @@
 //! One request and its response: the attempts, the two bodies at the same time, and what becomes of the connections.
 //!
-//! The request's head is read and routed by `serve`. What an error looks like to the downstream is `respond`.
+//! The request's head is routed by `turn` and `site`. What an error looks like to the downstream is `respond`.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
