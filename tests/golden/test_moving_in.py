@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tidegate.cli import kiagateway, main, nanoproxy, options, piko
+from tidegate.cli import main, moving, options, piko
 from tidegate.config.load import dump
 from tidegate.config.model import Agent, Forward, Gateway
 
@@ -51,8 +51,7 @@ def test_a_command_line_becomes_our_configuration(
 
     for module in (options, piko):
         monkeypatch.setattr(module, "start", show)
-    for module in (kiagateway, nanoproxy):
-        monkeypatch.setattr(module, "free_admin", lambda *_: "127.0.0.1:8003")
+    monkeypatch.setattr(moving, "free_admin", lambda *_: "127.0.0.1:8003")
     with pytest.raises(SystemExit) as ended:
         main.main(words[1:])
     captured = capsys.readouterr()
