@@ -24,7 +24,7 @@ http {{
     keepalive_requests 1000000000;
     ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;
     ssl_protocols TLSv1.3; ssl_conf_command Ciphersuites {cipher}; ssl_session_cache off; ssl_session_tickets off;
-    upstream responder {{ server {upstream}; keepalive 128; keepalive_requests 1000000000; }}
+    upstream responder {{ server {upstream}; keepalive 512; keepalive_requests 1000000000; }}
     server {{
         listen {address} ssl http2;
         location / {{ proxy_pass http://responder; proxy_http_version 1.1; proxy_set_header Connection ""; }}

@@ -65,6 +65,10 @@ EVENTS = {
         "all",
         "A new configuration is not in force, and nothing has changed; every reason. `trigger` is file, signal or api.",
     ),
+    "configuration half applied": (
+        "gateway",
+        "A new configuration is in force, but for a mistake of ours not the whole of its `log` and `admin`.",
+    ),
     "no authentication": ("all", "A tunnel or admin listener is open to strangers; the detail says how to close it."),
     "agent connected": ("gateway", "A session of an agent began: an endpoint has one listener more."),
     "agent disconnected": ("gateway", "A session ended, and why."),
@@ -107,6 +111,7 @@ OTHER_FIELDS = {
     "started": ["role", "version", "configuration", "admin", "listeners", "public_url", "connect", "endpoints"],
     "configuration applied": ["source", "trigger", "seconds", "changes"],
     "configuration refused": ["source", "trigger", "seconds", "reasons"],
+    "configuration half applied": ["source", "reason"],
     "no authentication": ["listener", "port", "detail"],
     "giving up": ["reason"],
     "accepting rests": ["left_out"],

@@ -113,6 +113,8 @@ def test_the_end_of_its_terminal_ends_a_gateway_that_sighup_does_not() -> None:
     child, terminal = pty.fork()
     if child == 0:  # pragma: no cover  another program from here on
         words = command("gateway", "--proxy", BIND, "--agents", BIND, "--admin", BIND)
+        # Under nohup the tests would hand on that it is ignored.
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         os.execv(words[0], words)
     with open(terminal, "rb", buffering=0) as screen:
         read_until(screen, b"listening", 3)

@@ -425,7 +425,8 @@ def test_whoever_comes_when_all_are_busy_is_told_so(authority: Authority) -> Non
             answer = request(gateway.proxy)
             assert (answer.status, answer.headers["x-tidegate-error"]) == (503, "overload")
             assert answer.json()["detail"] == "as many connections as limits.connections allows"
-            with Raw(gateway.address("secure")) as raw:
+            # Whether it sees an end or a reset depends on who is faster.
+            with contextlib.suppress(ConnectionResetError), Raw(gateway.address("secure")) as raw:
                 assert raw.rest() == b""
             assert shed(gateway, "full") == 2
             # Agents have room of their own.

@@ -348,3 +348,25 @@ def test_an_upstream_that_changes_keeps_what_is_known_of_its_other_addresses() -
         running.event("configuration applied")
         assert {at: each["requests"] for at, each in addresses_of(running).items()} == {b.address: 2, c.address: 0}
         assert answers(running, 4) == {"b": 2, "c": 2}
+
+
+def test_failed_checks_are_counted_on_when_the_upstream_changes() -> None:
+    health = {"path": "/healthz", **SOON, "interval": "60s"}
+    downs: list[int] = []
+
+    def service(exchange: Exchange) -> None:
+        # Well once, at the start; who was said to be down at each check.
+        exchange.read()
+        well = not downs
+        downs.append(0 if well else len(running.seen("upstream down")))
+        exchange.answer("200 OK" if well else "404 Not Found")
+
+    with Service(service) as a, Nginx("b") as b, Nginx("c") as c, gateway([a.address], health=health) as running:
+        until(lambda: downs, "the first check")
+        for nth, more in enumerate((b, c), 1):
+            shop = {"addresses": [a.address, more.address], "health": health}
+            running.write({**running.config, "upstreams": {"shop": shop}})
+            running.event("configuration applied", nth=nth)
+            until(lambda: len(downs) > nth, "a check")  # noqa: B023
+        running.event("upstream down", address=a.address)
+    assert downs == [0, 0, 0]

@@ -152,3 +152,10 @@ def test_a_listener_s_name_is_told_in_one_line() -> None:
     assert "is no listener name" in found
     assert "\n" not in found
     assert "[key]" not in found
+
+
+def test_aliases_of_aliases_are_refused_before_they_fill_memory() -> None:
+    lines = ["a0: &a0 [" + ", ".join(["x"] * 9) + "]"]
+    lines += [f"a{n}: &a{n} [" + ", ".join([f"*a{n - 1}"] * 9) + "]" for n in range(1, 9)]
+    with pytest.raises(ConfigError, match="aliases repeat more than 10,000 values"):
+        parse("\n".join(lines), "tidegate.yaml")

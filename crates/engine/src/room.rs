@@ -2,7 +2,7 @@
 //!
 //! A connection says when it waits for the other side to ask something. Where there is no place left the one that has
 //! waited longest ends, if it has waited a while; else the new one is refused. What a refusal looks like is
-//! `listener::accept`'s.
+//! `listener::refuse`'s.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

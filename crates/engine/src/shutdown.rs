@@ -3,6 +3,8 @@
 //! One value reaches every task, and every task is counted by it, so that nothing outlives its owner.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -13,6 +15,8 @@ use tokio_util::task::TaskTracker;
 #[derive(Clone, Default)]
 pub struct Drain {
     begun: CancellationToken,
+    /// The same, for whoever asks with every request: a token has a lock.
+    is_begun: Arc<AtomicBool>,
     cut: CancellationToken,
     tasks: TaskTracker,
 }
@@ -40,12 +44,13 @@ impl Drain {
 
     /// Asks everybody to finish.
     pub fn begin(&self) {
+        self.is_begun.store(true, Ordering::Release);
         self.begun.cancel();
     }
 
     /// True from [`Drain::begin`] on.
     pub fn is_begun(&self) -> bool {
-        self.begun.is_cancelled()
+        self.is_begun.load(Ordering::Acquire)
     }
 
     /// Resolves when draining begins.
@@ -60,7 +65,7 @@ impl Drain {
 
     /// Ends every task where it stands.
     pub fn cut(&self) {
-        self.begun.cancel();
+        self.begin();
         self.cut.cancel();
     }
 

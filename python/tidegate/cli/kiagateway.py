@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from tidegate.cli.moving import free_admin, tell
-from tidegate.cli.options import Command, given, knob_options, start_source
+from tidegate.cli.moving import start_beside, tell
+from tidegate.cli.options import Command, given, knob_options
 from tidegate.config.knobs import Knob, knobs
 from tidegate.config.model import Gateway
 from tidegate.importers.kiagateway import HTTP, HTTPS, gateway
@@ -48,16 +48,20 @@ def _kiagateway(file: str, **_: object) -> int:
       tidegate config import --from kiagateway servers.toml > tidegate.yaml
     """
     path = Path(file)
-    source = Foreign(
-        file=path,
-        flags=given(click.get_current_context()),
-        env=dict(os.environ),
-        translate=lambda text: gateway(text, str(path)),
-        tell=tell,
-        admin=free_admin(),
-        addresses=ADDRESSES,
-    )
-    return start_source(source)
+    flags = given(click.get_current_context())
+
+    def source(admin: str) -> Foreign:
+        return Foreign(
+            file=path,
+            flags=flags,
+            env=dict(os.environ),
+            translate=lambda text: gateway(text, str(path)),
+            tell=tell,
+            admin=admin,
+            addresses=ADDRESSES,
+        )
+
+    return start_beside(source)
 
 
 kiagateway = Command(

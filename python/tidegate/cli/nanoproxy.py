@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from tidegate.cli.moving import free_admin, tell
-from tidegate.cli.options import Command, given, knob_options, start_source
+from tidegate.cli.moving import start_beside, tell
+from tidegate.cli.options import Command, given, knob_options
 from tidegate.config.knobs import knobs
 from tidegate.config.model import SHORTCUTS, Gateway
 from tidegate.errors import ConfigError
@@ -39,18 +39,22 @@ def _nanoproxy(config: str | None, **_: object) -> int:
     path = Path(config or os.environ.get("CONF_FILE") or "./config.yaml")
     if settings.content is not None:
         _write(path, settings.content)
-    source = Foreign(
-        file=path,
-        flags=given(click.get_current_context()),
-        env=dict(os.environ),
-        translate=lambda text: gateway(text, str(path), settings, socket.gethostname() or "unknown"),
-        optional=True,
-        tell=tell,
-        admin=free_admin(f":{settings.port}"),
-        addresses=(_PROXY,),
-        also=tuple(name for name in _NAMES if os.environ.get(name)),
-    )
-    return start_source(source)
+    flags = given(click.get_current_context())
+
+    def source(admin: str) -> Foreign:
+        return Foreign(
+            file=path,
+            flags=flags,
+            env=dict(os.environ),
+            translate=lambda text: gateway(text, str(path), settings, socket.gethostname() or "unknown"),
+            optional=True,
+            tell=tell,
+            admin=admin,
+            addresses=(_PROXY,),
+            also=tuple(name for name in _NAMES if os.environ.get(name)),
+        )
+
+    return start_beside(source, f":{settings.port}")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -32,6 +32,7 @@ _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}")
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _DEEPEST = 40
+_MOST_REPEATED = 10_000
 
 
 # libyaml is several times as fast, and not in every build of PyYAML.
@@ -163,6 +164,8 @@ class _Reader:
         self.tree = tree
         self.expanded = expanded
         self.mistakes: list[str] = []
+        self._seen: set[int] = set()
+        self._repeated = 0
 
     def value(self, node: yaml.Node, path: Path_) -> Any:
         line = node.start_mark.line + 1
@@ -170,6 +173,11 @@ class _Reader:
         if len(path) > _DEEPEST:
             self.mistakes.append(f"{self.tree.name}:{line}: nested too deeply")
             return None
+        # Aliases of aliases grow without end in a few lines.
+        self._repeated += id(node) in self._seen
+        self._seen.add(id(node))
+        if self._repeated > _MOST_REPEATED:
+            raise ConfigError(f"{self.tree.name}:{line}: aliases repeat more than {_MOST_REPEATED:,} values")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):

@@ -90,7 +90,7 @@ class Limits(Model):
         "Most connections of visitors at once, and as many of agents; a gateway keeps below half of its descriptors "
         "(`ulimit -Hn`, less 200), but at least 16.",
     )
-    idle_upstreams: Annotated[int, Field(ge=0)] = knob(64, "Most idle connections kept for an upstream, each worker.")
+    idle_upstreams: Annotated[int, Field(ge=0)] = knob(256, "Most idle connections kept for an upstream, each worker.")
     retry_percent: Annotated[int, Field(ge=0, le=100)] = knob(
         20, "Share of the requests of the last seconds that may be tried again, in percent."
     )

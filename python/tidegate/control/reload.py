@@ -3,7 +3,7 @@ Puts a new configuration in force while the role runs: whole, or not at all and 
 
 Flow: a file looks different and then stays as it is for a moment, or somebody asks by SIGHUP or through the admin
 listener; everything is read again on a thread; what takes a restart is refused; the engine applies it, on that thread
-too; then Python's own part follows, which cannot fail any more. One reload at a time.
+too; then Python's own part follows, for which nothing is refused any more. One reload at a time.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class _Fresh:
     hash: str
     changes: dict[str, Any]
     commit: Callable[[], None]
-    """Puts Python's part of it in force, which cannot fail."""
+    """Puts Python's part of it in force, which does not fail unless by a mistake of ours."""
 
 
 class _RacedError(ConfigError):
@@ -119,8 +119,7 @@ class Reloads:
                 return self._refused(Outcome(trigger, begun, time.monotonic() - clock, reasons=_reasons(error)))
             self.configuration, self.snapshot, self.hash = fresh.configuration, fresh.snapshot, fresh.hash
             self._files, self.since = files, time.time()
-            fresh.commit()
-            return self._applied(Outcome(trigger, begun, time.monotonic() - clock, fresh.changes))
+            return self._applied(Outcome(trigger, begun, time.monotonic() - clock, fresh.changes), fresh.commit)
 
     def status(self) -> dict[str, Any]:
         """What is in force and since when, and what was refused last."""
@@ -193,7 +192,7 @@ class Reloads:
             raise ConfigError(restart)
         return _Fresh(read, snapshot, _hash(read), changes(self.snapshot, snapshot), self._prepare(read))
 
-    def _applied(self, outcome: Outcome) -> Outcome:
+    def _applied(self, outcome: Outcome, commit: Callable[[], None]) -> Outcome:
         self.counts["applied"] += 1
         self.pending = False
         fields = {
@@ -202,7 +201,13 @@ class Reloads:
             "seconds": outcome.seconds,
             "changes": outcome.changes,
         }
-        self._log.say("info", "configuration applied", wording.applied(fields), **fields)
+        try:
+            commit()
+            self._log.say("info", "configuration applied", wording.applied(fields), **fields)
+        except Exception as error:
+            # The engine has it in force already: the role goes on with that.
+            reason = "; ".join(_reasons(error))
+            self._log.say("error", "configuration half applied", source=fields["source"], reason=reason)
         return outcome
 
     def _refused(self, outcome: Outcome) -> Outcome:

@@ -110,6 +110,21 @@ def test_a_fault_of_ours_does_not_end_the_role(error: Exception) -> None:
     assert run(broken).role.asked == []
 
 
+def test_a_fault_of_ours_after_the_engine_has_applied_does_not_end_the_role() -> None:
+    def fail() -> None:
+        raise OSError(24, "Too many open files")
+
+    async def broken(bench: Bench) -> None:
+        assert (await bench.reloads.reload("api")).applied
+
+    bench = run(broken, prepare=lambda _: fail)
+    assert bench.reloads.configuration == configuration("new")
+    assert bench.reloads.counts == {"applied": 1, "refused": 0}
+    [event] = bench.events()
+    assert (event["event"], event["level"]) == ("configuration half applied", "error")
+    assert "Too many open files" in event["reason"]
+
+
 def test_what_the_engine_refuses_is_not_in_force_and_pythons_part_neither() -> None:
     committed: list[str] = []
     bench = run(once, Refusing(), prepare=lambda _: lambda: committed.append("committed"))

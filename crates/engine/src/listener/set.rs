@@ -23,7 +23,7 @@ use crate::proxy::shared::Proxy;
 use crate::proxy::site::HttpListener;
 use crate::proxy::table::Table;
 use crate::room::{self, Room};
-use crate::snapshot::{Gateway, Listener, ListenerKind};
+use crate::snapshot::{DynamicEndpoints, Gateway, Listener, ListenerKind};
 
 /// The listeners that run.
 pub struct Listeners {
@@ -162,7 +162,9 @@ impl Listeners {
         // Last: whoever waits for room looks through its new door then.
         self.room.resize(snapshot.limits.connections);
         self.tunnel_room.resize(snapshot.limits.connections);
-        let http = running.iter().filter(|one| matches!(one.door.leads.kind, Kind::Http(_)));
+        // Told to agents as the way to what they offer, so it has to be one.
+        let dynamic = |listener: &HttpListener| **listener.dynamic.load() != DynamicEndpoints::Allow(Vec::new());
+        let http = running.iter().filter(|one| matches!(&one.door.leads.kind, Kind::Http(http) if dynamic(http)));
         let local = http.flat_map(|one| &one.sockets).map(|socket| socket.address);
         let local = local.into_iter().find(|address| address.ip().is_loopback() || address.ip().is_unspecified());
         self.tunnels.local_port.store(local.map_or(0, |address| address.port()), Ordering::Relaxed);

@@ -241,7 +241,9 @@ impl Knock {
             Refusal::PlainHttp if speaks_http => self.answer_plain_http().await,
             Refusal::PlainHttp => part(self.io, &Alert::UnexpectedMessage.record()).await,
             Refusal::Alert(alert) => part(self.io, &alert.record()).await,
-            Refusal::Failed(..) | Refusal::Timeout(_) | Refusal::Evicted => {}
+            // It never began, so nothing more exact fits.
+            Refusal::Timeout(_) => part(self.io, &Alert::HandshakeFailure.record()).await,
+            Refusal::Failed(..) | Refusal::Evicted => {}
         }
     }
 

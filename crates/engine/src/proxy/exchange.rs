@@ -1,6 +1,6 @@
 //! One request and its response: the attempts, the two bodies at the same time, and what becomes of the connections.
 //!
-//! The request's head is read and routed by `serve`. What an error looks like to the downstream is `respond`.
+//! The request's head is routed by `turn` and `site`. What an error looks like to the downstream is `respond`.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -153,7 +153,11 @@ impl Exchange<'_> {
             self.report(route, &upstream, outcome.as_ref().err());
             match outcome {
                 Ok(up) => return self.answer(down, up, &plan, &upstream, busy).await,
-                Err(failure) if failure.stale => kept_allowed = false,
+                Err(failure) if failure.stale => {
+                    // Its end was not this request's doing: the next try, on a new connection, is not taken from others.
+                    (kept_allowed, paid) = (false, true);
+                    last = failure.error;
+                }
                 Err(failure) if failure.repeatable => {
                     paid = failure.paid;
                     tried.extend(failure.tried);
@@ -242,7 +246,8 @@ impl Exchange<'_> {
     /// A kept connection, else a new one, or a place on one that many share. Says whether it was there.
     async fn connection(&self, attempt: &Attempt<'_>) -> Result<(Http, bool), Failure> {
         let upstream = attempt.upstream;
-        let kind = if attempt.plan.upgrade { StreamKind::Http1 } else { upstream.http() };
+        // HTTP/2 knows no Upgrade: there the request goes without it, as a server may treat it (RFC 9110 §7.8).
+        let kind = upstream.http();
         let alone = kind == StreamKind::Http1;
         if alone && attempt.kept_allowed && (upstream.features().reuse || attempt.plan.idempotent) {
             while let Some(mut kept) = self.proxy.pool(self.worker, |pool| pool.take(upstream.id(), kind)) {

@@ -14,7 +14,8 @@ use super::splice::Held;
 use crate::io::{BUFFER_SIZE, BoxedIo, Buffer};
 use crate::timer::Timer;
 
-/// So many reads that fill a buffer, with no small one between, are bulk, which the kernel moves by itself between two TCP connections.
+/// So many reads that fill a buffer, with no small one between, are bulk, which the kernel moves by itself between two
+/// TCP connections.
 const FULL_READS: u32 = 4;
 
 /// What comes in pieces below this is cheaper to copy.

@@ -44,6 +44,8 @@ pub async fn serve(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
         after = downstream.requests(moved) => after,
         () = entry.ended() => After::End(Last::Reset),
     };
+    // Whatever goes on with the connection enters by itself.
+    drop(entry);
     match after {
         After::End(last) => downstream.end(last).await,
         After::Move(worker) => downstream.move_to(worker),

@@ -114,7 +114,7 @@ impl Driver {
         let why = poll_fn(|cx| {
             loop {
                 match self.connection.poll_accept(cx) {
-                    Poll::Ready(Some(Ok((request, response)))) => self.from.spawn(request, response, &self.settings),
+                    Poll::Ready(Some(Ok((request, response)))) => self.from.spawn(request, response),
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(reason(&error)),
                     Poll::Ready(None) => return Poll::Ready(None),
                     Poll::Pending => break,
@@ -207,9 +207,10 @@ fn reason(error: &h2::Error) -> Option<Http2Closed> {
 
 impl From {
     /// Serves one request in a task of its own.
-    fn spawn(&self, request: Request<RecvStream>, response: SendResponse<Piece>, settings: &Arc<Settings>) {
+    fn spawn(&self, request: Request<RecvStream>, response: SendResponse<Piece>) {
         let (parts, body) = request.into_parts();
-        let (settings, running) = (settings.clone(), Running::new(&self.streams));
+        // A request has the settings that are in force when it begins, however old its connection is.
+        let (settings, running) = (self.proxy.settings.load_full(), Running::new(&self.streams));
         let stream = Stream::accepted(body, response, self.held.clone(), &settings.head);
         let mut turn = Turn {
             proxy: self.proxy.clone(),

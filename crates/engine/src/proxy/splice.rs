@@ -3,10 +3,10 @@
 //! Worth it only for bulk: what is small is copied. Pipes are kept for reuse, held only while they contain bytes, and
 //! few: where there is none, the relay copies.
 
-use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
@@ -20,16 +20,14 @@ pub const TURN: usize = 1 << 20;
 /// by default (`pipe-user-pages-soft`).
 const MOST: usize = 32;
 
-/// Empty pipes that a thread keeps.
-const KEPT: usize = 4;
+/// Empty pipes that are kept, for whichever thread is next.
+const KEPT: usize = 8;
 
 const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
-thread_local! {
-    static IDLE: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
-}
+static IDLE: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
 
 /// A pipe that counts among [`MOST`].
 struct Pipe {
@@ -40,7 +38,7 @@ struct Pipe {
 impl Pipe {
     /// A kept pipe, or a new one, where there may be one more.
     fn take() -> Option<Self> {
-        if let Some(pipe) = IDLE.with_borrow_mut(Vec::pop) {
+        if let Some(pipe) = idle().pop() {
             return Some(pipe);
         }
         if OPEN.fetch_add(1, Ordering::Relaxed) >= MOST {
@@ -56,13 +54,12 @@ impl Pipe {
         Some(Pipe { read, write })
     }
 
-    /// Keeps an empty pipe for the next one on this thread.
+    /// Keeps an empty pipe for the next one.
     fn keep(self) {
-        IDLE.with_borrow_mut(|idle| {
-            if idle.len() < KEPT {
-                idle.push(self);
-            }
-        });
+        let mut idle = idle();
+        if idle.len() < KEPT {
+            idle.push(self);
+        }
     }
 }
 
@@ -70,6 +67,10 @@ impl Drop for Pipe {
     fn drop(&mut self) {
         OPEN.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+fn idle() -> MutexGuard<'static, Vec<Pipe>> {
+    IDLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Bytes in the kernel, on their way from one connection to another.
@@ -131,5 +132,23 @@ impl Held {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<Pipe> {
+        std::iter::from_fn(Pipe::take).collect()
+    }
+
+    #[test]
+    fn what_an_idle_thread_leaves_is_there_for_every_other() {
+        for pipe in all() {
+            pipe.keep();
+        }
+        let elsewhere = std::thread::spawn(|| all().len());
+        assert_eq!(elsewhere.join().expect("a count"), MOST);
     }
 }

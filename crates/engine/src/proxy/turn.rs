@@ -86,6 +86,22 @@ pub enum Last {
     Reset,
 }
 
+/// A request that runs, also where it is cut.
+struct InFlight(Arc<Proxy>);
+
+impl InFlight {
+    fn new(proxy: Arc<Proxy>) -> Self {
+        proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(proxy)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Turn {
     /// Who sent the request that was read, as far as is known.
     pub fn visitor(&self) -> Visitor {
@@ -105,9 +121,9 @@ impl Turn {
     pub async fn run(&mut self, settings: &Settings, way: Result<Way>, visitor: &Visitor) -> Option<Last> {
         let mut record = self.record();
         record.client = visitor.client;
-        self.proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
+        let in_flight = InFlight::new(self.proxy.clone());
         let last = self.exchange(settings, way, visitor, &mut record).await;
-        self.proxy.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
+        drop(in_flight);
         self.proxy.finish(self.worker, &record);
         last
     }

@@ -64,7 +64,7 @@ struct Wanted<'a> {
 }
 
 impl Matcher {
-    /// Prepares routes. Those for TLS server names are `sniff`'s and left out.
+    /// Prepares routes. Those for TLS server names are `server_name`'s and left out.
     pub fn new(routes: &[Route], routing: Routing) -> Self {
         let (exact, wildcard) = (HashMap::new(), HashMap::new());
         let rules = routes.iter().map(Rule::new).collect();

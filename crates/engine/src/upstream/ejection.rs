@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::snapshot::upstream::Ejection;
+use crate::snapshot::upstream::{Ejection, Health};
 
 /// An upstream that fails again and again is left out for at most so many times the configured time.
 const LONGEST: u32 = 10;
@@ -27,12 +27,21 @@ pub struct Condition {
 
 #[derive(Default)]
 struct Story {
+    verdict: Verdict,
     since: Option<SystemTime>,
     reason: String,
     /// How often it was left out without a longer time of peace between.
     times: u32,
     /// When, on our clock, all that is forgotten.
     forget_at: u64,
+}
+
+/// Checks in a row with the same outcome, and what they say.
+#[derive(Default)]
+pub struct Verdict {
+    against: u32,
+    /// What it says now; none before the first check, which decides alone.
+    works: Option<bool>,
 }
 
 /// What is known of an upstream, for whoever asks.
@@ -43,6 +52,27 @@ pub struct Known {
     pub since: Option<SystemTime>,
     /// Why it is not up.
     pub reason: String,
+}
+
+impl Verdict {
+    /// Takes the outcome of a check. True where the verdict is a new one.
+    pub fn takes(&mut self, worked: bool, health: &Health) -> bool {
+        if self.works == Some(worked) {
+            self.against = 0;
+            return false;
+        }
+        self.against += 1;
+        let needed = match (self.works, worked) {
+            (None, _) => 1,
+            (_, false) => health.fall,
+            (_, true) => health.rise,
+        };
+        if self.against < needed {
+            return false;
+        }
+        *self = Verdict { against: 0, works: Some(worked) };
+        true
+    }
 }
 
 impl Condition {
@@ -60,6 +90,11 @@ impl Condition {
     /// True while its checks fail.
     pub fn is_down(&self) -> bool {
         self.down.load(Ordering::Relaxed)
+    }
+
+    /// Takes the outcome of a check. True where checks say something new of it, which is to be set.
+    pub fn checked(&self, worked: bool, health: &Health) -> bool {
+        self.story().verdict.takes(worked, health)
     }
 
     /// A check has changed its mind.
@@ -144,6 +179,18 @@ mod tests {
 
     fn fail(condition: &Condition, others: bool) -> Option<Duration> {
         condition.failed(&RULE, || "it failed".into(), || others)
+    }
+
+    #[test]
+    fn the_first_check_decides_and_then_so_many_in_a_row() {
+        let second = Duration::from_secs(1);
+        let health = Health { path: None, host: None, interval: second, timeout: second, fall: 3, rise: 2 };
+        let mut verdict = Verdict::default();
+        let mut takes = |worked| verdict.takes(worked, &health);
+        assert!(takes(false));
+        assert!(!takes(true) && !takes(false) && !takes(true) && takes(true));
+        assert!(!takes(false) && !takes(false) && !takes(true));
+        assert!(!takes(false) && !takes(false) && takes(false));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! Asks an address whether it works: a TCP connection, or GET of a path that must answer 200 to 399.
 //!
 //! On the protocol of the address: through TLS where it speaks that, by HTTP/2 where requests go by that. How often is
-//! asked, and what follows from the answers, is the caller's.
+//! asked is the caller's; what follows from the answers is `ejection`'s.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -20,42 +20,6 @@ const ANSWER: HeadLimits = HeadLimits { bytes: 64 * 1024, fields: 256 };
 
 /// How much of an answer's body is read, and for how long, so that the upstream sees an orderly end.
 const BODY: (usize, Duration) = (64 * 1024, Duration::from_secs(1));
-
-/// Checks in a row with the same outcome, and what they say.
-pub struct Verdict {
-    fall: u32,
-    rise: u32,
-    against: u32,
-    /// What it says now; none before the first check, which decides alone.
-    works: Option<bool>,
-}
-
-impl Verdict {
-    /// Nothing is known yet.
-    pub fn new(health: &Health) -> Self {
-        Verdict { fall: health.fall, rise: health.rise, against: 0, works: None }
-    }
-
-    /// Takes the outcome of a check. True where the verdict is a new one.
-    pub fn takes(&mut self, worked: bool) -> bool {
-        if self.works == Some(worked) {
-            self.against = 0;
-            return false;
-        }
-        self.against += 1;
-        let needed = match (self.works, worked) {
-            (None, _) => 1,
-            (_, false) => self.fall,
-            (_, true) => self.rise,
-        };
-        if self.against < needed {
-            return false;
-        }
-        self.against = 0;
-        self.works = Some(worked);
-        true
-    }
-}
 
 /// The wait before the next check: the interval, a tenth more or less, so that checks of many do not come together.
 pub fn pause(health: &Health) -> Duration {
@@ -143,15 +107,6 @@ mod tests {
     fn health() -> Health {
         let second = Duration::from_secs(1);
         Health { path: None, host: None, interval: second, timeout: second, fall: 3, rise: 2 }
-    }
-
-    #[test]
-    fn the_first_check_decides_and_then_so_many_in_a_row() {
-        let mut verdict = Verdict::new(&health());
-        assert!(verdict.takes(false));
-        assert!(!verdict.takes(true) && !verdict.takes(false) && !verdict.takes(true) && verdict.takes(true));
-        assert!(!verdict.takes(false) && !verdict.takes(false) && !verdict.takes(true));
-        assert!(!verdict.takes(false) && !verdict.takes(false) && verdict.takes(false));
     }
 
     #[test]

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -13,7 +12,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::group::Group;
-use super::health::{Verdict, check, pause};
+use super::health::{check, pause};
 use super::resolve::look_up;
 use super::tcp::Address;
 use crate::shutdown::Drain;
@@ -74,15 +73,12 @@ async fn resolve(group: Arc<Group>, position: usize, name: String, forget: Forge
 
 async fn watch(group: Arc<Group>, health: Health) {
     let health = Arc::new(health);
-    let mut verdicts: HashMap<u64, Verdict> = HashMap::new();
     loop {
         let next = sleep(pause(&health));
-        let addresses = group.addresses();
-        verdicts.retain(|id, _| addresses.iter().any(|address| address.id == *id));
         // Dropping the set ends the checks.
         let mut checks = JoinSet::new();
         let room = Arc::new(Semaphore::new(CHECKS));
-        for address in addresses {
+        for address in group.addresses() {
             let (health, room) = (health.clone(), room.clone());
             checks.spawn(async move {
                 // Never closed, so always given.
@@ -93,8 +89,7 @@ async fn watch(group: Arc<Group>, health: Health) {
         }
         while let Some(done) = checks.join_next().await {
             let Ok((address, outcome)) = done else { continue };
-            let verdict = verdicts.entry(address.id).or_insert_with(|| Verdict::new(&health));
-            if verdict.takes(outcome.is_ok()) && address.is_open() {
+            if address.condition.checked(outcome.is_ok(), &health) && address.is_open() {
                 judge(&group, &address, outcome);
             }
         }

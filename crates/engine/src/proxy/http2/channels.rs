@@ -63,6 +63,10 @@ impl Channels {
                 if let Some(lease) = place {
                     return Ok((lease, !waited));
                 }
+                // Others may be asked; this one is not dialled again and again.
+                if waited {
+                    return Err(Error::undelivered(Code::UpstreamUnreachable, "its connection ended as it began"));
+                }
                 entry.opening.get_or_insert_with(|| self.open(upstream, opening)).clone()
             };
             waited = true;

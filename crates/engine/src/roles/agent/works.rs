@@ -12,7 +12,8 @@ use tracing::{info, warn};
 
 use crate::snapshot::upstream::Health;
 use crate::upstream::Address;
-use crate::upstream::health::{Verdict, check, pause};
+use crate::upstream::ejection::Verdict;
+use crate::upstream::health::{check, pause};
 
 /// What the checks of a service say.
 pub struct Works {
@@ -59,11 +60,11 @@ impl Works {
     /// Asks again and again.
     pub async fn watch(&self, endpoint: &str, address: &Address) {
         let Some(health) = &self.health else { return };
-        let mut verdict = Verdict::new(health);
+        let mut verdict = Verdict::default();
         loop {
             let next = sleep(pause(health));
             let outcome = check(address, health).await;
-            if verdict.takes(outcome.is_ok()) {
+            if verdict.takes(outcome.is_ok(), health) {
                 self.now(endpoint, address, outcome);
             }
             next.await;

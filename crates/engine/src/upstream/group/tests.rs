@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::message::Version;
-use crate::snapshot::upstream::{Ejection, Protocol, UpstreamAddress};
+use crate::snapshot::upstream::{Ejection, Health, Protocol, UpstreamAddress};
 
 fn upstream(hosts: &[&str], balance: Balance) -> snapshot::Upstream {
     let address = |host: &&str| UpstreamAddress {
@@ -127,4 +127,20 @@ fn requests_belong_together_by_their_cookie_else_by_their_source() {
     assert_eq!(key(&[b"xsid=7; sid2=7"], one), group.key_of(None, one));
     assert_ne!(group.key_of(None, one), group.key_of(None, other));
     assert_eq!(group.key_of(None, one), group.key_of(None, ips(&["::ffff:192.0.2.1"])[0]));
+}
+
+#[test]
+fn checks_in_a_row_are_counted_on_when_another_address_comes() {
+    let second = Duration::from_secs(1);
+    let health = Health { path: None, host: None, interval: second, timeout: second, fall: 3, rise: 2 };
+    let checked = |hosts: &[&str], before: Option<&Group>| {
+        let from = snapshot::Upstream { health: Some(health.clone()), ..upstream(hosts, Balance::RoundRobin) };
+        Group::new(&from, &timeouts(1), before).expect("a group")
+    };
+    let says = |group: &Group, worked: bool| group.addresses()[0].condition.checked(worked, &health);
+    let one = checked(&["10.0.0.1"], None);
+    assert!(says(&one, true) && !says(&one, false));
+    let two = checked(&["10.0.0.1", "10.0.0.2"], Some(&one));
+    assert!(!says(&two, false) && says(&two, false));
+    assert!(two.addresses()[1].condition.checked(false, &health));
 }
