@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
+from tests.support.certificates import Authority
 from tests.support.http import request
 from tests.support.ports import reserved
 from tests.support.service import Service, echo
 from tests.support.tidegate import Agent, Gateway, command
+from tests.support.tools import curl
 
 
 def explained(gateway: Gateway, url: str, *options: str) -> dict[str, Any]:
@@ -60,3 +63,41 @@ def test_what_cannot_be_asked_is_told_by_the_gateway() -> None:
         assert request(gateway.admin, "/status/explain").status == 400
         told = request(gateway.admin, "/status/explain?url=http://a.b/&header=x-a:%201&method=PUT").json()
         assert told["answer"] == {"status": 204}
+
+
+def test_tls_is_told_as_the_gateway_decides_it(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    issued = [authority.issue("ab", "DNS:a.test", "DNS:b.test"), authority.issue("c.test")]
+    certificates = [{"cert": str(cert), "key": str(key)} for cert, key in issued]
+    secure = {"bind": "127.0.0.1:0", "dynamic_endpoints": False, "tls": {"certificates": certificates}}
+    routes = [
+        *({"host": f"{name}.test", "respond": 204} for name in "abc"),
+        {"host": "bare.test", "respond": 204},
+        {"sni": "vault.test", "to": {"addresses": ["127.0.0.1:1"]}},
+    ]
+
+    def told(gateway: Gateway, name: str, host: str) -> list[int]:
+        said = explained(gateway, f"https://{host}/", "--sni", name, "--listener", "secure")
+        if "unrecognized_name" in said["tls"]:
+            return [0, 0]
+        return [
+            said[key]["status"] if key in said else said["answer"]["status"] for key in ("answer", "answer_over_http2")
+        ]
+
+    def done(gateway: Gateway, name: str, host: str) -> list[int]:
+        to = ("--insecure", "--connect-to", f"::{gateway.address('secure')}", "--header", f"Host: {host}")
+        return [curl(version, *to, f"https://{name}/").status for version in ("--http1.1", "--http2")]
+
+    with Gateway({"listeners": {"secure": secure}, "routes": routes}) as gateway:
+        for name, host, expected in (
+            ("a.test", "a.test", [204, 204]),
+            ("a.test", "b.test", [204, 204]),
+            ("a.test", "c.test", [204, 421]),
+            ("a.test", "bare.test", [204, 204]),
+            ("a.test", "nobody.test", [404, 421]),
+            ("a.test", "vault.test", [421, 421]),
+            ("bare.test", "bare.test", [204, 204]),
+            ("nobody.test", "nobody.test", [0, 0]),
+        ):
+            assert done(gateway, name, host) == expected, (name, host)
+            assert told(gateway, name, host) == expected, (name, host)

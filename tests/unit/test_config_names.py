@@ -10,6 +10,7 @@ from tidegate.config.names import (
     host_name,
     host_pattern,
     network,
+    normal_path,
     redirect_target,
     request_path,
     server_name,
@@ -111,3 +112,20 @@ def test_networks_are_written_as_they_are_meant() -> None:
 @pytest.mark.parametrize("written", ["https://new.example.com{path}{query}", "{scheme}://a{path}", "/x", "{path}x"])
 def test_a_redirect_leads_to_a_url_or_a_path(written: str) -> None:
     assert redirect_target(written) == written
+
+
+@pytest.mark.parametrize(
+    ("written", "compared"),
+    [
+        ("/%61pi/%7Euser", "/api/~user"),
+        ("/a%2fb;%3b", "/a%2Fb;%3B"),
+        ("/a\\b%5c", "/a%5Cb%5C"),
+        ("/%2e%2E/", "/../"),
+        ("/%2561", "/%2561"),
+        ("/100%", "/100%25"),
+        ("/%zz%%32F", "/%25zz%252F"),
+        ("/%C3%bc", "/\xc3\xbc"),
+    ],
+)
+def test_paths_are_compared_in_the_form_of_the_engine(written: str, compared: str) -> None:
+    assert normal_path(written) == compared

@@ -174,6 +174,13 @@ pub enum DynamicEndpoints {
     Allow(Vec<String>),
 }
 
+impl DynamicEndpoints {
+    /// True when there is an endpoint that a request may name by itself.
+    pub fn permits_any(&self) -> bool {
+        *self != DynamicEndpoints::Allow(Vec::new())
+    }
+}
+
 /// An endpoint as the configuration names it.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct EndpointRef {

@@ -97,7 +97,7 @@ async fn shake(
 ) -> io::Result<(TlsStream<DuplexStream>, BoxedIo, Terms)> {
     let (near, far) = tokio::io::duplex(1 << 20);
     let server_name = ServerName::try_from(name.to_owned()).expect("a name");
-    let certificate = acceptor.certificate_for(name).unwrap_or(0);
+    let certificate = acceptor.names().find(name).unwrap_or(0);
     let connect = TlsConnector::from(client.clone()).connect(server_name, near);
     let accept = acceptor.accept(Box::new(far), certificate);
     let (connected, accepted) = tokio::join!(connect, accept);

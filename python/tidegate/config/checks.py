@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from tidegate.config.listeners import Listener
-from tidegate.config.names import address
+from tidegate.config.names import address, normal_path
 from tidegate.config.routes import Route
 from tidegate.config.upstreams import Addresses, To, Upstream
 from tidegate.config.values import bind_parts
@@ -199,7 +199,8 @@ def _equal_routes(traffic: Traffic) -> Iterator[Mistake]:
 
 def _match(route: Route) -> object:
     # As the engine reads it: a prefix may end with `/`, and `/` is every path.
-    path = route.path if route.exact else (route.path or "").removesuffix("/")
+    path = normal_path(route.path or "")
+    path = path if route.exact else path.removesuffix("/")
     return route.sni, route.host, path, route.exact, frozenset(route.methods), frozenset(route.headers.items())
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "host_pattern",
     "method",
     "network",
+    "normal_path",
     "redirect_target",
     "request_path",
     "server_name",
@@ -36,6 +37,7 @@ PLACEHOLDERS = ("{scheme}", "{host}", "{path}", "{query}")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}|[{}]")
+_PATH_UNIT = re.compile(r"%([0-9A-Fa-f]{2})|[%\\]")
 _PORTS = {"http": 80, "h2c": 80, "https": 443, "h2": 443}
 
 # What belongs to a connection or to the framing of a message; the engine writes these itself.
@@ -113,6 +115,16 @@ def request_path(value: str) -> str:
     if not value.isascii() or not header_text(value) or " " in value:
         raise ValueError(f"{value!r}: a path is written as it is sent, percent-encoded (a space is %20)")
     return value
+
+
+def normal_path(path: str) -> str:
+    """The form in which the engine compares paths (its `route::path::normal`), bytes as characters."""
+    return _PATH_UNIT.sub(_path_unit, path)
+
+
+def _path_unit(found: re.Match[str]) -> str:
+    unit = chr(int(found[1], 16)) if found[1] else found[0]
+    return f"%{ord(unit):02X}" if unit in "/\\;%" else unit
 
 
 def method(value: str) -> str:

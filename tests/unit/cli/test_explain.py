@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from tests.support.certificates import Authority
 from tidegate.cli.config.explain import explain
 from tidegate.control.question import question
 from tidegate.errors import ConfigError
@@ -107,6 +108,30 @@ def test_tls_is_passed_through_or_refused_by_its_name(file: Path) -> None:
     told = ask(file, "https://10.0.0.1", "--sni", "VAULT.example.com.")
     assert (told["sni"], told["route"]["name"]) == ("vault.example.com", "routes[5]")
     assert "unrecognized_name" in ask(file, "https://nobody.test")["tls"]
+
+
+def test_a_request_that_does_not_belong_to_its_tls_connection(tmp_path: Path) -> None:
+    authority, file = Authority(tmp_path), tmp_path / "tidegate.yaml"
+    (cert, key), (other, its_key) = authority.issue("a.test"), authority.issue("c.test")
+    file.write_text(f"""
+listeners:
+  secure:
+    bind: "127.0.0.1:8443"
+    dynamic_endpoints: false
+    tls: {{certificates: [{{cert: {cert}, key: {key}}}, {{cert: {other}, key: {its_key}}}]}}
+routes:
+  - {{host: a.test, respond: 204}}
+  - {{host: c.test, respond: 204}}
+  - {{sni: vault.test, to: {{addresses: ["10.0.0.9:8443"]}}}}
+""")
+
+    told = ask(file, "https://vault.test/", "--sni", "a.test")
+    assert (told["route"], told["answer"]["status"], told["answer"]["error"]) == (None, 421, "misdirected")
+    assert "neither a route nor a certificate has this name" in ask(file, "https://nobody.test/")["tls"]
+    asked = ["https://c.test/", "--sni", "a.test", "--config", str(file)]
+    lines = CliRunner().invoke(explain, asked, catch_exceptions=False).output.splitlines()
+    assert [line.split()[-1] for line in lines if line.startswith("answer")] == ["204"]
+    assert any(line.startswith("by HTTP/2  421 misdirected (open another connection") for line in lines)
 
 
 def test_a_tcp_listener_leads_to_one_place(file: Path) -> None:

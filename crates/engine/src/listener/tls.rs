@@ -25,7 +25,7 @@ use crate::proxy::access::{Answered, Asked, Record};
 use crate::proxy::http1::Http1;
 use crate::proxy::passthrough::{self, Opaque};
 use crate::proxy::respond;
-use crate::proxy::secured::{Policy, Secured, policy_of};
+use crate::proxy::secured::{Policy, Rules, Secured};
 use crate::proxy::shared::Proxy;
 use crate::proxy::site::HttpListener;
 use crate::room::Place;
@@ -132,7 +132,7 @@ pub async fn http(mut knock: Knock, listener: Arc<HttpListener>, tls: Arc<Tls>) 
         Err(refusal) => return knock.refuse(refusal, true).await,
     };
     let table = knock.proxy.table.load_full();
-    let policy = policy_of(name.as_deref(), tls.acceptor.as_deref(), &listener, &table);
+    let policy = Rules::of(&listener, tls.acceptor.as_deref()).policy_of(name.as_deref(), &table);
     match (policy, &tls.acceptor) {
         (Policy::PassThrough(position), _) => {
             knock.proxy.metrics.handshake(&knock.listener, "passed_through");
@@ -176,7 +176,7 @@ async fn end_always(mut knock: Knock, tls: &Tls, speaks_http: bool) -> Option<Ar
     let acceptor = tls.acceptor.as_ref()?;
     match knock.hello().await {
         Ok(hello) => {
-            let fits = hello.server_name.and_then(|name| acceptor.certificate_for(&name));
+            let fits = hello.server_name.and_then(|name| acceptor.names().find(&name));
             knock.end_tls(acceptor, fits.unwrap_or(0)).await.map(|(arrival, _)| arrival)
         }
         Err(refusal) => {

@@ -1,4 +1,4 @@
-//! What becomes of a request, and why: the same decisions as `site` makes, told instead of carried out.
+//! What becomes of a request, and why: the same decisions as `secured` and `site` make, told instead of carried out.
 //!
 //! Works on a table in force as well as on one that was compiled only to be asked. What agents offer at the moment is
 //! told by whoever knows.
@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::secured::{Policy, Rules};
 use super::site::{named, redirected, rewritten};
 use super::table::{Lead, Table};
 use crate::error::{Code, Error};
@@ -16,11 +17,11 @@ use crate::http1::head::{HeadLimits, parse_request};
 use crate::http1::target;
 use crate::message::{Known, RequestHead, is_value};
 use crate::route::path;
-use crate::route::server_name::Decision;
 use crate::route::why::{Asked, why_first, why_not};
 use crate::snapshot::route::{Action, Destination, Forward};
 use crate::snapshot::{DynamicEndpoints, HostHeader, Listener, ListenerKind};
 use crate::sniff::name;
+use crate::tls::server::CertificateNames;
 use crate::upstream::Group;
 
 /// Routes that were not taken and are told about.
@@ -71,7 +72,6 @@ pub fn explain(
     let place = place(places, question)?;
     let listener = place.listener;
     let mut told = Map::new();
-    let ends_here = listener.tls.as_ref().is_some_and(|tls| !tls.certificates.is_empty());
     told.insert(
         "listener".into(),
         json!({"name": listener.name, "addresses": place.addresses, "tls": listener.tls.is_some()}),
@@ -95,24 +95,17 @@ pub fn explain(
         (false, false) if question.sni.is_some() => return Err("a server name belongs to https://".to_owned()),
         (false, false) => {}
         (true, true) => {
+            let shown = listener.tls.iter().map(|tls| &*tls.certificates).find(|shown| !shown.is_empty());
+            let certificates = shown.map(CertificateNames::of).transpose()?;
+            let rules = Rules {
+                listener: &listener.name,
+                certificates: certificates.as_ref(),
+                names_endpoints: dynamic.permits_any(),
+            };
             let server_name = server_name(question)?;
             teller.say("sni", json!(server_name));
-            match table.decide(&listener.name, server_name.as_deref(), ends_here) {
-                Decision::Terminate => teller.say("tls", json!("ends here")),
-                Decision::Unknown => {
-                    teller.say("tls", json!("refused with the alert unrecognized_name: no route has this name"));
-                    teller.say("route", Value::Null);
-                    return Ok(Value::Object(teller.told));
-                }
-                Decision::PassThrough(position) => {
-                    let lead = table.lead(position);
-                    teller.say("tls", json!("passed through undecrypted"));
-                    teller.took(lead);
-                    if let Some(forward) = lead.forward() {
-                        teller.leads_to(&forward.to);
-                    }
-                    return Ok(Value::Object(teller.told));
-                }
+            if !teller.tls(&rules, server_name.as_deref(), &head) {
+                return Ok(Value::Object(teller.told));
             }
         }
     }
@@ -195,6 +188,40 @@ impl Teller<'_> {
     fn took(&mut self, lead: &Lead) {
         let route = &lead.route;
         self.say("route", json!({"name": &*lead.name, "match": route.wanted(), "to": route.action.to_string()}));
+    }
+
+    /// What TLS decides; false where it ends there.
+    fn tls(&mut self, rules: &Rules<'_>, server_name: Option<&str>, head: &RequestHead) -> bool {
+        let table = self.table;
+        let policy = rules.policy_of(server_name, table);
+        match policy {
+            Policy::Terminate(_) => self.say("tls", json!("ends here")),
+            Policy::Unknown => {
+                let nobody =
+                    if rules.certificates.is_some() { "neither a route nor a certificate" } else { "no route" };
+                self.say("tls", json!(format!("refused with the alert unrecognized_name: {nobody} has this name")));
+                self.say("route", Value::Null);
+                return false;
+            }
+            Policy::PassThrough(position) => {
+                let lead = table.lead(position);
+                self.say("tls", json!("passed through undecrypted"));
+                self.took(lead);
+                if let Some(forward) = lead.forward() {
+                    self.leads_to(&forward.to);
+                }
+                return false;
+            }
+        }
+        if let Err(error) = rules.admit(policy, head, false, table) {
+            self.say("route", Value::Null);
+            self.say("answer", refusal(table, &error));
+            return false;
+        }
+        if let Err(error) = rules.admit(policy, head, true, table) {
+            self.say("answer_over_http2", refusal(table, &error));
+        }
+        true
     }
 
     /// What becomes of a request whose TLS, if any, ended here.

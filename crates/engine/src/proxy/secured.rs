@@ -1,7 +1,8 @@
 //! What TLS settles about a connection before its first request: whose it is, and which requests may come by it.
 //!
 //! One function decides what becomes of a server name, and the same function says later whether a request's Host
-//! belongs to the connection it came by: no Host walks around what its own server name would have met.
+//! belongs to the connection it came by: no Host walks around what its own server name would have met. Neither needs a
+//! connection, so that `explain` asks them too.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::http1::target;
 use crate::message::{Known, RequestHead, Version};
 use crate::route::server_name::Decision;
 use crate::sniff::name;
-use crate::tls::server::Acceptor;
+use crate::tls::server::{Acceptor, CertificateNames};
 
 /// What becomes of a TLS connection on a listener of kind http.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,21 +29,54 @@ pub enum Policy {
     Unknown,
 }
 
-/// What becomes of a connection for `name`, in normal form. `acceptor`: what ends TLS on this listener, if anything.
-///
-/// Routes come first. Where TLS ends here the certificate for the name is shown; the first one where there is no name,
-/// or where there is no certificate for it and a request could still be answered.
-pub fn policy_of(name: Option<&str>, acceptor: Option<&Acceptor>, listener: &HttpListener, table: &Table) -> Policy {
-    match (table.decide(&listener.name, name, acceptor.is_some()), acceptor) {
-        (Decision::PassThrough(position), _) => Policy::PassThrough(position),
-        (Decision::Unknown, _) | (_, None) => Policy::Unknown,
-        (Decision::Terminate, Some(acceptor)) => {
-            let Some(name) = name else { return Policy::Terminate(0) };
-            match acceptor.certificate_for(name) {
-                Some(certificate) => Policy::Terminate(certificate),
-                None if table.answers(&listener.name, name) || listener.names_endpoints() => Policy::Terminate(0),
-                None => Policy::Unknown,
+/// What a listener of kind http goes by, besides the routes.
+pub struct Rules<'a> {
+    /// Its name.
+    pub listener: &'a str,
+    /// The names of what it shows; none: it ends no TLS.
+    pub certificates: Option<&'a CertificateNames>,
+    /// A request may name an endpoint by itself.
+    pub names_endpoints: bool,
+}
+
+impl<'a> Rules<'a> {
+    /// Those of a listener that is open. `acceptor`: what ends TLS on it, if anything.
+    pub fn of(listener: &'a HttpListener, acceptor: Option<&'a Acceptor>) -> Rules<'a> {
+        let names_endpoints = listener.dynamic.load().permits_any();
+        Rules { listener: &listener.name, certificates: acceptor.map(Acceptor::names), names_endpoints }
+    }
+
+    /// What becomes of a connection for `name`, in normal form.
+    ///
+    /// Routes come first. Where TLS ends here the certificate for the name is shown; the first one where there is no
+    /// name, or where there is no certificate for it and a request could still be answered.
+    pub fn policy_of(&self, name: Option<&str>, table: &Table) -> Policy {
+        match (table.decide(self.listener, name, self.certificates.is_some()), self.certificates) {
+            (Decision::PassThrough(position), _) => Policy::PassThrough(position),
+            (Decision::Unknown, _) | (_, None) => Policy::Unknown,
+            (Decision::Terminate, Some(certificates)) => {
+                let Some(name) = name else { return Policy::Terminate(0) };
+                match certificates.find(name) {
+                    Some(certificate) => Policy::Terminate(certificate),
+                    None if table.answers(self.listener, name) || self.names_endpoints => Policy::Terminate(0),
+                    None => Policy::Unknown,
+                }
             }
+        }
+    }
+
+    /// Refuses a request whose Host would not have led to the connection it came by (RFC 9110 §15.5.20), of which `ours`
+    /// was decided. `shared`: it came by HTTP/2.
+    ///
+    /// In HTTP/2, where connections are shared between names, the name has to have the same certificate. In HTTP/1 it
+    /// must not be one that is passed through: nobody gets to see its requests, nor to answer them.
+    pub fn admit(&self, ours: Policy, head: &RequestHead, shared: bool, table: &Table) -> Result<()> {
+        let (host, _) = target::split(head.fields.get(Known::Host).unwrap_or_default());
+        let host = if name::is_ip(host) { None } else { name::normal(host) };
+        match self.policy_of(host.as_deref(), table) {
+            Policy::Terminate(_) | Policy::Unknown if !shared => Ok(()),
+            theirs if theirs == ours => Ok(()),
+            _ => Err(Error::new(Code::Misdirected, "open another connection, with this host as its server name")),
         }
     }
 }
@@ -62,22 +96,13 @@ pub struct Secured {
 }
 
 impl Secured {
-    /// Refuses a request whose Host would not have led to this connection (RFC 9110 §15.5.20).
-    ///
-    /// In HTTP/2, where connections are shared between names, the name has to have the same certificate. In HTTP/1 it
-    /// must not be one that is passed through: nobody gets to see its requests, nor to answer them.
+    /// Refuses a request that does not belong to this connection.
     pub fn admit(&self, head: &RequestHead, site: &Site, proxy: &Proxy) -> Result<()> {
         let Site::Listener(listener) = site else { return Ok(()) };
         let (table, shared) = (proxy.table.load(), head.version == Version::Http2);
         if !shared && !table.pass_through() {
             return Ok(());
         }
-        let (host, _) = target::split(head.fields.get(Known::Host).unwrap_or_default());
-        let host = if name::is_ip(host) { None } else { name::normal(host) };
-        match policy_of(host.as_deref(), Some(&self.acceptor), listener, &table) {
-            Policy::Terminate(_) | Policy::Unknown if !shared => Ok(()),
-            theirs if theirs == self.policy => Ok(()),
-            _ => Err(Error::new(Code::Misdirected, "open another connection, with this host as its server name")),
-        }
+        Rules::of(listener, Some(&self.acceptor)).admit(self.policy, head, shared, &table)
     }
 }

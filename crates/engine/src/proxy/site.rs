@@ -45,13 +45,6 @@ pub struct HttpListener {
     pub closing: CancellationToken,
 }
 
-impl HttpListener {
-    /// True when a request may name an endpoint by itself.
-    pub fn names_endpoints(&self) -> bool {
-        **self.dynamic.load() != DynamicEndpoints::Allow(Vec::new())
-    }
-}
-
 /// A local service that an agent offers.
 pub struct Service {
     /// The endpoint.

@@ -32,7 +32,7 @@ pub struct Acceptor {
     protocols: &'static [&'static [u8]],
     /// One for each certificate.
     configs: Vec<Arc<ServerConfig>>,
-    names: Names,
+    names: CertificateNames,
 }
 
 /// What a handshake has agreed on.
@@ -52,14 +52,8 @@ impl Acceptor {
     /// Compiles a policy that has a certificate, or says in one sentence what is wrong with it. `protocols` are offered
     /// by ALPN, the preferred one first; none: whatever the client offers is let be.
     pub fn new(policy: &ServerTls, protocols: &'static [&'static [u8]]) -> Result<Acceptor, String> {
-        let (mut keys, mut names) = (Vec::new(), Names::default());
-        for (position, certificate) in policy.certificates.iter().enumerate() {
-            let key = certified(certificate)?;
-            for name in EndEntityCert::try_from(&key.cert[0]).iter().flat_map(|leaf| leaf.valid_dns_names()) {
-                names.add(name, position);
-            }
-            keys.push(key);
-        }
+        let names = CertificateNames::of(&policy.certificates)?;
+        let keys: Vec<CertifiedKey> = policy.certificates.iter().map(certified).collect::<Result<_, _>>()?;
         let verifier = verifier(policy)?;
         // Without a client's certificate a session stands for nobody. With one it would outlive what made it good.
         let resumes = policy.client_ca.is_none();
@@ -92,10 +86,9 @@ impl Acceptor {
         self.policy == *policy && self.protocols == protocols
     }
 
-    /// The certificate for a server name in normal form: the first of those with this very name, else the first of those
-    /// with a wildcard in the place of its first label.
-    pub fn certificate_for(&self, name: &str) -> Option<usize> {
-        self.names.find(name)
+    /// Which certificate has which name.
+    pub fn names(&self) -> &CertificateNames {
+        &self.names
     }
 
     /// Shakes hands over `io`, from the first byte of the hello on, and shows this certificate.
@@ -122,9 +115,13 @@ fn versions(oldest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] 
     }
 }
 
+fn chain(certificate: &Certificate) -> Result<Vec<CertificateDer<'static>>, String> {
+    certificates(&certificate.cert, &format!("certificate \"{}\": its file", certificate.name))
+}
+
 fn certified(certificate: &Certificate) -> Result<CertifiedKey, String> {
     let name = &certificate.name;
-    let chain = certificates(&certificate.cert, &format!("certificate \"{name}\": its file"))?;
+    let chain = chain(certificate)?;
     let key = PrivateKeyDer::from_pem_slice(certificate.key.expose().as_bytes())
         .map_err(|_| format!("certificate \"{name}\": its key file holds no PEM private key"))?;
     CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
@@ -149,24 +146,39 @@ fn verifier(policy: &ServerTls) -> Result<Arc<dyn ClientCertVerifier>, String> {
 
 /// The names of certificates, and which certificate each is of.
 #[derive(Default)]
-struct Names {
+pub struct CertificateNames {
     exact: HashMap<Box<str>, usize>,
     /// By what follows `*.`
     wildcard: HashMap<Box<str>, usize>,
 }
 
-impl Names {
+impl CertificateNames {
+    /// Reads the names, or says which certificate cannot be read. Keys are not looked at.
+    pub fn of(certificates: &[Certificate]) -> Result<CertificateNames, String> {
+        let mut names = CertificateNames::default();
+        for (position, certificate) in certificates.iter().enumerate() {
+            let chain = chain(certificate)?;
+            let leaf = chain.first().and_then(|leaf| EndEntityCert::try_from(leaf).ok());
+            for name in leaf.iter().flat_map(|leaf| leaf.valid_dns_names()) {
+                names.add(name, position);
+            }
+        }
+        Ok(names)
+    }
+
+    /// The certificate for a server name in normal form: the first of those with this very name, else the first of those
+    /// with a wildcard in the place of its first label.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        let parent = || name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent));
+        self.exact.get(name).or_else(parent).copied()
+    }
+
     fn add(&mut self, name: &str, certificate: usize) {
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         match name.strip_prefix("*.") {
             Some(parent) => self.wildcard.entry(parent.into()).or_insert(certificate),
             None => self.exact.entry(name.into_boxed_str()).or_insert(certificate),
         };
-    }
-
-    fn find(&self, name: &str) -> Option<usize> {
-        let parent = || name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent));
-        self.exact.get(name).or_else(parent).copied()
     }
 }
 
@@ -176,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_wildcard_stands_for_one_label_and_behind_the_very_name() {
-        let mut names = Names::default();
+        let mut names = CertificateNames::default();
         names.add("*.Example.com", 0);
         names.add("a.example.com.", 1);
         names.add("a.example.com", 2);

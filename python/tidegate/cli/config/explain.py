@@ -107,10 +107,11 @@ def _facts(told: dict[str, Any]) -> list[list[str]]:
         rows.append(["to", f"upstream {plain(upstream['name'])}"])
     if endpoint := told.get("endpoint"):
         rows.append(["to", f"endpoint {plain(endpoint['name'])}"])
-    if answer := told.get("answer"):
-        words = [plain(answer[key]) for key in ("status", "error", "location") if answer.get(key)]
-        detail = f" ({plain(answer['detail'])})" if answer.get("detail") else ""
-        rows.append(["answer", f"{' '.join(words)}{detail}"])
+    for key, called in (("answer", "answer"), ("answer_over_http2", "by HTTP/2")):
+        if answer := told.get(key):
+            words = [plain(answer[part]) for part in ("status", "error", "location") if answer.get(part)]
+            detail = f" ({plain(answer['detail'])})" if answer.get("detail") else ""
+            rows.append([called, f"{' '.join(words)}{detail}"])
     return rows
 
 
