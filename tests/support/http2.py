@@ -8,6 +8,7 @@ makes what no library would send.
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 from collections.abc import Callable
@@ -21,9 +22,11 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
+from tests.support.http import request
 from tests.support.process import DEADLINE
 from tests.support.raw import at
 from tests.support.service import TcpService
+from tests.support.tidegate import Gateway
 
 Fields = list[tuple[str, str]]
 
@@ -35,6 +38,14 @@ ENHANCE_YOUR_CALM = 11
 def frame(kind: int, stream: int, payload: bytes = b"", flags: int = 0) -> bytes:
     """One frame, whatever stands in it."""
     return struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + payload
+
+
+def closed(gateway: Gateway, reason: str) -> int:
+    """How many connections were ended for this reason."""
+    text = request(gateway.admin, "/metrics").body.decode()
+    found = re.search(rf'^tidegate_http2_closed_total{{reason="{reason}"}} (\d+)$', text, re.MULTILINE)
+    assert found is not None, text
+    return int(found[1])
 
 
 def config(client: bool) -> h2.config.H2Configuration:

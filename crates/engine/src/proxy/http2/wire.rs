@@ -19,6 +19,9 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// As much of it as looks like a head of HTTP/1.
 pub const PREFACE_HEAD: &[u8] = PREFACE.split_at(18).0;
 
+/// Bytes that every client owes at once: those, and no less than the header of its SETTINGS.
+pub const FIRST_WORDS: u64 = PREFACE.len() as u64 + 9;
+
 /// What whoever drives a connection sees of its wire.
 #[derive(Default)]
 pub struct Watch {
