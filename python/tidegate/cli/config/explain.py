@@ -124,7 +124,7 @@ def _addresses(upstream: dict[str, Any] | None) -> str:
         [each["address"], each["state"], _ago(each.get("since")), each.get("reason"), each["requests_in_flight"]]
         for each in upstream["addresses"]
     ]
-    return table(["ADDRESS", "STATE", "SINCE", "REASON", "REQUESTS"], rows)
+    return table(["ADDRESS", "STATE", "SINCE", "REASON", "RUNNING"], rows)
 
 
 def _agents(endpoint: dict[str, Any] | None) -> str:
@@ -134,7 +134,7 @@ def _agents(endpoint: dict[str, Any] | None) -> str:
         [each.get("agent"), each["address"], each["transport"], _ago(each.get("since")), each["requests_in_flight"]]
         for each in endpoint["listeners"]
     ]
-    return table(["AGENT", "ADDRESS", "TRANSPORT", "SINCE", "REQUESTS"], rows)
+    return table(["AGENT", "ADDRESS", "TRANSPORT", "SINCE", "RUNNING"], rows)
 
 
 def _others(told: dict[str, Any]) -> str:
