@@ -79,14 +79,14 @@ impl Listeners {
         Listeners { proxy, tunnels, room, tunnel_room, running: Mutex::default(), stopped: AtomicBool::new(false) }
     }
 
-    /// How each listener of a snapshot speaks TLS, in their order. What has not changed is what runs already.
+    /// How each listener of a snapshot speaks TLS, in their order. What has not changed is what runs already, `before`.
     ///
     /// # Errors
     /// Says what cannot be.
-    pub fn compile_tls(&self, snapshot: &Gateway) -> Result<Vec<Option<Arc<Tls>>>, String> {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn compile_tls(snapshot: &Gateway, before: Option<&Self>) -> Result<Vec<Option<Arc<Tls>>>, String> {
+        let running = before.map(|before| before.running.lock().unwrap_or_else(PoisonError::into_inner));
         let compile = |listener: &Listener| {
-            let before = running.iter().find(|one| is_same(&one.listener, listener));
+            let before = running.iter().flat_map(|running| running.iter()).find(|one| is_same(&one.listener, listener));
             Tls::compile(listener, before.and_then(|one| one.door.leads.tls.load_full()))
         };
         snapshot.listeners.iter().map(compile).collect()

@@ -41,10 +41,7 @@ impl To {
     fn find(&self, proxy: &Proxy, client: IpAddr) -> Option<(UpstreamSet, Arc<str>)> {
         match self {
             To::Named(to) => proxy.destination(to, client),
-            To::Group(group) => {
-                let key = group.key_of(None, client);
-                Some((UpstreamSet::Group(group.clone(), key), group.name.clone()))
-            }
+            To::Group(group) => Some(UpstreamSet::of_group(group, None, client)),
         }
     }
 }

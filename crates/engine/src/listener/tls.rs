@@ -146,9 +146,8 @@ pub async fn http(mut knock: Knock, listener: Arc<HttpListener>, tls: Arc<Tls>) 
         (Policy::Terminate(certificate), Some(acceptor)) => {
             let (proxy, worker) = (knock.proxy.clone(), knock.worker);
             let Some((arrival, terms)) = knock.end_tls(acceptor, certificate).await else { return };
-            let server_name = name.map(String::into_boxed_str);
             let (http2, client, acceptor) = (terms.http2, terms.client, acceptor.clone());
-            let secured = Secured { server_name, client, http2, policy, acceptor };
+            let secured = Secured { client, http2, policy, acceptor };
             http::connection(proxy, worker, listener, arrival, Some(Arc::new(secured))).await;
         }
         _ => knock.refuse(Refusal::Alert(Alert::UnrecognizedName), true).await,

@@ -40,7 +40,7 @@ pub fn pass_to(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, lead: &Lea
     lead.requests.fetch_add(1, Ordering::Relaxed);
     let client = connection.client.ip();
     let to = match (&lead.group, lead.forward()) {
-        (Some(group), _) => Some((UpstreamSet::Group(group.clone(), group.key_of(None, client)), group.name.clone())),
+        (Some(group), _) => Some(UpstreamSet::of_group(group, None, client)),
         (None, Some(forward)) => proxy.destination(&forward.to, client),
         (None, None) => None,
     };

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::exchange::malformed;
 use super::http::Http;
-use super::http1::Part;
+use super::http1::{LINGER, Part};
 use super::http2::channel::header_list;
 use super::http2::held::{Held, Piece};
 use super::http2::stream::Stream;
@@ -22,7 +22,7 @@ use super::http2::wire::{FIRST_WORDS, Watch, Wire};
 use super::secured::Secured;
 use super::shared::{Proxy, Settings};
 use super::site::Site;
-use super::turn::{Connection, LINGER, Last, Turn};
+use super::turn::{Connection, Last, Turn};
 use crate::http2::frames::Flood;
 use crate::http2::head;
 use crate::identity::Identity;

@@ -223,7 +223,7 @@ fn follow(lead: &Arc<Lead>, head: &RequestHead, visitor: &Visitor, proxy: &Proxy
     };
     let client = visitor.client.ip();
     let (upstreams, endpoint) = match &lead.group {
-        Some(group) => (UpstreamSet::Group(group.clone(), group.key_of(Some(head), client)), group.name.clone()),
+        Some(group) => UpstreamSet::of_group(group, Some(head), client),
         None => proxy.destination(&forward.to, client).ok_or(Error::undelivered(Code::NoUpstream, ""))?,
     };
     let target = rewritten(head, lead, forward)?;

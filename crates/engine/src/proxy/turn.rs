@@ -6,13 +6,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::access::{Asked, Record};
 use super::exchange::{Exchange, Next, malformed};
 use super::http::Http;
+use super::http1::LINGER;
 use super::respond::{self, Answer};
 use super::secured::Secured;
 use super::shared::{Proxy, Settings};
@@ -26,9 +26,6 @@ use crate::io::{BoxedIo, Buffer};
 use crate::message::{Known, RequestHead, ResponseHead, Version};
 use crate::room::Place;
 use crate::timer::Timer;
-
-/// How long an answer of ours may take to be read: a reset would take it away from a downstream that is still writing.
-pub const LINGER: Duration = Duration::from_secs(2);
 
 /// A connection on which requests come in.
 pub struct Connection {
