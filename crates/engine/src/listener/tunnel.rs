@@ -18,7 +18,6 @@ use crate::error::{Code, Error, Result};
 use crate::http1::head::HeadLimits;
 use crate::io::{BoxedIo, Buffer};
 use crate::message::{RequestHead, Version};
-use crate::proxy::exchange::malformed;
 use crate::proxy::http1::{Http1, Stop};
 use crate::proxy::respond::Pages;
 use crate::proxy::shared::Proxy;
@@ -120,7 +119,7 @@ async fn read(connection: &mut Http1, limits: &HeadLimits) -> Result<Option<Aske
     let mut head = RequestHead::new();
     match poll_fn(|cx| connection.poll_request(cx, &mut head, limits)).await {
         Ok(true) => {}
-        Err(Stop::Malformed(error)) => return Err(malformed(error)),
+        Err(Stop::Malformed(error)) => return Err(error.of_request()),
         Ok(false) | Err(_) => return Ok(None),
     }
     let Some(name) = head.path().strip_prefix(UPSTREAM_PATH.as_bytes()) else {

@@ -11,7 +11,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::exchange::malformed;
 use super::http::Http;
 use super::http1::{Http1, LINGER, Stop};
 use super::http2::wire::PREFACE_HEAD;
@@ -143,7 +142,7 @@ impl Downstream {
                 Poll::Ready(Err(Stop::Malformed(_))) if !*served && down.data().starts_with(PREFACE_HEAD) => {
                     return Poll::Ready(Ok(Arrived::Http2));
                 }
-                Poll::Ready(Err(Stop::Malformed(error))) => return Poll::Ready(Err(malformed(error))),
+                Poll::Ready(Err(Stop::Malformed(error))) => return Poll::Ready(Err(error.of_request())),
                 Poll::Ready(_) => return Poll::Ready(Ok(Arrived::Nothing)),
                 Poll::Pending => {}
             }

@@ -12,7 +12,6 @@ use h2::{Reason, RecvStream};
 use http::Request;
 use tokio::time::Instant;
 
-use super::exchange::malformed;
 use super::http::Http;
 use super::http1::{LINGER, Part};
 use super::http2::channel::header_list;
@@ -248,7 +247,7 @@ impl From {
                         Some(Last::Close) | None => {}
                     }
                 }
-                Err(error) => turn.refuse(malformed(error), Version::Http2).await,
+                Err(error) => turn.refuse(error.of_request(), Version::Http2).await,
             }
             // The stream is given up before it counts as ended.
             drop(turn);

@@ -203,9 +203,7 @@ impl Proxy {
                 let label = endpoint.name.clone();
                 Some((UpstreamSet::Endpoint(endpoint), label))
             }
-            Destination::Upstream(name) => {
-                Some(UpstreamSet::of_group(self.table.load().group(name)?, None, client))
-            }
+            Destination::Upstream(name) => Some(UpstreamSet::of_group(self.table.load().group(name)?, None, client)),
         }
     }
 

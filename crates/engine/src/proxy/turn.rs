@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 use super::access::{Asked, Record};
-use super::exchange::{Exchange, Next, malformed};
+use super::exchange::{Exchange, Next};
 use super::http::Http;
 use super::http1::LINGER;
 use super::respond::{self, Answer};
@@ -21,6 +21,7 @@ use super::stream;
 use crate::error::{Code, Error, Result, Side};
 use crate::forwarded::Visitor;
 use crate::http1::framing::{self, Framing};
+use crate::http1::refusal::HeadError;
 use crate::identity::Identity;
 use crate::io::{BoxedIo, Buffer};
 use crate::message::{Known, RequestHead, ResponseHead, Version};
@@ -215,7 +216,7 @@ impl Turn {
 
     /// Says how the body of the request is framed, and refuses what is never carried.
     fn expect_body(&mut self, settings: &Settings) -> Result<Framing> {
-        let framing = self.down.expect_request_body(&self.request, &settings.head).map_err(malformed)?;
+        let framing = self.down.expect_request_body(&self.request, &settings.head).map_err(HeadError::of_request)?;
         if self.request.method() == b"CONNECT" {
             return Err(Error::new(Code::MethodNotSupported, "CONNECT is not served here"));
         }
