@@ -129,6 +129,8 @@ impl Turn {
     /// Answers a request of which no head could be read.
     pub async fn refuse(&mut self, error: Error, version: Version) {
         let mut record = self.record();
+        // What there is of one, or of the request before, asks for nothing.
+        self.request.clear();
         self.answer_error(&mut record, error, version, false, false).await;
         self.proxy.finish(self.worker, &record);
     }
@@ -224,9 +226,7 @@ impl Turn {
     }
 
     async fn answer_error(&mut self, record: &mut Record, error: Error, version: Version, keep: bool, is_head: bool) {
-        // A head that was not understood asks for nothing.
-        let heard = !matches!(error.code, Code::MalformedRequest | Code::HeadTooLarge | Code::DownstreamTimeout);
-        let prefers_html = heard && respond::prefers_html(self.request.fields.all(Known::Accept));
+        let prefers_html = respond::prefers_html(self.request.fields.all(Known::Accept));
         let answer = self.proxy.table.load().answer(&error, record.id, prefers_html);
         record.error = Some(error);
         self.send_answer(record, &answer, version, keep, is_head).await;
