@@ -97,6 +97,10 @@ EVENTS = {
         "gateway",
         "Requests to an address, or to a session of an agent, failed in a row: it is left out for some seconds.",
     ),
+    "upstream flooded": (
+        "gateway, agent",
+        "An HTTP/2 connection to an upstream was ended for frames that carry nothing; its requests get 502.",
+    ),
     "upstream up": ("gateway", "What was down or ejected works again."),
     "stream refused": ("forward", "A connection was reset because no gateway opened a stream for it."),
     "draining": ("all", "The role is leaving: what is still running."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -439,6 +440,18 @@ def test_an_upstream_that_speaks_no_http2_is_told_by_a_502() -> None:
 
     with TcpService(refuse) as service, routed(service.address) as gateway, Two(gateway.proxy) as two:
         assert two.get().status == 502
+
+
+def test_case_19_an_upstream_that_sends_frames_without_end_is_cut_and_told() -> None:
+    def flood(near: socket.socket) -> None:
+        with near, contextlib.suppress(OSError):
+            near.sendall(frame(SETTINGS, 0))
+            while True:
+                near.sendall(frame(PING, 0, b"nothing!") * 100)
+
+    with TcpService(flood) as service, routed(service.address) as gateway, Two(gateway.proxy) as two:
+        assert two.get().status == 502
+        gateway.event("upstream flooded", upstream=service.address)
 
 
 # Through a tunnel.

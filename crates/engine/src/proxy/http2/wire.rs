@@ -70,12 +70,13 @@ impl Wire {
     /// The wire of a connection that the peer opened; `early` was read from it already. What a `trusted` peer sends is
     /// not counted: it speaks for many, of whom each was counted where it came in.
     pub fn accepted(io: BoxedIo, early: Buffer, trusted: bool) -> (Self, Arc<Watch>) {
-        Wire::new(WithEarly::new(early, io), (!trusted).then(|| Account::new(PREFACE.len(), Instant::now())))
+        Wire::new(WithEarly::new(early, io), (!trusted).then(|| Account::of_downstream(PREFACE.len(), Instant::now())))
     }
 
     /// The wire of a connection that we opened.
     pub fn opened(io: BoxedIo) -> (Self, Arc<Watch>) {
-        Wire::new(WithEarly::new(Buffer::new(), io), None)
+        let account = Account::of_upstream(PREFACE.len(), Instant::now());
+        Wire::new(WithEarly::new(Buffer::new(), io), Some(account))
     }
 
     fn new(io: WithEarly<BoxedIo>, account: Option<Account>) -> (Self, Arc<Watch>) {
