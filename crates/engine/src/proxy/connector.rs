@@ -24,47 +24,42 @@ pub struct Connector<'a> {
     pub worker: usize,
 }
 
-/// What may be done with a request when its connection turns out to have ended.
-#[derive(Clone, Copy)]
-pub struct Kept {
-    /// It may go to a connection that is kept.
-    pub allowed: bool,
-    /// It may be sent again although it may have been delivered.
-    pub idempotent: bool,
-}
-
 impl Connector<'_> {
-    /// A kept connection, else a new one, or a place on one that many share. Says whether it was there. `info`: who asks,
-    /// for a connection that carries this.
-    pub async fn take(
-        &self,
-        upstream: &Upstream,
-        kept: Kept,
-        info: impl FnOnce(StreamKind) -> StreamInfo,
-    ) -> Result<(Http, bool)> {
-        // HTTP/2 knows no Upgrade: there the request goes without it, as a server may treat it (RFC 9110 §7.8).
-        let kind = upstream.http();
-        if kind != StreamKind::Http1 {
-            let opening = Opening {
-                runtime: self.proxy.runtime(self.worker),
-                drain: &self.proxy.drain,
-                timeouts: &self.settings.timeouts,
-                limits: self.settings.head,
-                info: info(kind),
-            };
-            // On the heap, where a connection of HTTP/1 has no room for it.
-            let (lease, was_there) = Box::pin(self.proxy.channels(self.worker).lease(upstream, &opening)).await?;
-            return Ok((Http::Two(Box::new(Stream::opened(lease, &self.settings.head))), was_there && kept.allowed));
+    /// A connection that was kept and is quiet. `again`: the request may be sent a second time, should that one turn out to
+    /// have ended.
+    pub fn kept(&self, upstream: &Upstream, again: bool) -> Option<Http> {
+        // Where many share a connection, `open` finds it.
+        if upstream.http() != StreamKind::Http1 || !(again || upstream.features().reuse) {
+            return None;
         }
-        if kept.allowed && (upstream.features().reuse || kept.idempotent) {
-            while let Some(mut kept) = self.proxy.pool(self.worker, |pool| pool.take(upstream.id(), kind)) {
-                if kept.is_quiet() {
-                    return Ok((Http::One(kept), true));
-                }
+        loop {
+            let mut kept = self.proxy.pool(self.worker, |pool| pool.take(upstream.id(), StreamKind::Http1))?;
+            if kept.is_quiet() {
+                return Some(Http::One(kept));
             }
         }
-        let io = upstream.open(&info(kind)).await?;
-        Ok((Http::One(Http1::new(io, Buffer::new())), false))
+    }
+
+    /// A new connection, or a place on one that many share. Says whether that was there.
+    pub async fn open(&self, upstream: &Upstream, info: &StreamInfo) -> Result<(Http, bool)> {
+        if info.kind == StreamKind::Http1 {
+            let io = upstream.open(info).await?;
+            return Ok((Http::One(Http1::new(io, Buffer::new())), false));
+        }
+        // On the heap, where a connection of HTTP/1 has no room for it.
+        Box::pin(self.share(upstream, info)).await
+    }
+
+    async fn share(&self, upstream: &Upstream, info: &StreamInfo) -> Result<(Http, bool)> {
+        let opening = Opening {
+            runtime: self.proxy.runtime(self.worker),
+            drain: &self.proxy.drain,
+            timeouts: &self.settings.timeouts,
+            limits: self.settings.head,
+            info,
+        };
+        let (lease, was_there) = self.proxy.channels(self.worker).lease(upstream, &opening).await?;
+        Ok((Http::Two(Box::new(Stream::opened(lease, &self.settings.head))), was_there))
     }
 
     /// Keeps what a whole exchange leaves for the next one, or ends it in order.

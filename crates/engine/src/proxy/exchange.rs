@@ -8,7 +8,7 @@ use std::task::Poll;
 use tokio::time::Instant;
 
 use super::access::{Answered, Record};
-use super::connector::{Connector, Kept};
+use super::connector::Connector;
 use super::delivery::{Delivery, cut_answer, downstream_left, no_answer};
 use super::http::Http;
 use super::http1::{Http1, Stop};
@@ -247,23 +247,30 @@ impl Exchange<'_> {
         Ok(up)
     }
 
-    /// A connection for an attempt. Says whether it was there.
+    /// A kept connection, else a new one, or a place on one that many share. Says whether it was there.
     async fn connection(&self, attempt: &Attempt<'_>) -> Result<(Http, bool), Failure> {
-        let kept = Kept { allowed: attempt.kept_allowed, idempotent: attempt.plan.idempotent };
-        let info = |kind| StreamInfo {
+        let (upstream, connector) = (attempt.upstream, self.connector());
+        if attempt.kept_allowed
+            && let Some(kept) = connector.kept(upstream, attempt.plan.idempotent)
+        {
+            return Ok((kept, true));
+        }
+        let info = StreamInfo {
             tenant: attempt.route.upstreams.tenant(),
             endpoint: attempt.route.endpoint.clone(),
-            kind,
+            // HTTP/2 knows no Upgrade: there the request goes without it, as a server may treat it (RFC 9110 §7.8).
+            kind: upstream.http(),
             client: self.visitor.client,
             local: None,
             request_id: self.record.id,
             hops: 0,
         };
-        self.connector().take(attempt.upstream, kept, info).await.map_err(|error| {
+        let (connection, was_there) = connector.open(upstream, &info).await.map_err(|error| {
             let error = self.site.blame(error);
             let repeatable = error.undelivered;
-            Failure { error, repeatable, stale: false, paid: false, tried: vec![attempt.upstream.id()] }
-        })
+            Failure { error, repeatable, stale: false, paid: false, tried: vec![upstream.id()] }
+        })?;
+        Ok((connection, was_there && attempt.kept_allowed))
     }
 
     fn connector(&self) -> Connector<'_> {

@@ -46,7 +46,7 @@ pub struct Opening<'a> {
     /// Sizes of heads.
     pub limits: HeadLimits,
     /// Who asks.
-    pub info: StreamInfo,
+    pub info: &'a StreamInfo,
 }
 
 impl Channels {
