@@ -1,0 +1,168 @@
+//! The terms of a listener: what it asks of whoever connects, and how long connections may go by it.
+//!
+//! A connection holds the terms under which it was taken. They end when the listener is gone; they are revoked when a
+//! new configuration asks for something else. Either way what runs goes on to its end, and a connection that was kept
+//! for more ends after it. Under revoked terms nothing begins any more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ipnet::IpNet;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::shutdown::Drain;
+use crate::snapshot::{ClientCertificate, Listener, TlsVersion};
+
+/// What a listener asks of whoever connects, while it does.
+pub struct Terms {
+    asked: Asked,
+    ended: AtomicBool,
+    revoked: AtomicBool,
+    drain: Drain,
+    /// For those who wait; a token has a lock, so whoever asks with every request reads what stands above.
+    closing: CancellationToken,
+}
+
+/// Everything that a connection was let in by. Which certificate it was shown is not: that is ours to renew.
+#[derive(PartialEq)]
+struct Asked {
+    tls: Tls,
+    balancers: Vec<IpNet>,
+}
+
+#[derive(PartialEq)]
+enum Tls {
+    None,
+    PassedThrough,
+    Ended { oldest: TlsVersion, clients: Option<(String, ClientCertificate)> },
+}
+
+impl Asked {
+    fn by(listener: &Listener) -> Asked {
+        let tls = match &listener.tls {
+            None => Tls::None,
+            Some(tls) if tls.certificates.is_empty() => Tls::PassedThrough,
+            Some(tls) => Tls::Ended {
+                oldest: tls.min_version,
+                clients: tls.client_ca.clone().map(|authorities| (authorities, tls.client_certificate)),
+            },
+        };
+        let mut balancers = listener.proxy_protocol.clone();
+        balancers.sort_unstable();
+        balancers.dedup();
+        Asked { tls, balancers }
+    }
+}
+
+impl Terms {
+    /// What a listener asks from now on. `drain` ends the listener, if nothing else does.
+    pub fn of(listener: &Listener, drain: &Drain) -> Arc<Terms> {
+        let (ended, revoked) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Terms { asked: Asked::by(listener), ended, revoked, drain: drain.clone(), closing: drain.part() })
+    }
+
+    /// True when a listener asks for just this.
+    pub fn are_of(&self, listener: &Listener) -> bool {
+        self.asked == Asked::by(listener)
+    }
+
+    /// The listener is gone.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.closing.cancel();
+    }
+
+    /// The listener asks for something else now.
+    pub fn revoke(&self) {
+        self.revoked.store(true, Ordering::Release);
+        self.end();
+    }
+
+    /// True when they are in force no more, whatever becomes of the gateway.
+    pub fn have_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// True when nothing may begin under them any more.
+    pub fn are_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Acquire)
+    }
+
+    /// True when connections should end, after what runs.
+    pub fn are_closing(&self) -> bool {
+        self.have_ended() || self.drain.is_begun()
+    }
+
+    /// Resolves when connections should end, after what runs.
+    pub fn closing(&self) -> WaitForCancellationFutureOwned {
+        self.closing.clone().cancelled_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn listener(tls: Value, proxy_protocol: Value) -> Listener {
+        let whole = json!({
+            "name": "web", "bind": [], "tls": tls, "proxy_protocol": proxy_protocol,
+            "kind": "http", "dynamic_endpoints": "unnamed",
+        });
+        serde_json::from_value(whole).expect("a listener")
+    }
+
+    fn ended(certificates: &[&str], client_ca: Option<&str>, client_certificate: &str, min_version: &str) -> Listener {
+        let certificates = certificates.iter().map(|pem| json!({"cert": pem, "key": pem, "name": "a"}));
+        let tls = json!({
+            "certificates": certificates.collect::<Value>(), "client_ca": client_ca,
+            "client_certificate": client_certificate, "min_version": min_version,
+        });
+        listener(tls, json!([]))
+    }
+
+    #[test]
+    fn certificates_of_ours_may_come_and_go_under_the_same_terms() {
+        let terms = Terms::of(&ended(&["old"], Some("ca"), "required", "1.2"), &Drain::new());
+        assert!(terms.are_of(&ended(&["new", "more"], Some("ca"), "required", "1.2")));
+    }
+
+    #[test]
+    fn whatever_is_asked_of_a_connection_makes_other_terms() {
+        let plain = || listener(Value::Null, json!([]));
+        let all = [
+            plain(),
+            listener(Value::Null, json!(["10.0.0.0/8"])),
+            listener(Value::Null, json!(["10.0.0.0/8", "fd00::/8"])),
+            ended(&[], None, "required", "1.2"),
+            ended(&["a"], None, "required", "1.2"),
+            ended(&["a"], None, "required", "1.3"),
+            ended(&["a"], Some("ca"), "required", "1.2"),
+            ended(&["a"], Some("ca"), "optional", "1.2"),
+            ended(&["a"], Some("another"), "required", "1.2"),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            let terms = Terms::of(one, &Drain::new());
+            for (other, listener) in all.iter().enumerate() {
+                assert_eq!(terms.are_of(listener), at == other, "{at} and {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_of_networks_is_nothing_that_is_asked() {
+        let terms = Terms::of(&listener(Value::Null, json!(["10.0.0.0/8", "fd00::/8"])), &Drain::new());
+        assert!(terms.are_of(&listener(Value::Null, json!(["fd00::/8", "10.0.0.0/8"]))));
+    }
+
+    #[tokio::test]
+    async fn a_drain_closes_and_revokes_nothing() {
+        let drain = Drain::new();
+        let terms = Terms::of(&listener(Value::Null, json!([])), &drain);
+        assert!(!terms.are_closing());
+        drain.begin();
+        terms.closing().await;
+        assert!(terms.are_closing() && !terms.have_ended() && !terms.are_revoked());
+    }
+}
