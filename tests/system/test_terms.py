@@ -252,6 +252,19 @@ def test_a_source_that_is_trusted_no_more_cannot_speak_for_anybody(service: Held
             assert begun.answer().status == 421
 
 
+def hello_for(name: str, tls: ssl.SSLContext) -> bytes:
+    """What a TLS connection for a name begins with."""
+    outgoing = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name).do_handshake()
+    return outgoing.read()
+
+
+def open_at(gateway: Gateway, listener: str) -> int:
+    """Open connections of a listener."""
+    return int(next(one["connections"] for one in gateway.status()["listeners"] if one["name"] == listener))
+
+
 def test_raw_streams_run_on_and_no_other_begins(
     authority: Authority, shown: dict[str, str], known: tuple[Path, Path], service: Held
 ) -> None:
@@ -277,6 +290,7 @@ def test_raw_streams_run_on_and_no_other_begins(
                 Raw(gateway.address("secure"), tls=tls, name="vault.example.com") as passed,
                 Raw(database, tls=tls, name=NAME) as ended,
                 Raw(database) as late,
+                Raw(gateway.address("secure")) as later,
             ):
                 incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
                 handshake = tls.wrap_bio(incoming, outgoing, server_hostname=NAME)
@@ -284,6 +298,9 @@ def test_raw_streams_run_on_and_no_other_begins(
                     handshake.do_handshake()
                 late.send(outgoing.read())
                 incoming.write(late.socket.recv(65536))
+                named_vault = hello_for("vault.example.com", tls)
+                later.send(named_vault[:50])
+                until(lambda: open_at(gateway, "secure") == 2, "its connection is accepted")
                 for raw in (passed, ended):
                     raw.send(b"before")
                     assert raw.take(6) == b"before"
@@ -300,7 +317,9 @@ def test_raw_streams_run_on_and_no_other_begins(
                 handshake.write(b"too late")
                 late.send(outgoing.read())
                 late.rest()
-                assert plain.connections == 1
+                later.send(named_vault[50:])
+                assert later.rest() == b""
+                assert (plain.connections, behind.connections) == (1, 1)
 
             with Raw(database, tls=authority.client(known=known), name=NAME) as friend:
                 friend.send(b"hello")

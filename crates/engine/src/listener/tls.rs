@@ -27,7 +27,7 @@ use crate::proxy::passthrough::{self, Opaque};
 use crate::proxy::respond;
 use crate::proxy::secured::{Policy, Rules, Secured};
 use crate::proxy::shared::Proxy;
-use crate::proxy::site::HttpListener;
+use crate::proxy::site::{self, HttpListener};
 use crate::room::Place;
 use crate::snapshot::{Listener, ListenerKind};
 use crate::sniff::tls::{Alert, ClientHello, Sniffed, Sniffer};
@@ -137,12 +137,16 @@ pub async fn http(mut knock: Knock, listener: Arc<HttpListener>, tls: Arc<Tls>) 
     match (policy, &tls.acceptor) {
         (Policy::PassThrough(position), _) => {
             knock.proxy.metrics.handshake(&knock.listener, "passed_through");
+            let late = listener.terms.are_revoked();
             let Knock { proxy, worker, listener, io, read, client, place, .. } = knock;
             place.busy();
             let lead = table.lead(position);
             let (read, route) = (Buffer::from(read), lead.name.clone());
             let opaque = Opaque { io, read, client, listener, server_name: name, route, place };
-            passthrough::pass_to(&proxy, worker, opaque, lead);
+            match late {
+                true => passthrough::pass(&proxy, worker, opaque, Err(site::revoked())),
+                false => passthrough::pass_to(&proxy, worker, opaque, lead),
+            }
         }
         (Policy::Terminate(certificate), Some(acceptor)) => {
             let (proxy, worker) = (knock.proxy.clone(), knock.worker);
