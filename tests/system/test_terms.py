@@ -190,6 +190,20 @@ def test_an_http2_connection_is_told_and_opens_no_stream_any_more(
             assert busy.streams[late].heads == []
 
 
+def test_no_stream_is_opened_for_ever_at_a_listener_that_is_gone(service: Held) -> None:
+    with (
+        Gateway(served_at(service, {"more": {"bind": BIND}})) as gateway,
+        Two(gateway.address("more"), pongs=False) as two,
+    ):
+        slow = two.request(path="/slow")
+        until(lambda: service.named("/slow"), "the request runs")
+        put_in_force(gateway, served_at(service, {}))
+        until(lambda: two.get().reset == REFUSED_STREAM, "streams are refused")
+        service.go.set()
+        assert two.answer(slow).body == b"slow"
+        two.end()
+
+
 def narrowed(way: str, shown: dict[str, str], authority: Authority) -> tuple[dict[str, Any], dict[str, Any]]:
     """A listener, and the same one asking for something else."""
     both = {"bind": BIND}

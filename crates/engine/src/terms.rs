@@ -1,22 +1,27 @@
 //! The terms of a listener: what it asks of whoever connects, and how long connections may go by it.
 //!
-//! A connection holds the terms under which it was taken. They end when the listener is gone; they are revoked when a
-//! new configuration asks for something else. Either way what runs goes on to its end, and a connection that was kept
-//! for more ends after it. Under revoked terms nothing begins any more.
+//! A connection holds the terms under which it was taken. They are revoked when a new configuration asks for something
+//! else: what runs goes on to its end, and nothing begins any more. When the listener is gone they end, and are revoked a
+//! moment later: whoever was let in just before is still served.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use ipnet::IpNet;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::shutdown::Drain;
 use crate::snapshot::{ClientCertificate, Listener, TlsVersion};
 
+/// How long something may begin at a listener that is gone.
+const MOMENT: Duration = Duration::from_secs(2);
+
 /// What a listener asks of whoever connects, while it does.
 pub struct Terms {
     asked: Asked,
-    ended: AtomicBool,
+    ended: OnceLock<Instant>,
     revoked: AtomicBool,
     drain: Drain,
     /// For those who wait; a token has a lock, so whoever asks with every request reads what stands above.
@@ -57,8 +62,8 @@ impl Asked {
 impl Terms {
     /// What a listener asks from now on. `drain` ends the listener, if nothing else does.
     pub fn of(listener: &Listener, drain: &Drain) -> Arc<Terms> {
-        let (ended, revoked) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Terms { asked: Asked::by(listener), ended, revoked, drain: drain.clone(), closing: drain.part() })
+        let (asked, revoked) = (Asked::by(listener), AtomicBool::new(false));
+        Arc::new(Terms { asked, ended: OnceLock::new(), revoked, drain: drain.clone(), closing: drain.part() })
     }
 
     /// True when a listener asks for just this.
@@ -68,7 +73,7 @@ impl Terms {
 
     /// The listener is gone.
     pub fn end(&self) {
-        self.ended.store(true, Ordering::Release);
+        self.ended.get_or_init(Instant::now);
         self.closing.cancel();
     }
 
@@ -80,12 +85,12 @@ impl Terms {
 
     /// True when they are in force no more, whatever becomes of the gateway.
     pub fn have_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
+        self.ended.get().is_some()
     }
 
     /// True when nothing may begin under them any more.
     pub fn are_revoked(&self) -> bool {
-        self.revoked.load(Ordering::Acquire)
+        self.ended.get().is_some_and(|at| self.revoked.load(Ordering::Acquire) || at.elapsed() >= MOMENT)
     }
 
     /// True when connections should end, after what runs.
@@ -154,6 +159,18 @@ mod tests {
     fn the_order_of_networks_is_nothing_that_is_asked() {
         let terms = Terms::of(&listener(Value::Null, json!(["10.0.0.0/8", "fd00::/8"])), &Drain::new());
         assert!(terms.are_of(&listener(Value::Null, json!(["fd00::/8", "10.0.0.0/8"]))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_came_just_before_a_listener_was_gone_has_a_moment() {
+        let listener = listener(Value::Null, json!([]));
+        let (gone, other) = (Terms::of(&listener, &Drain::new()), Terms::of(&listener, &Drain::new()));
+        gone.end();
+        other.revoke();
+        assert!(gone.have_ended() && other.have_ended());
+        assert!(!gone.are_revoked() && other.are_revoked());
+        tokio::time::advance(MOMENT).await;
+        assert!(gone.are_revoked());
     }
 
     #[tokio::test]

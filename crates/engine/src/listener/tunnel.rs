@@ -108,7 +108,7 @@ pub async fn connection(tunnels: Arc<Tunnels>, worker: usize, terms: Arc<Terms>,
     };
     let leaving = match (tunnels.proxy.drain.is_begun(), terms.have_ended()) {
         (true, _) => Some("this gateway is leaving: connect to another"),
-        (_, true) => Some("what this port asks of connections has changed: connect again"),
+        (_, true) => Some("the terms of this connection are in force no more: connect again"),
         (false, false) => None,
     };
     if let Some(why) = leaving {

@@ -221,7 +221,7 @@ pub(super) fn named<'a>(
 
 /// What begins too late on a connection that was let in by other terms.
 pub fn revoked() -> Error {
-    Error::new(Code::Misdirected, "what this port asks of connections has changed: open another one")
+    Error::new(Code::Misdirected, "the terms of this connection are in force no more: open another one")
 }
 
 /// What a route of the configuration makes of a request.
