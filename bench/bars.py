@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from cases import (
     ADDRESS,
+    ADDRESS_BULK,
     APPLY,
     CHANGING,
     ENDED,
     GO,
     HAPROXY,
     HAPROXY_PASSED,
+    HAPROXY_PASSED_BULK,
     HAPROXY_TCP,
     HELP,
     IDLE_AGENT,
@@ -123,6 +125,15 @@ BARS = (
     _at_most("a route among 1,000, against one alone", THOUSAND, ADDRESS, 1.05),
     _at_most("passed through by server name, against HAProxy", PASSED, HAPROXY_PASSED, 1),
     Bar(
+        "bulk by Host",
+        "µs/MiB",
+        320,
+        260,
+        (ADDRESS_BULK,),
+        lambda cases, _: cases[ADDRESS_BULK].cost,
+        yardstick=NGINX_BULK,
+    ),
+    Bar(
         "bulk passed through by server name",
         "µs/MiB",
         320,
@@ -131,6 +142,7 @@ BARS = (
         lambda cases, _: cases[PASSED_BULK].cost,
         yardstick=NGINX_BULK,
     ),
+    _at_most("the same, against HAProxy", PASSED_BULK, HAPROXY_PASSED_BULK, 1),
     _at_most("TLS ended, against nginx", ENDED, NGINX_ENDED, 1),
     _at_most("full handshakes, against nginx", SHAKEN, NGINX_SHAKEN, 1 / 0.9),
     _at_most("HTTP/2, against nginx", STREAMED, NGINX_STREAMED, 1 / 0.8, 1 / 1.1),
