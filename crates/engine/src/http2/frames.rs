@@ -203,6 +203,7 @@ mod tests {
             account.left(&frame(1, 5, 10));
             assert_eq!(account.arrived(&reset, || start), Ok(()));
         }
+        account.left(&frame(1, 5, 10));
         let burst = (0..10_000).position(|_| account.arrived(&reset, || start).is_err());
         assert_eq!(burst, Some(SAVED as usize));
 
