@@ -103,6 +103,42 @@ def test_a_variable_that_is_not_set_is_told_with_its_line() -> None:
     )
 
 
+def test_a_variable_that_is_not_closed_or_no_name_is_told_with_its_line() -> None:
+    assert mistakes("log: {}\npublic_url: https://${HOME\nnode: '${a-b}'\n") == (
+        "tidegate.yaml:2: public_url: '${HOME' has no } at its end "
+        "(write ${NAME} or ${NAME:default}; $${ stands for ${ itself)",
+        "tidegate.yaml:3: node: '${a-b}' is no variable (write ${NAME} or ${NAME:default}; $${ stands for ${ itself)",
+    )
+
+
+def test_a_merge_key_is_told_once_and_what_it_would_have_brought_is_not_told_as_missing() -> None:
+    text = (
+        "listeners:\n  a: &a {bind: 'localhost:1'}\n  b: *a\n  web:\n    kind: http\n    <<: *a\n"
+        "routes:\n  - {listeners: [web], to: {endpoint: x}}\n"
+    )
+    assert mistakes(text) == (
+        "tidegate.yaml:6: listeners.web: merge keys (`<<`) are not supported "
+        "(write the keys here; an alias alone, `key: *name`, is)",
+    )
+    assert "merge keys" in mistakes("<<: {}\nlog: {}")[0]
+
+
+def test_a_tag_is_refused_but_the_one_of_text() -> None:
+    assert mistakes("log: !Foo {level: info}\nnode: !bar x\nlimits: {connections: !!int 5}\n") == (
+        "tidegate.yaml:1: log: the tag !Foo is not known here (write the value without it)",
+        "tidegate.yaml:2: node: the tag !bar is not known here (write the value without it)",
+        "tidegate.yaml:3: limits.connections: the tag !!int is not known here (write the value without it)",
+    )
+    assert parse("a: !!str 5\nb: !!str true\n", "f").data == {"a": "5", "b": "true"}
+
+
+@pytest.mark.parametrize(("character", "called"), [("\0", "U+0000"), ("\x1b", "U+001B"), ("\x7f", "U+007F")])
+def test_a_control_character_is_told_with_its_line(character: str, called: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse(f"log: {{}}\nnode: a{character}b\n", "f")
+    assert str(refused.value) == f"f:2: holds the control character {called} (it may be a binary file)"
+
+
 def test_words_that_yaml_makes_into_something_else_stay_words() -> None:
     assert parse("a: off\nb: no\nc: 2024-01-01\nd: 12:30\ne: '5'\nf: 5\ng: true\nh: 1.5", "f").data == {
         "a": "off", "b": "no", "c": "2024-01-01", "d": "12:30", "e": "5", "f": 5, "g": True, "h": 1.5,

@@ -28,9 +28,11 @@ M = TypeVar("M", bound=Model)
 Path_ = tuple[str | int, ...]
 Expand = Callable[[str], str]
 
-_VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}")
+_VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}|\$\{[^}]*\}?")
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_CONTROL: re.Pattern[str] = yaml.reader.Reader.NON_PRINTABLE
+_TEXT_TAG = "tag:yaml.org,2002:str"
 _DEEPEST = 40
 
 UNREAD = object()
@@ -128,8 +130,13 @@ def expand(text: str, env: Mapping[str, str] = os.environ) -> str:
     """Replaces `${VAR}` and `${VAR:default}`; `$${` stands for itself."""
 
     def replaced(match: re.Match[str]) -> str:
-        if match[1] is None:
+        if match[0] == "$${":
             return "${"
+        if match[1] is None:
+            problem = "is no variable" if match[0].endswith("}") else "has no } at its end"
+            raise ValueError(
+                f"{match[0]!r} {problem} (write ${{NAME}} or ${{NAME:default}}; $${{ stands for ${{ itself)"
+            )
         value = env.get(match[1]) or match[2]
         if value is None:
             raise ValueError(
@@ -143,6 +150,7 @@ def expand(text: str, env: Mapping[str, str] = os.environ) -> str:
 @uncollected()
 def parse(text: str, name: str, expanded: Expand | None = expand) -> Tree:
     """A tree from YAML. `expanded` is applied to values, never to keys or structure."""
+    _refuse_control_characters(text, name)
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -157,9 +165,18 @@ def parse(text: str, name: str, expanded: Expand | None = expand) -> Tree:
     reader = _Reader(tree, expanded)
     data = reader.value(root, ())
     if not isinstance(data, dict):
-        raise ConfigError([*tree.mistakes, f"{name}: expected keys and values, such as `log: {{level: info}}`"])
+        raise ConfigError(tree.mistakes or f"{name}: expected keys and values, such as `log: {{level: info}}`")
     tree.data = data
     return tree
+
+
+def _refuse_control_characters(text: str, name: str) -> None:
+    """YAML holds none, and its libraries do not say where one stands."""
+    found = _CONTROL.search(text)
+    if found is not None:
+        line = text.count("\n", 0, found.start()) + 1
+        what = f"the control character U+{ord(found[0]):04X}"
+        raise ConfigError(f"{name}:{line}: holds {what} (it may be a binary file)")
 
 
 class _Reader:
@@ -179,6 +196,9 @@ class _Reader:
         # Aliases of aliases grow without end in a few lines.
         self._repeated += id(node) in self._seen
         self._seen.add(id(node))
+        if node.tag and node.tag != _TEXT_TAG:
+            short = node.tag.replace("tag:yaml.org,2002:", "!!")
+            return self._unread(path, line, f"the tag {short} is not known here (write the value without it)")
         if self._repeated > _MOST_REPEATED:
             raise ConfigError(f"{self.tree.name}:{line}: aliases repeat more than {_MOST_REPEATED:,} values")
         if isinstance(node, yaml.MappingNode):
@@ -187,19 +207,35 @@ class _Reader:
             return [self.value(child, (*path, index)) for index, child in enumerate(node.value)]
         return self._scalar(node, path, line)
 
-    def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
+    def _unread(self, path: Path_, line: int, message: str) -> Any:
+        """Notes a mistake in the place of a value."""
+        self.tree.mistakes.append(f"{self.tree.name}:{line}: {dotted(path)}{': ' if path else ''}{message}")
+        self.tree.unread.add(path)
+        return UNREAD
+
+    def _mapping(self, node: yaml.MappingNode, path: Path_) -> Any:
         found: dict[str, Any] = {}
+        merged: int | None = None
         for key_node, value_node in node.value:
             place = f"{self.tree.name}:{key_node.start_mark.line + 1}"
             if not isinstance(key_node, yaml.ScalarNode):
                 self.tree.mistakes.append(f"{place}: a key must be a word")
                 continue
             key = str(key_node.value)
+            if key == "<<" and not key_node.style:
+                merged = key_node.start_mark.line + 1
+                continue
             if key in found:
                 self.tree.mistakes.append(f"{place}: {dotted((*path, key))} is written twice")
                 continue
             self.tree.where[(*path, key)] = place
             found[key] = self.value(value_node, (*path, key))
+        if merged is not None:
+            return self._unread(
+                path,
+                merged,
+                "merge keys (`<<`) are not supported (write the keys here; an alias alone, `key: *name`, is)",
+            )
         return found
 
     def _scalar(self, node: yaml.Node, path: Path_, line: int) -> Any:
@@ -208,10 +244,8 @@ class _Reader:
             try:
                 text = self.expanded(text)
             except ValueError as error:
-                self.tree.mistakes.append(f"{self.tree.name}:{line}: {dotted(path)}: {error}")
-                self.tree.unread.add(path)
-                return UNREAD
-        if getattr(node, "style", None):  # quoted, or a block of text
+                return self._unread(path, line, str(error))
+        if getattr(node, "style", None) or node.tag:  # quoted, a block of text, or said to be text
             return text
         if text in ("", "~", "null"):
             return None
