@@ -7,6 +7,7 @@ Nothing in that page is written by hand; a test fails when it is stale.
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import fill
 from typing import get_origin
 
 from pydantic import BaseModel
@@ -51,9 +52,8 @@ def render() -> str:
         parts.append(_table(("Key", "Value", "Default", "What it is"), _keys(model)))
         refused = sorted(_later(model))
         if refused:
-            parts.append(
-                f"Not built yet, and refused rather than ignored: {', '.join(f'`{key}`' for key in refused)}.\n"
-            )
+            sentence = f"Not built yet, and refused rather than ignored: {', '.join(f'`{key}`' for key in refused)}."
+            parts.append(fill(sentence, 120, break_on_hyphens=False) + "\n")
     parts.append("## Options and environment names\n\nA list in the environment is separated by commas.\n")
     parts.append(_table(("Option", "Environment", "Key", "Commands"), _options()))
     return "\n".join(parts)
