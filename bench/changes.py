@@ -9,6 +9,7 @@ import http.client
 import json
 import threading
 import time
+from math import ceil
 from pathlib import Path
 
 import latency
@@ -82,13 +83,15 @@ def p99_ratio(tools: Tools, cpus: str, rate: int, seconds: float) -> float:
         _, address = gate(ground, configuration(upstream, "0"))
         latency.measure(address, rate, 1)
         alone = latency.measure(address, rate, seconds)
+        # Written before, because who writes JSON cannot send requests in time.
+        texts = [ground.write(f"{n}.yaml", json.dumps(configuration(upstream, str(n)))) for n in range(ceil(seconds))]
         stop = threading.Event()
 
         def save() -> None:
-            count = 0
-            while not stop.wait(1.0):
-                count += 1
-                _save(ground, configuration(upstream, str(count)))
+            for text in texts:
+                if stop.wait(1.0):
+                    return
+                Path(text).replace(ground.folder / "tidegate.yaml")
 
         saver = threading.Thread(target=save)
         saver.start()

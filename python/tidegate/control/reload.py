@@ -7,9 +7,6 @@ too; then Python's own part follows, for which nothing is refused any more. One 
 """
 
 import asyncio
-
-# `asyncio.to_thread` would import it when it is first needed, which a process without a free descriptor cannot.
-import concurrent.futures.thread  # noqa: F401
 import contextlib
 import hashlib
 import json
@@ -20,6 +17,7 @@ from typing import Any
 
 from tidegate.config.looks import Looks, differing, look
 from tidegate.control import wording
+from tidegate.control.background import Background
 from tidegate.control.changes import changes, needs_restart
 from tidegate.control.logs import Log
 from tidegate.control.state import Configuration, Outcome, Role
@@ -86,6 +84,7 @@ class Reloads:
         self._again = again
         self._files: Looks = dict(files or {})
         self._prepare = prepare
+        self._background = Background("reload")
         self._one = asyncio.Lock()
         self._asked = asyncio.Event()
 
@@ -98,7 +97,7 @@ class Reloads:
         while True:
             if await self._was_asked():
                 await self.reload("signal")
-            elif bool(self._files) and await asyncio.to_thread(differing, self._files):
+            elif bool(self._files) and await self._background.run(differing, self._files):
                 await self._until_quiet()
                 await self.reload("file")
 
@@ -112,7 +111,7 @@ class Reloads:
                 if trigger == "file" and not self.pending and fresh.configuration == self.configuration:
                     self._files = files
                     return Outcome(trigger, begun, time.monotonic() - clock)
-                await asyncio.to_thread(self._role.apply, fresh.configuration.snapshot)
+                await self._background.run(self._role.apply, fresh.configuration.snapshot)
             except Exception as error:
                 # Whatever it is, the role goes on with what it has.
                 self._files = {name: look(name) for name in self._files} | dict(files)
@@ -165,16 +164,16 @@ class Reloads:
         while time.monotonic() < end:
             before = {name: look(name) for name in self._files}
             await asyncio.sleep(QUIET)
-            if not await asyncio.to_thread(differing, before):
+            if not await self._background.run(differing, before):
                 return
 
     async def _read(self, files: Looks) -> "_Fresh":
         for _ in range(MOST_READS - 1):
             with contextlib.suppress(_RacedError):
-                return await asyncio.to_thread(self._fresh, files)
+                return await self._background.run(self._fresh, files)
             await asyncio.sleep(QUIET)
             files.clear()
-        return await asyncio.to_thread(self._fresh, files)
+        return await self._background.run(self._fresh, files)
 
     def _fresh(self, files: Looks) -> "_Fresh":
         """What is written now, ready to be put in force. Long for thousands of routes."""

@@ -18,6 +18,9 @@ use crate::timer::Timer;
 /// TCP connections.
 const FULL_READS: u32 = 4;
 
+/// So many of them stand to its credit where there was bulk before: answers of one service are alike.
+const FULL_BEFORE: u32 = FULL_READS - 1;
+
 /// What comes in pieces below this is cheaper to copy.
 const SMALL: usize = 16 * 1024;
 
@@ -61,6 +64,8 @@ struct Direction {
     passed: u64,
     /// Reads that filled the buffer since the last small one.
     full: u32,
+    /// What a small read sets `full` to.
+    credit: u32,
     /// Bytes that the kernel holds for us.
     held: Held,
 }
@@ -126,7 +131,7 @@ fn poll_direction(
             match from.read.poll_fill(cx, &mut *from.io) {
                 Poll::Ready(Ok(0)) => direction.state = State::Ending,
                 Poll::Ready(Ok(_)) if from.read.len() >= BUFFER_SIZE => direction.full += 1,
-                Poll::Ready(Ok(n)) if n < SMALL => direction.full = 0,
+                Poll::Ready(Ok(n)) if n < SMALL => direction.full = direction.credit,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err((true, error))),
                 // With nothing to write there is nothing to do but wait for more to read.
@@ -176,8 +181,12 @@ fn poll_bulk(
                 direction.state = State::Ending;
                 return Poll::Ready(Ok(()));
             }
-            Some(n) if n >= SMALL => {}
-            Some(_) | None => direction.full = 0,
+            Some(n) if n >= SMALL => direction.full = FULL_READS + 1,
+            Some(_) | None => {
+                // Where it was not worth it, the credit is gone.
+                direction.credit = if direction.full > FULL_READS { FULL_BEFORE } else { 0 };
+                direction.full = direction.credit;
+            }
         }
     }
     // The other connections of this thread are to have their turns.
