@@ -80,6 +80,11 @@ EVENTS = {
         "gateway",
         "A new configuration has no use for an address any more: nothing is accepted there.",
     ),
+    "terms changed": (
+        "gateway",
+        "A listener asks something else of connections now (TLS, client certificates, PROXY headers): those that it "
+        "has end after what runs.",
+    ),
     "configuration applied": (
         "gateway",
         "A new configuration is in force, whole; what is different, by kind: how many and the first names.",

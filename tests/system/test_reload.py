@@ -181,6 +181,7 @@ def test_what_has_not_changed_is_not_applied_again(gateway: Gateway) -> None:
     gateway.file.touch()
     gateway.write(says("new"))
     until_said(gateway, "new")
+    gateway.event("configuration applied")
     assert len(gateway.seen("configuration applied")) == 1
 
 

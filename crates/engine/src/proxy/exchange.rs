@@ -117,7 +117,7 @@ impl Exchange<'_> {
             idempotent: is_idempotent(head.method()),
             upgrade: headers::upgrade_of(head).is_some(),
             expects: head.version != Version::Http10 && head.fields.get(Known::Expect).is_some(),
-            keep_alive: framing::keeps_alive_request(head) && !self.site.is_closing(self.proxy),
+            keep_alive: framing::keeps_alive_request(head),
             edits: route.forward().map(|forward| &forward.response_headers),
         };
         if let Some(target) = &route.target {
@@ -376,7 +376,8 @@ impl Exchange<'_> {
         let reusable = framing::keeps_alive_response(self.response, framing) && framing != Framing::UntilClose;
 
         let towards = framing.towards(plan.version);
-        let keep_alive = plan.keep_alive && towards != Framing::UntilClose && up.request_done;
+        let asked = plan.keep_alive && !self.site.is_closing(self.proxy);
+        let keep_alive = asked && towards != Framing::UntilClose && up.request_done;
         let believed = self.record.error.as_ref().map(|error| error.code.as_str());
         headers::to_downstream(self.response, &Return { version: plan.version, keep_alive, framing: towards });
         if let Some(edits) = plan.edits {

@@ -207,7 +207,11 @@ fn reason(error: &h2::Error) -> Option<Http2Closed> {
 
 impl From {
     /// Serves one request in a task of its own.
-    fn spawn(&self, request: Request<RecvStream>, response: SendResponse<Piece>) {
+    fn spawn(&self, request: Request<RecvStream>, mut response: SendResponse<Piece>) {
+        if self.site.admit().is_err() {
+            // It says that nothing was done: whoever asks may ask again, on another connection.
+            return response.send_reset(Reason::REFUSED_STREAM);
+        }
         let (parts, body) = request.into_parts();
         // A request has the settings that are in force when it begins, however old its connection is.
         let (settings, running) = (self.proxy.settings.load_full(), Running::new(&self.streams));

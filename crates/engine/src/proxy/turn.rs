@@ -111,6 +111,7 @@ impl Turn {
 
     /// Where the request that was read leads.
     pub fn route(&self, visitor: &Visitor) -> Result<Way> {
+        self.site.admit()?;
         if let Some(secured) = &self.secured {
             secured.admit(&self.request, &self.site, &self.proxy)?;
         }
