@@ -63,12 +63,6 @@ def echo(connection: socket.socket) -> None:
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Who signs everything here."""
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
 def shown(authority: Authority) -> dict[str, str]:
     """An entry of `certificates`."""
     cert, key = authority.issue("gate", f"DNS:{NAME}", "DNS:localhost")

@@ -29,19 +29,6 @@ UNRECOGNIZED_NAME = bytes([21, 3, 3, 0, 2, 2, 112])
 UNEXPECTED_MESSAGE = bytes([21, 3, 3, 0, 2, 2, 10])
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Who signs everything here."""
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    """An upstream."""
-    with Service() as running:
-        yield running
-
-
 def shown(authority: Authority, name: str, *alternatives: str) -> dict[str, str]:
     """An entry of `certificates`."""
     cert, key = authority.issue(name, *alternatives)
