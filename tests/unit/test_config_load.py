@@ -111,16 +111,34 @@ def test_a_variable_that_is_not_closed_or_no_name_is_told_with_its_line() -> Non
     )
 
 
-def test_a_merge_key_is_told_once_and_what_it_would_have_brought_is_not_told_as_missing() -> None:
+def test_a_merge_key_takes_over_what_is_not_written() -> None:
     text = (
-        "listeners:\n  a: &a {bind: 'localhost:1'}\n  b: *a\n  web:\n    kind: http\n    <<: *a\n"
-        "routes:\n  - {listeners: [web], to: {endpoint: x}}\n"
+        "log: {level: warn}\nlimits:\n  <<: [&a {connections: 7, head_fields: 9}, &b {head_fields: 8, http2_streams: 5}"
+        "]\n  connections: 6\n"
     )
-    assert mistakes(text) == (
-        "tidegate.yaml:6: listeners.web: merge keys (`<<`) are not supported "
-        "(write the keys here; an alias alone, `key: *name`, is)",
+    tree = parse(text, "tidegate.yaml")
+    assert tree.data["limits"] == {"connections": 6, "head_fields": 9, "http2_streams": 5}
+    assert [tree.where["limits", key] for key in ("connections", "head_fields")] == [
+        "tidegate.yaml:4",
+        "tidegate.yaml:3",
+    ]
+
+
+def test_a_merge_key_of_an_alias_is_read_where_it_stands() -> None:
+    text = "listeners:\n  a: &a {bind: 'localhost:1'}\n  web:\n    <<: *a\n    bind: 'localhost:2'\n"
+    tree = parse(text, "tidegate.yaml")
+    assert tree.data["listeners"] == {"a": {"bind": "localhost:1"}, "web": {"bind": "localhost:2"}}
+
+
+def test_a_merge_key_that_is_no_mapping_is_told_with_its_line() -> None:
+    assert mistakes("log:\n  <<: warn\n") == (
+        "tidegate.yaml:2: log: `<<` takes over the keys of mappings (`<<: *name`, `<<: [*one, *two]`)",
     )
-    assert "merge keys" in mistakes("<<: {}\nlog: {}")[0]
+
+
+def test_merge_keys_do_not_grow_without_end() -> None:
+    lines = ["k0: &k0 {a: x}"] + [f"k{n}: &k{n} {{<<: [{', '.join([f'*k{n - 1}'] * 9)}]}}" for n in range(1, 9)]
+    assert "aliases repeat more than" in mistakes("\n".join(lines))[0]
 
 
 def test_a_tag_is_refused_but_the_one_of_text() -> None:

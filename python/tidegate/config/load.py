@@ -214,8 +214,8 @@ class _Reader:
         return UNREAD
 
     def _mapping(self, node: yaml.MappingNode, path: Path_) -> Any:
-        found: dict[str, Any] = {}
-        merged: int | None = None
+        own: dict[str, tuple[str, yaml.Node]] = {}
+        taken: list[yaml.Node] = []
         for key_node, value_node in node.value:
             place = f"{self.tree.name}:{key_node.start_mark.line + 1}"
             if not isinstance(key_node, yaml.ScalarNode):
@@ -223,19 +223,24 @@ class _Reader:
                 continue
             key = str(key_node.value)
             if key == "<<" and not key_node.style:
-                merged = key_node.start_mark.line + 1
-                continue
-            if key in found:
+                taken += value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+            elif key in own:
                 self.tree.mistakes.append(f"{place}: {dotted((*path, key))} is written twice")
-                continue
+            else:
+                own[key] = place, value_node
+        found: dict[str, Any] = {}
+        # The last first: what is read later wins, and the place of a key with it.
+        for other in reversed(taken):
+            keys = self.value(other, path)
+            if not isinstance(keys, dict):
+                line = other.start_mark.line + 1
+                return self._unread(
+                    path, line, "`<<` takes over the keys of mappings (`<<: *name`, `<<: [*one, *two]`)"
+                )
+            found.update(keys)
+        for key, (place, value_node) in own.items():
             self.tree.where[(*path, key)] = place
             found[key] = self.value(value_node, (*path, key))
-        if merged is not None:
-            return self._unread(
-                path,
-                merged,
-                "merge keys (`<<`) are not supported (write the keys here; an alias alone, `key: *name`, is)",
-            )
         return found
 
     def _scalar(self, node: yaml.Node, path: Path_, line: int) -> Any:

@@ -25,8 +25,8 @@ This page is made from the model; `python -m tidegate.config.reference docs/refe
 
 An option wins over its environment name, that over the file, that over the default. No file is searched for except
 `--config` and `TIDEGATE_CONFIG`; an agent also reads `~/.config/tidegate/agent.yaml`. `${VAR}` and `${VAR:default}`
-expand in values (`$${` stands for itself). An unknown key is a mistake. Of YAML there are anchors and aliases, no merge
-keys (`<<`) and no tags but `!!str`; only `true`, `false`, `null` and numbers are not text.
+expand in values (`$${` stands for itself). An unknown key is a mistake. Of YAML there are anchors, aliases and
+merge keys (`<<`), and no tags but `!!str`; only `true`, `false`, `null` and numbers are not text.
 
 | Value | How it is written |
 |---|---|
