@@ -159,12 +159,12 @@ class VerifierSet:
         verifiers: Sequence[Verifier],
         *,
         tenant: str = "",
-        tenants: Mapping[str, Collection[str]] | None = None,
+        tenants: Collection[str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """
-        `tenant`: whose set this is, so that its tokens are that tenant's. `tenants`: the tenants there are, each with
-        the names of the verifiers that may speak for it, any where it names none; without it a token may name any.
+        `tenant`: whose set this is, so that its tokens are that tenant's. `tenants`: those there are; without it a
+        token may name any.
         """
         self._verifiers = tuple(verifiers)
         self._tenant = tenant
@@ -236,12 +236,8 @@ class VerifierSet:
         tenant = agreed_tenant(asked, self._tenant, verifier.tenant, claims.tenant)
         if tenant is None:
             raise _Refusal(UNKNOWN_TENANT, "belongs to another tenant")
-        if tenant and self._tenants is not None:
-            if tenant not in self._tenants:
-                raise _Refusal(UNKNOWN_TENANT, "names a tenant that is not known here")
-            speaking = self._tenants[tenant]
-            if speaking and verifier.name not in speaking:
-                raise _Refusal(UNKNOWN_TENANT, f"names a tenant that verifier {verifier.name} cannot speak for")
+        if tenant and self._tenants is not None and tenant not in self._tenants:
+            raise _Refusal(UNKNOWN_TENANT, "names a tenant that is not known here")
         return tenant
 
 
