@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tidegate import __version__
+from tidegate.config import credentials
 from tidegate.config.checks import listener_upstream
 from tidegate.config.files import Checked, Where, read
 from tidegate.config.load import uncollected
@@ -58,11 +59,16 @@ def gateway_snapshot(config: Gateway, where: Where | None = None) -> bytes:
             "bind": checked.call(f"listeners.{name}.bind", resolve_bind, listener.bind),
             "tls": server_tls(listener.tls, f"listeners.{name}.tls", checked),
             "proxy_protocol": list(listener.proxy_protocol),
+            "allow": list(listener.allow),
+            "deny": list(listener.deny),
+            "tenant": listener.tenant or "",
+            "auth": credentials.auth(config, listener.auth),
             **_listener_kind(name, listener, bool(config.routes)),
         }
         for name, listener in config.listeners.items()
     ]
     checked.differ([(f"listeners.{each['name']}.bind", each["bind"]) for each in listeners])
+    credentials.files(config, checked)
     server_tls(config.admin.tls, "admin.tls", checked)  # Python's own to serve, and as likely to be wrong
     return checked.done(
         {
@@ -74,6 +80,8 @@ def gateway_snapshot(config: Gateway, where: Where | None = None) -> bytes:
             "listeners": listeners,
             "upstreams": upstreams(config, checked),
             "routes": routes(config),
+            "verifier_sets": credentials.verifier_sets_of_the_engine(config),
+            "tenants": credentials.tenant_limits(config),
             "routing": config.routing,
             "no_route_status": config.no_route_status,
             "trusted_proxies": list(config.trusted_proxies),
@@ -203,7 +211,8 @@ def _has_ipv6(host: str) -> bool:
 
 def _listener_kind(name: str, listener: Listener, has_routes: bool) -> dict[str, Any]:
     if listener.to is not None:
-        return {"kind": "tcp", "to": destination(listener.to, listener_upstream(name))}
+        tenant = listener.to.tenant if "tenant" in listener.to.model_fields_set else listener.tenant or ""
+        return {"kind": "tcp", "to": destination(listener.to, listener_upstream(name), tenant)}
     if listener.kind == "tunnel":
         return {"kind": "tunnel"}
     dynamic = listener.dynamic_endpoints
