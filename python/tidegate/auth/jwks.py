@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
-from typing import Any
 
 import httpx
 
@@ -211,22 +210,13 @@ def file_fetch(name: str) -> Fetch:
 
 def url_fetch(url: str, ca: str | None = None, seconds: float = 10.0) -> Fetch:
     """Fetches a JWKS from a URL: this one and no other, whatever it answers."""
-    context: Any = True
-    if ca is not None:
-        try:
-            context = ssl.create_default_context(cafile=ca)
-        except (OSError, ValueError) as error:
-            reason = (
-                "holds no certificate" if isinstance(error, ssl.SSLError) else str(getattr(error, "strerror", error))
-            )
-            raise ConfigError(f"{ca}: {reason.lower()}") from None
 
     def fetch() -> bytes:
         deadline = time.monotonic() + seconds
         try:
             # A redirect would let whoever answers choose where the keys come from.
             with (
-                httpx.Client(verify=context, follow_redirects=False, timeout=seconds) as client,
+                httpx.Client(verify=_trust(ca), follow_redirects=False, timeout=seconds) as client,
                 client.stream(
                     "GET", url, headers={"accept": "application/json", "accept-encoding": "identity"}
                 ) as answer,
@@ -236,6 +226,18 @@ def url_fetch(url: str, ca: str | None = None, seconds: float = 10.0) -> Fetch:
             raise ValueError(f"{url}: {_reason(error)}") from None
 
     return fetch
+
+
+def _trust(ca: str | None) -> ssl.SSLContext | bool:
+    # Read for every fetch, so that a renewed file counts.
+    if ca is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except ssl.SSLError:
+        raise ValueError(f"{ca}: holds no certificate") from None
+    except OSError as error:
+        raise ValueError(f"{ca}: cannot read it: {(error.strerror or str(error)).lower()}") from None
 
 
 def _body(answer: httpx.Response, url: str, deadline: float) -> bytes:

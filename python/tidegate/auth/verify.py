@@ -5,10 +5,12 @@ A token is asked about once; what is decided here is kept by the engine. Nothing
 `configured` does.
 """
 
+import json
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Protocol
 
 from tidegate.auth import keys as signatures
@@ -59,6 +61,8 @@ class FixedKeys:
         self._keys = keys
         self.removed: Removed = lambda _: None
         """Is never called."""
+        self.algorithms = tuple(dict.fromkeys(name for key in keys for name in key.algorithms))
+        """The algorithms that fit them."""
 
     def find(self, kid: str | None, *, wait: bool) -> tuple[Key, ...]:  # noqa: ARG002
         """All of them."""
@@ -107,12 +111,12 @@ class Verifier:
     def key_of(self, token: Token, claims: Claims, *, wait: bool) -> "Key | Future[None]":
         """The key that has signed a token; `_Refusal` or `KeysUnavailableError` where there is none."""
         if token.algorithm not in self.algorithms:
-            raise _Refusal(INVALID, f"is not signed by {_any(self.algorithms)}, as verifier {self.name} asks")
+            raise _Refusal(INVALID, f"is not signed by {_any(self.algorithms)}")
         # No key is looked for, and nothing fetched, for the tokens of others.
         if self._issuer is not None and claims.issuer != self._issuer:
-            raise _Refusal(INVALID, f"comes from another issuer than verifier {self.name} expects")
+            raise _Refusal(INVALID, f"is not issued by {json.dumps(self._issuer)}")
         if self._audience and self._audience.isdisjoint(claims.audience):
-            raise _Refusal(INVALID, f"is for another audience than verifier {self.name} expects")
+            raise _Refusal(INVALID, f"is not for {_any(sorted(map(json.dumps, self._audience)))}")
         found = self.keys.find(token.kid, wait=wait)
         if isinstance(found, Future):
             return found
@@ -120,15 +124,13 @@ class Verifier:
             if signatures.verify(key, token.algorithm, token.signed, token.signature):
                 return key
         if not found:
-            raise _Refusal(
-                INVALID, f"names a key (`kid`) that verifier {self.name} does not know", self.keys.patience()
-            )
-        raise _Refusal(INVALID, f"is not signed with a key of verifier {self.name}")
+            raise _Refusal(INVALID, "names a key (`kid`) that is not known", self.keys.patience())
+        raise _Refusal(INVALID, "is not signed with its key")
 
     def grant(self, key: Key, claims: Claims, tenant: str, now: float) -> Granted:
         """What a token permits whose signature is good, or `_Refusal`."""
         if claims.expires is None and self.require_expiry:
-            raise _Refusal(INVALID, f"has no expiry (`exp`), which verifier {self.name} asks for", _FOREVER)
+            raise _Refusal(INVALID, "has no expiry (`exp`)", _FOREVER)
         expires = None if claims.expires is None else claims.expires + self._leeway
         if expires is not None and now >= expires:
             raise _Refusal(EXPIRED, "has expired", _FOREVER)
@@ -228,9 +230,9 @@ class VerifierSet:
             tenant = self._tenant_of(verifier, claims, asked)
             return verifier.grant(key, claims, tenant, self._clock())
         except KeysUnavailableError as error:
-            return Unavailable(f"verifier {verifier.name}: {error}")
+            return Unavailable(f"{verifier.name}: {error}")
         except _Refusal as refusal:
-            return refusal.refused
+            return replace(refusal.refused, reason=f"{verifier.name}: {refusal.refused.reason}")
 
     def _tenant_of(self, verifier: Verifier, claims: Claims, asked: str) -> str:
         tenant = agreed_tenant(asked, self._tenant, verifier.tenant, claims.tenant)
