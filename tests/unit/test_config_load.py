@@ -44,16 +44,10 @@ def test_a_key_that_is_written_twice_is_a_mistake() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "tenants: {}",
-        "auth: {hmac_secret_key: x}",
-        "listeners: {web: {bind: ':80', auth: {}}}",
-        "listeners: {web: {bind: ':80', auth: }}",
-        "listeners: {web: {bind: ':80', allow: [10.0.0.0/8]}}",
-        "listeners: {a: {bind: ':80', kind: tunnel, auth: {}}}",
         "listeners: {a: {bind: ':80', kind: tunnel, transports: [websocket, quic]}}",
         "listeners: {a: {bind: ':80', kind: udp}}",
-        "admin: {bind: ':8003', auth: {}}",
         "cluster: {join: [gate-0:8002]}",
+        "cluster: {tls: {}}",
     ],
 )
 def test_what_is_not_built_yet_is_refused_and_never_ignored(text: str) -> None:

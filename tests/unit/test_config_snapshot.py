@@ -38,7 +38,9 @@ def agent(text: str) -> dict[str, Any]:
 
 
 def test_a_gateway_without_configuration_is_on_loopback_only() -> None:
-    plain: dict[str, Any] = {"tls": None, "proxy_protocol": []}
+    plain: dict[str, Any] = {
+        "tls": None, "proxy_protocol": [], "allow": [], "deny": [], "tenant": "", "auth": None,
+    }  # fmt: skip
     assert gateway()["listeners"] == [
         {"name": "proxy", "bind": ["127.0.0.1:8000"], "kind": "http", "dynamic_endpoints": "unnamed", **plain},
         {"name": "agents", "bind": ["127.0.0.1:8001"], "kind": "tunnel", **plain},
@@ -48,7 +50,8 @@ def test_a_gateway_without_configuration_is_on_loopback_only() -> None:
 def test_a_gateway_arrives_complete() -> None:
     assert set(gateway()) == {
         "role", "version", "node", "workers", "takeover", "listeners", "public_url", "timeouts", "limits", "tunnel",
-        "access_log", "upstreams", "routes", "routing", "no_route_status", "trusted_proxies", "error_pages",
+        "access_log", "upstreams", "verifier_sets", "tenants", "routes",
+        "routing", "no_route_status", "trusted_proxies", "error_pages",
     }  # fmt: skip
     assert gateway()["workers"] >= 1
     assert gateway()["node"]

@@ -16,7 +16,7 @@ from tidegate.config.names import address, normal_path
 from tidegate.config.routes import Route
 from tidegate.config.upstreams import Addresses, To, Upstream
 
-__all__ = ["Mistake", "Traffic", "listener_upstream", "mistakes", "route_name"]
+__all__ = ["Mistake", "Path", "Traffic", "hint", "listener_upstream", "mistakes", "route_name"]
 
 Path = tuple[str | int, ...]
 Mistake = tuple[Path, str]
@@ -82,11 +82,12 @@ def mistakes(traffic: Traffic) -> Iterator[Mistake]:
 
 def _leads(traffic: Traffic, path: Path, to: To) -> Iterator[Mistake]:
     if to.upstream is not None and to.upstream not in traffic.upstreams:
-        hint = _hint(traffic, to.upstream, traffic.upstreams, "there are none; add them below `upstreams`")
-        yield (*path, "upstream"), f"there is no upstream `{to.upstream}` ({hint})"
+        near = hint(traffic, to.upstream, traffic.upstreams, "there are none; add them below `upstreams`")
+        yield (*path, "upstream"), f"there is no upstream `{to.upstream}` ({near})"
 
 
-def _hint(traffic: Traffic, name: str, known: Iterable[str], none: str) -> str:
+def hint(traffic: Traffic, name: str, known: Iterable[str], none: str) -> str:
+    """What to say of a name that nothing has: the nearest one, or those that there are."""
     names = list(known)
     if not names:
         return none
@@ -120,7 +121,7 @@ def _route(traffic: Traffic, position: int, route: Route) -> Iterator[Mistake]:
 
 def _listener_problem(traffic: Traffic, name: str, route: Route) -> str | None:
     if name not in traffic.listeners:
-        return f"there is no listener `{name}` ({_hint(traffic, name, traffic.listeners, 'there are none')})"
+        return f"there is no listener `{name}` ({hint(traffic, name, traffic.listeners, 'there are none')})"
     listener = traffic.listeners[name]
     if listener is None:
         return None

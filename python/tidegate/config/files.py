@@ -46,6 +46,11 @@ class Checked:
         """The text of a file."""
         return None if name is None else self.call(key, read, name)
 
+    def readable(self, key: str, name: str | None) -> None:
+        """Refuses a file that cannot be read; what it holds is somebody else's."""
+        if name is not None:
+            self.call(key, _try_to_read, name)
+
     def pem(self, key: str, name: str | None, what: str) -> str | None:
         """The text of a file that has to hold a block of PEM."""
         return None if name is None else self.call(key, _pem, name, what)
@@ -82,6 +87,14 @@ def read(name: str) -> str:
         raise ValueError(f"cannot read {name}: {(error.strerror or str(error)).lower()}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{name} is not text") from None
+
+
+def _try_to_read(name: str) -> None:
+    try:
+        with Path(name).open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise ValueError(f"cannot read {name}: {(error.strerror or str(error)).lower()}") from None
 
 
 def _pem(name: str, what: str) -> str:

@@ -126,7 +126,7 @@ def _text(value: object) -> object:
 
 # What may be written, where that is more than the value that is made of it.
 _DURATION = WithJsonSchema(
-    {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^(\d+(\.\d+)?(ms|s|m|h)?)+$|\$\{"}]}
+    {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^(\d+(\.\d+)?(ms|s|m|h|d)?)+$|\$\{"}]}
 )
 _SIZE = WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]})
 _WORD = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}]})

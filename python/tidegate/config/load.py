@@ -382,7 +382,7 @@ def _unknown(model: type[BaseModel] | None, key: str) -> str:
     later: dict[str, str] = getattr(model, "later", {})
     if key in later:
         return f"`{key}` {later[key]}"
-    known = list(model.model_fields) if model else []
+    known = [field.alias or name for name, field in model.model_fields.items()] if model else []
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
     return f"unknown key `{key}` ({hint})"
@@ -414,7 +414,7 @@ def dotted(path: Path_) -> str:
 
 def dump(config: BaseModel) -> str:
     """The YAML of what was set. It holds tokens in the clear: it is for the one who wrote them."""
-    data = _plain(config.model_dump(exclude_unset=True))
+    data = _plain(config.model_dump(exclude_unset=True, by_alias=True))
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120) if data else "{}\n"
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 
-from tidegate.config import checks
+from tidegate.config import auth_checks, checks
+from tidegate.config.auth import AdminAuth, Tenant, TenantName, Verifier, VerifierName
 from tidegate.config.knobs import (
     AccessTarget,
     Addresses,
@@ -126,12 +127,14 @@ class Log(Model):
 class Admin(Model):
     """The admin listener of a gateway: /health, /ready, /metrics, /status."""
 
-    later: ClassVar[dict[str, str]] = {"auth": LATER}
-    narrows: ClassVar[tuple[str, ...]] = ("tls",)
+    narrows: ClassVar[tuple[str, ...]] = ("tls", "auth")
 
     bind: Bind = knob("127.0.0.1:8003", "Address of the admin listener.", flag="--admin")
     hosts: Texts = knob((), "Host names under which /status may be asked, besides localhost and IP addresses.")
     tls: AdminTls | None = Field(default=None, description="Where it speaks TLS.")
+    auth: AdminAuth | None = Field(
+        default=None, description="Whose tokens are good; by default whoever is on this machine may do everything."
+    )
 
 
 class RoleAdmin(Model):
@@ -204,10 +207,10 @@ def _node_name(value: str) -> str:
 class Gateway(Model):
     """A gateway: tidegate.yaml."""
 
-    later: ClassVar[dict[str, str]] = dict.fromkeys(("auth", "tenants"), LATER)
-
     listeners: dict[ListenerName, Listener] = Field(default_factory=default_listeners, min_length=1)
     admin: Admin = Admin()
+    verifiers: dict[VerifierName, Verifier] = Field(default_factory=dict)
+    tenants: dict[TenantName, Tenant] = Field(default_factory=dict)
     upstreams: dict[UpstreamName, Upstream] = Field(default_factory=dict)
     routes: tuple[Route, ...] = Field(default=())
     routing: Literal["specific", "first"] = knob(
@@ -245,15 +248,21 @@ class Gateway(Model):
 
     @classmethod
     def between(cls, parts: Parts) -> Iterable[tuple[tuple[str | int, ...], str]]:
-        return checks.mistakes(
-            checks.Traffic(
-                listeners=parts.value("listeners") or {},
-                upstreams=parts.value("upstreams") or {},
-                routes=parts.value("routes") or {},
-                specific=parts.value("routing") == "specific",
-                where=parts.where,
-            )
+        admin: Admin | None = parts.value("admin")
+        traffic = checks.Traffic(
+            listeners=parts.value("listeners") or {},
+            upstreams=parts.value("upstreams") or {},
+            routes=parts.value("routes") or {},
+            specific=parts.value("routing") == "specific",
+            where=parts.where,
         )
+        credentials = auth_checks.Credentials(
+            verifiers=parts.value("verifiers") or {},
+            tenants=parts.value("tenants") or {},
+            admin=admin.auth if admin else None,
+        )
+        yield from checks.mistakes(traffic)
+        yield from auth_checks.mistakes(traffic, credentials)
 
 
 def _shortcut(flag: str, kind: str, default: str, help: str) -> Knob:

@@ -31,7 +31,7 @@ merge keys (`<<`), and no tags but `!!str`; only `true`, `false`, `null` and num
 | Value | How it is written |
 |---|---|
 | ADDR | `HOST:PORT`, or `:PORT` for all interfaces; port 0 lets the system pick |
-| DURATION | seconds, or `30s`, `1m30s`, `100ms`, `2h` |
+| DURATION | seconds, or `30s`, `1m30s`, `100ms`, `2h`, `1d` |
 | SIZE | bytes, or `64KiB`, `16MiB`, `1MB` |
 | FILE | a file name; in a file it starts from that file's folder, in an option from the current one |
 | NAME of an endpoint | 1 to 128 of the characters `A-Z a-z 0-9 . _ -` |
@@ -68,7 +68,7 @@ def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, ...]]
     for name, field in fields:
         if model is To and name in Addresses.model_fields and name != "addresses":
             continue  # told once, below `upstreams`
-        key = f"{prefix}{name}"
+        key = f"{prefix}{field.alias or name}"
         child = child_model(field)
         many = get_origin(plain_type(field))
         suffix = ".NAME." if many is dict else "[]." if many is tuple else "."

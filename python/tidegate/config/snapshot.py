@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tidegate import __version__
+from tidegate.config import credentials
 from tidegate.config.binds import resolve_bind
 from tidegate.config.checks import listener_upstream
 from tidegate.config.files import Checked, Where, read
@@ -62,6 +63,10 @@ def gateway_snapshot(config: Gateway, where: Where | None = None) -> bytes:
             "bind": checked.call(f"listeners.{name}.bind", resolve_bind, listener.bind),
             "tls": server_tls(listener.tls, f"listeners.{name}.tls", checked),
             "proxy_protocol": list(listener.proxy_protocol),
+            "allow": list(listener.allow),
+            "deny": list(listener.deny),
+            "tenant": listener.tenant or "",
+            "auth": credentials.auth(config, listener.auth),
             **_listener_kind(name, listener, bool(config.routes)),
         }
         for name, listener in config.listeners.items()
@@ -69,6 +74,7 @@ def gateway_snapshot(config: Gateway, where: Where | None = None) -> bytes:
     # The admin listener is Python's own to serve, and as likely to be wrong.
     admin = checked.call("admin.bind", resolve_bind, config.admin.bind)
     server_tls(config.admin.tls, "admin.tls", checked)
+    credentials.files(config, checked)
     checked.differ([("admin.bind", admin), *((f"listeners.{each['name']}.bind", each["bind"]) for each in listeners)])
     return checked.done(
         {
@@ -80,6 +86,8 @@ def gateway_snapshot(config: Gateway, where: Where | None = None) -> bytes:
             "listeners": listeners,
             "upstreams": upstreams(config, checked),
             "routes": routes(config),
+            "verifier_sets": credentials.verifier_sets_of_the_engine(config),
+            "tenants": credentials.tenant_limits(config),
             "routing": config.routing,
             "no_route_status": config.no_route_status,
             "trusted_proxies": list(config.trusted_proxies),
@@ -183,7 +191,8 @@ def _shown_to(listener: Listener) -> dict[str, Any]:
 
 def _listener_kind(name: str, listener: Listener, has_routes: bool) -> dict[str, Any]:
     if listener.to is not None:
-        return {"kind": "tcp", "to": destination(listener.to, listener_upstream(name))}
+        tenant = listener.to.tenant if "tenant" in listener.to.model_fields_set else listener.tenant or ""
+        return {"kind": "tcp", "to": destination(listener.to, listener_upstream(name), tenant)}
     if listener.kind == "tunnel":
         return {"kind": "tunnel"}
     dynamic = listener.dynamic_endpoints

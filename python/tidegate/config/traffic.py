@@ -7,6 +7,7 @@ The other side is `crates/engine/src/snapshot/`. Names of hosts and fields are i
 from collections.abc import Iterator
 from typing import Any
 
+from tidegate.config import credentials
 from tidegate.config.checks import listener_upstream, route_name
 from tidegate.config.files import Checked
 from tidegate.config.model import Gateway
@@ -62,10 +63,10 @@ def upstream(name: str, group: Addresses, where: str, checked: Checked) -> dict[
 
 def routes(config: Gateway) -> list[dict[str, Any]]:
     """Every route, in the order of the file."""
-    return [_route(route_name(position, route), route) for position, route in enumerate(config.routes)]
+    return [_route(route_name(position, route), route, config) for position, route in enumerate(config.routes)]
 
 
-def _route(name: str, route: Route) -> dict[str, Any]:
+def _route(name: str, route: Route, config: Gateway) -> dict[str, Any]:
     return {
         "name": name,
         "listeners": list(route.listeners),
@@ -74,11 +75,14 @@ def _route(name: str, route: Route) -> dict[str, Any]:
         "path": {"exact" if route.exact else "prefix": route.path} if route.path is not None else None,
         "methods": list(route.methods),
         "headers": [{"name": key, "value": None if value is True else value} for key, value in route.headers.items()],
-        "action": _action(name, route),
+        "allow": list(route.allow),
+        "deny": list(route.deny),
+        "auth": credentials.route_auth(config, route),
+        "action": _action(name, route, config),
     }
 
 
-def _action(name: str, route: Route) -> dict[str, Any]:
+def _action(name: str, route: Route, config: Gateway) -> dict[str, Any]:
     if route.redirect is not None:
         return {"redirect": {"status": route.redirect.status, "to": route.redirect.to}}
     if route.respond is not None:
@@ -87,7 +91,7 @@ def _action(name: str, route: Route) -> dict[str, Any]:
     assert route.to is not None  # noqa: S101  the model has one of the three
     return {
         "forward": {
-            "to": destination(route.to, name),
+            "to": destination(route.to, name, credentials.tenant_of(config, route)),
             "path": "strip" if route.strip else {"replace": route.replace} if route.replace is not None else "keep",
             "host_header": host_header(route.host_header),
             "request_headers": _edits(route.request_headers),
@@ -98,10 +102,10 @@ def _action(name: str, route: Route) -> dict[str, Any]:
     }
 
 
-def destination(to: To, own: str) -> dict[str, Any]:
-    """Where something leads; `own` is the name of the upstream that its own addresses make."""
+def destination(to: To, own: str, tenant: str) -> dict[str, Any]:
+    """Where something leads; `own` is the name of the upstream that its own addresses make, `tenant` an owner."""
     if to.endpoint is not None:
-        return {"endpoint": {"tenant": to.tenant, "endpoint": to.endpoint}}
+        return {"endpoint": {"tenant": tenant, "endpoint": to.endpoint}}
     return {"upstream": to.upstream if to.upstream is not None else own}
 
 
