@@ -108,18 +108,12 @@ def test_a_command_is_run_again_before_the_token_expires_and_until_it_works(
 
 
 @pytest.mark.parametrize(
-    ("shown", "least", "most"),
-    [
-        (token(100), 75, 81),
-        (token(3), 5, 5),
-        (token(-100), 5, 5),
-        (token(10**6), 3600, 3600),
-        (token(None), 60, 60),
-        ("no token of this kind", 60, 60),
-    ],
+    ("seconds", "least", "most"),
+    [(100, 75, 81), (3, 5, 5), (-100, 5, 5), (10**6, 3600, 3600), (None, 60, 60)],
 )
-def test_when_a_command_is_due(shown: str, least: float, most: float) -> None:
-    assert least <= due_in(shown, time.time()) <= most
+def test_when_a_command_is_due(seconds: float | None, least: float, most: float) -> None:
+    assert least <= due_in(token(seconds), time.time()) <= most
+    assert due_in("no token of this kind", time.time()) == 60
 
 
 def test_what_is_no_token_is_not_shown(tmp_path: Path) -> None:
