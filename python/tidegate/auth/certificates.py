@@ -4,7 +4,6 @@ A client certificate as a credential: its names stand for endpoints and for the 
 Whether an authority that is trusted has issued it, the TLS handshake has decided before.
 """
 
-import base64
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from tidegate.auth.strict import encoded
 from tidegate.auth.verdict import EXPIRED, INVALID, UNKNOWN_TENANT, Granted, Refused, agreed_tenant
 from tidegate.config.values import endpoint_name
 
@@ -56,7 +56,7 @@ class Names:
         if tenant is None or (tenant and self.tenants is not None and tenant not in self.tenants):
             return Refused(UNKNOWN_TENANT, "the certificate is of another tenant")
         permitted = tuple(dict.fromkeys(name for name in names if _is_name(name)))
-        key = f"{self.id}/{base64.urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b'=').decode()}"
+        key = f"{self.id}/{encoded(hashlib.sha256(der).digest())}"
         return Granted(key=key, tenant=tenant, listen=permitted, reach=permitted, expires=expires)
 
 

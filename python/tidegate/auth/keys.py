@@ -5,7 +5,6 @@ Bytes in, keys or `ValueError` out; reading files is `secrets`, fetching is `jwk
 algorithms fit it, so that a token can never choose how its signature is checked.
 """
 
-import base64
 import hashlib
 import hmac
 import json
@@ -246,7 +245,7 @@ def _key(verifier: str, found: Any) -> Key:
         algorithms = (algorithm,)
     elif isinstance(found, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
         curve = "Ed25519" if isinstance(found, ed25519.Ed25519PublicKey) else "Ed448"
-        members = {"crv": curve, "kty": "OKP", "x": _encoded(found.public_bytes_raw())}
+        members = {"crv": curve, "kty": "OKP", "x": strict.encoded(found.public_bytes_raw())}
         algorithms = (_EDDSA,)
     else:
         raise ValueError("is a key of a kind that signs no tokens (RSA, EC, Ed25519 and Ed448 are accepted)")
@@ -256,11 +255,11 @@ def _key(verifier: str, found: Any) -> Key:
 def _thumbprint(members: Mapping[str, str]) -> str:
     """RFC 7638: the fingerprint of a public key, given the members that make it."""
     text = json.dumps(members, sort_keys=True, separators=(",", ":"))
-    return _encoded(hashlib.sha256(text.encode()).digest())
+    return strict.encoded(hashlib.sha256(text.encode()).digest())
 
 
 def _of_secret(secret: bytes) -> str:
-    return _encoded(hmac.digest(_SALT, secret, "sha256"))
+    return strict.encoded(hmac.digest(_SALT, secret, "sha256"))
 
 
 def _text(member: Mapping[str, Any], name: str) -> str:
@@ -282,8 +281,4 @@ def _number(member: Mapping[str, Any], name: str) -> int:
 
 
 def _integer(number: int, size: int | None = None) -> str:
-    return _encoded(number.to_bytes(size or (number.bit_length() + 7) // 8, "big"))
-
-
-def _encoded(value: bytes) -> str:
-    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
+    return strict.encoded(number.to_bytes(size or (number.bit_length() + 7) // 8, "big"))

@@ -4,7 +4,6 @@ Users and their passwords, from a file as `htpasswd -B` writes it: `user:hash`, 
 Only hashes that are slow to guess are taken: bcrypt and argon2id. An unknown user takes as long as a wrong password.
 """
 
-import base64
 import hashlib
 import re
 from collections import Counter
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 import argon2
 import bcrypt
 
+from tidegate.auth.strict import encoded
 from tidegate.auth.verdict import INVALID, Granted, Refused
 
 __all__ = ["Users", "parse"]
@@ -61,7 +61,7 @@ class Users:
 
     def _key(self, user: str, known: str) -> str:
         digest = hashlib.sha256(f"{user}:{known}".encode()).digest()
-        return f"{self.name}/{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
+        return f"{self.name}/{encoded(digest)}"
 
 
 def parse(text: str, name: str, what: str) -> Users:

@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-__all__ = ["base64url", "parse"]
+__all__ = ["base64url", "encoded", "parse"]
 
 _ALPHABET = re.compile(r"[A-Za-z0-9_-]*")
 
@@ -21,9 +21,14 @@ def base64url(text: str) -> bytes:
         raise ValueError("is no base64url")
     value = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     # The last character may hold bits that no byte takes; only zeros are a form that everybody writes.
-    if base64.urlsafe_b64encode(value).rstrip(b"=").decode() != text:
+    if encoded(value) != text:
         raise ValueError("is no base64url")
     return value
+
+
+def encoded(value: bytes) -> str:
+    """base64url without padding."""
+    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
 
 
 def parse(data: bytes) -> dict[str, Any]:
