@@ -98,6 +98,14 @@ EVENTS = {
         "A new configuration is in force, but for a mistake of ours not the whole of its `log` and `admin`.",
     ),
     "no authentication": ("all", "A tunnel or admin listener is open to strangers; the detail says how to close it."),
+    "token renewed": (
+        "agent, forward",
+        "The token was read again and is another one; `expires` is what it says, in seconds since 1970.",
+    ),
+    "token not renewed": (
+        "agent, forward",
+        "The token could not be read again, and why; the one before stays in use. Said once for each reason.",
+    ),
     "agent connected": ("gateway", "A session of an agent began: an endpoint has one listener more."),
     "agent disconnected": ("gateway", "A session ended, and why."),
     "agent refused": ("gateway", "Somebody asked for a tunnel in a way that is not served."),
@@ -145,6 +153,8 @@ OTHER_FIELDS = {
     "configuration refused": ["source", "trigger", "seconds", "reasons"],
     "configuration half applied": ["source", "reason"],
     "no authentication": ["listener", "port", "detail"],
+    "token renewed": ["expires"],
+    "token not renewed": ["reason"],
     "giving up": ["reason"],
     "accepting rests": ["left_out"],
     "stopped at once": ["signal"],

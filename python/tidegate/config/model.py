@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from tidegate.config import auth_checks, checks
-from tidegate.config.auth import AdminAuth, Tenant, TenantName, Verifier, VerifierName
+from tidegate.config.auth import AdminAuth, Tenant, TenantName, Verifier, VerifierName, Words
 from tidegate.config.knobs import (
     AccessTarget,
     Addresses,
@@ -309,7 +309,14 @@ class Connect(ClientTls):
     token: Annotated[SecretStr | None, AfterValidator(lambda v: v and _token(v))] = knob(
         None, "Token to show to the gateway; process lists show it, --token-file does not.", flag="--token"
     )
-    token_file: FileName | None = knob(None, "File with that token.", flag="--token-file")
+    token_file: FileName | None = knob(
+        None, "File with that token; it is read again when it changes.", flag="--token-file"
+    )
+    token_command: Words | None = knob(
+        None,
+        "Command that prints that token, run without a shell; it is run again before the token expires.",
+        flag="--token-command",
+    )
     tenant: Annotated[str, AfterValidator(_tenant), Label("NAME")] = knob("", "Tenant to act for.", flag="--tenant")
     proxy: Annotated[str | None, Label("URL")] = knob(
         None, "HTTP proxy to the gateway (CONNECT); by default HTTPS_PROXY and NO_PROXY count.", flag="--proxy-url"
@@ -317,8 +324,9 @@ class Connect(ClientTls):
 
     @model_validator(mode="after")
     def _one_token(self) -> Self:
-        if self.token is not None and self.token_file is not None:
-            raise ValueError("`token` and `token_file` exclude each other")
+        given = [key for key in ("token", "token_file", "token_command") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(f'`{key}`' for key in given)} exclude each other")
         return self
 
 

@@ -21,7 +21,8 @@ __all__ = ["AGENT_FILE", "Source", "find_file", "options"]
 
 M = TypeVar("M", bound=Model)
 
-_RIVALS = {"token": "token_file", "token_file": "token"}
+_RIVALS = ("token", "token_file", "token_command")
+"""Ways to say the same; the strongest source says which."""
 
 AGENT_FILE = Path("~/.config/tidegate/agent.yaml")
 
@@ -78,7 +79,7 @@ class Source(Generic[M]):
                 continue
             tree.set(known.path, absolute, where)
             if known.path[-1] in _RIVALS:
-                _replace_rival(tree, known)
+                _replace_rivals(tree, known)
         for section, content in self.fixed.items():
             tree.set((section,), content, "command line")
         return tree
@@ -110,8 +111,8 @@ class Source(Generic[M]):
             if self.flags.get(known.flag) is not None:
                 yield known, self.flags[known.flag], known.flag
             elif self.env.get(known.env):
-                rival = _RIVALS.get(known.path[-1])
-                if rival is None or self.flags.get(f"--{rival.replace('_', '-')}") is None:
+                rivals = _RIVALS if known.path[-1] in _RIVALS else ()
+                if all(self.flags.get(f"--{rival.replace('_', '-')}") is None for rival in rivals):
                     yield known, self.env[known.env], known.env
 
 
@@ -122,11 +123,12 @@ def _absolute(known: Knob, value: Any) -> Any:
     return os.path.abspath(os.path.expanduser(str(value)))
 
 
-def _replace_rival(tree: Tree, known: Knob) -> None:
+def _replace_rivals(tree: Tree, known: Knob) -> None:
     """A token of a stronger source takes the place of a weaker one's; two of the same source stay a mistake."""
-    rival = (*known.path[:-1], _RIVALS[known.path[-1]])
-    if not tree.where.get(rival, "").startswith(("--", "TIDEGATE_")):
-        tree.data[known.path[0]].pop(rival[-1], None)
+    for rival in _RIVALS:
+        place = (*known.path[:-1], rival)
+        if rival != known.path[-1] and not tree.where.get(place, "").startswith(("--", "TIDEGATE_")):
+            tree.data[known.path[0]].pop(rival, None)
 
 
 def _set_listener(tree: Tree, known: Knob, address: Any, where: str) -> None:

@@ -5,18 +5,20 @@ What is wrong in itself and between parts is told by `load` and `checks`, and wh
 when a snapshot is made. Where there will be no snapshot, because something else is wrong, it is looked at here.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tidegate.config.binds import resolve_bind
+from tidegate.config.connect import connect
 from tidegate.config.files import Checked
 from tidegate.config.knobs import FileName, Model, child_model, plain_type
 from tidegate.config.load import Path_, Tree, dotted, validate
 from tidegate.config.looks import Looks
 from tidegate.config.model import Connect, ForwardPort, Gateway, Offer
-from tidegate.config.snapshot import connection, offer
+from tidegate.config.snapshot import offer
 from tidegate.config.tls import Certificate, ClientTls, ServerTls
 from tidegate.config.traffic import certificate, client_tls, server_tls, upstream
 from tidegate.config.upstreams import Addresses
@@ -88,7 +90,7 @@ class _Look:
     def _files(self, part: Any, key: str) -> None:
         match part:
             case Connect():
-                connection(part, self.checked)
+                connect(part, self.checked, os.environ)
             case Offer():
                 offer(part, key, self.checked)
             case Addresses():
