@@ -9,6 +9,7 @@ pub mod shutdown;
 pub mod timer;
 pub mod io;
 pub mod backoff;
+pub mod allowance;
 pub mod identity;
 pub mod room;
 pub mod worker;
@@ -21,6 +22,7 @@ pub mod http2;
 pub mod route;
 pub mod forwarded;
 pub mod headers;
+pub mod credential;
 
 // link
 pub mod tls;
@@ -31,6 +33,7 @@ pub mod connect;
 // reach
 pub mod upstream;
 pub mod registry;
+pub mod verdict;
 
 // carry
 pub mod proxy;

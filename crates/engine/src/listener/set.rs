@@ -15,10 +15,11 @@ use super::arrive::{Arrival, Source};
 use super::bind::{ListenError, bind};
 use super::tcp;
 use super::tls::{self, Tls};
-use super::tunnel::Tunnels;
+use super::tunnel::{TunnelListener, Tunnels};
 use super::{http, refuse, tunnel};
 use crate::metrics::Page;
 use crate::proxy::access::{Answered, Record};
+use crate::proxy::passthrough;
 use crate::proxy::shared::Proxy;
 use crate::proxy::site::HttpListener;
 use crate::proxy::table::Table;
@@ -63,7 +64,7 @@ struct Leads {
 enum Kind {
     Http(Arc<HttpListener>),
     Tcp(Arc<tcp::TcpListener>),
-    Tunnel,
+    Tunnel(Arc<TunnelListener>),
 }
 
 /// An address, bound for every worker.
@@ -221,18 +222,20 @@ impl Listeners {
     /// Where a listener that was not there before leads.
     fn door(&self, listener: &Listener, table: &Table) -> Arc<Door<Leads>> {
         let name: Arc<str> = listener.name.as_str().into();
+        let access = ArcSwap::new(table.access(&listener.name));
         let kind = match &listener.kind {
             ListenerKind::Http { dynamic_endpoints } => {
                 let dynamic = ArcSwap::from_pointee(dynamic_endpoints.clone());
-                Kind::Http(Arc::new(HttpListener { name: name.clone(), dynamic, closing: self.proxy.drain.part() }))
+                let (name, closing) = (name.clone(), self.proxy.drain.part());
+                Kind::Http(Arc::new(HttpListener { name, dynamic, access, closing }))
             }
             ListenerKind::Tcp { to } => {
                 let to = ArcSwap::from_pointee(tcp::To::new(to, table));
-                Kind::Tcp(Arc::new(tcp::TcpListener { name: name.clone(), to }))
+                Kind::Tcp(Arc::new(tcp::TcpListener { name: name.clone(), to, access }))
             }
-            ListenerKind::Tunnel {} => Kind::Tunnel,
+            ListenerKind::Tunnel {} => Kind::Tunnel(Arc::new(TunnelListener { access })),
         };
-        let room = if matches!(kind, Kind::Tunnel) { &self.tunnel_room } else { &self.room };
+        let room = if matches!(kind, Kind::Tunnel(_)) { &self.tunnel_room } else { &self.room };
         let leads = Leads { kind, tls: ArcSwapOption::empty() };
         let balancers = ArcSwap::from_pointee(listener.proxy_protocol.clone());
         Arc::new(Door { name, room: room.clone(), connections: Arc::default(), balancers, leads })
@@ -290,7 +293,7 @@ fn begin(tunnels: &Arc<Tunnels>, worker: usize, door: &Arc<Door<Leads>>, from: I
     let leads = &door.leads;
     match (Source::of(from, &door.balancers.load()), &leads.kind) {
         // Agents come by sockets of their own.
-        (_, Kind::Tunnel) => hand_on(tunnels, worker, door, arrival),
+        (_, Kind::Tunnel(_)) => hand_on(tunnels, worker, door, arrival),
         (Source::Balancer, _) => {
             let task = behind_balancer(tunnels.clone(), worker, door.clone(), arrival);
             tunnels.proxy.drain.spawn_on(tunnels.proxy.runtime(worker), task);
@@ -322,6 +325,15 @@ async fn behind_balancer(tunnels: Arc<Tunnels>, worker: usize, door: Arc<Door<Le
 fn hand_on(tunnels: &Arc<Tunnels>, worker: usize, door: &Door<Leads>, arrival: Arrival) {
     let proxy = &tunnels.proxy;
     let runtime = proxy.runtime(worker);
+    let access = match &door.leads.kind {
+        // A request is answered, and may come from somebody else than the connection.
+        Kind::Http(_) => None,
+        Kind::Tcp(listener) => Some(listener.access.load()),
+        Kind::Tunnel(listener) => Some(listener.access.load()),
+    };
+    if access.is_some_and(|access| !access.neighbours.admit(arrival.client.ip())) {
+        return passthrough::deny(proxy, worker, arrival.opaque(door.name.clone()));
+    }
     let Some(tls) = door.leads.tls.load_full() else {
         return match &door.leads.kind {
             Kind::Http(listener) => {
@@ -329,8 +341,9 @@ fn hand_on(tunnels: &Arc<Tunnels>, worker: usize, door: &Door<Leads>, arrival: A
                 proxy.drain.spawn_on(runtime, task);
             }
             Kind::Tcp(listener) => tcp::arrived(proxy, worker, listener, arrival),
-            Kind::Tunnel => {
-                tunnels.drain.spawn_on(runtime, tunnel::connection(tunnels.clone(), worker, arrival));
+            Kind::Tunnel(listener) => {
+                let task = tunnel::connection(tunnels.clone(), worker, listener.clone(), arrival, None);
+                tunnels.drain.spawn_on(runtime, task);
             }
         };
     };
@@ -338,7 +351,9 @@ fn hand_on(tunnels: &Arc<Tunnels>, worker: usize, door: &Door<Leads>, arrival: A
     match &door.leads.kind {
         Kind::Http(listener) => proxy.drain.spawn_on(runtime, tls::http(knock, listener.clone(), tls)),
         Kind::Tcp(listener) => proxy.drain.spawn_on(runtime, tls::tcp(knock, listener.clone(), tls)),
-        Kind::Tunnel => tunnels.drain.spawn_on(runtime, tls::tunnel(knock, tunnels.clone(), tls)),
+        Kind::Tunnel(listener) => {
+            tunnels.drain.spawn_on(runtime, tls::tunnel(knock, listener.clone(), tunnels.clone(), tls));
+        }
     }
 }
 
@@ -411,6 +426,12 @@ fn is_same(before: &Listener, wanted: &Listener) -> bool {
 /// A listener that goes on, under its new rules.
 fn update(door: Arc<Door<Leads>>, wanted: &Listener, table: &Table) -> Arc<Door<Leads>> {
     door.balancers.store(Arc::new(wanted.proxy_protocol.clone()));
+    let access = match &door.leads.kind {
+        Kind::Http(listener) => &listener.access,
+        Kind::Tcp(listener) => &listener.access,
+        Kind::Tunnel(listener) => &listener.access,
+    };
+    access.store(table.access(&wanted.name));
     match (&door.leads.kind, &wanted.kind) {
         (Kind::Http(listener), ListenerKind::Http { dynamic_endpoints }) => {
             listener.dynamic.store(Arc::new(dynamic_endpoints.clone()));
@@ -426,7 +447,7 @@ impl Kind {
         match self {
             Kind::Http(_) => "http",
             Kind::Tcp(_) => "tcp",
-            Kind::Tunnel => "tunnel",
+            Kind::Tunnel(_) => "tunnel",
         }
     }
 }
@@ -442,7 +463,17 @@ mod tests {
 
     fn listener(name: &str, bind: &str) -> Listener {
         let kind = ListenerKind::Http { dynamic_endpoints: DynamicEndpoints::Unnamed };
-        Listener { name: name.into(), bind: vec![address(bind)], tls: None, proxy_protocol: Vec::new(), kind }
+        Listener {
+            name: name.into(),
+            bind: vec![address(bind)],
+            tls: None,
+            proxy_protocol: Vec::new(),
+            tenant: String::new(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            auth: None,
+            kind,
+        }
     }
 
     fn kept(wanted: &[(&str, &str)], accepting: &[(&str, &str, &str)]) -> Vec<Option<usize>> {
