@@ -182,7 +182,7 @@ impl Shard {
         match outcome {
             Outcome::Granted(identity) => {
                 self.make_room(now);
-                self.granted.insert(digest, Granted { identity: identity.clone(), until, used: true });
+                self.granted.insert(digest, Granted { identity: identity.clone(), until, used: false });
             }
             Outcome::Refused(code) => {
                 if self.refused.len() >= REFUSED / SHARDS {

@@ -360,3 +360,99 @@ fn conclude(outcome: Outcome, ask: &Ask<'_>) -> Result<Arc<Identity>> {
         Outcome::Unavailable(why) => Err(Error::new(Code::CredentialsUnavailable, why.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Fields;
+    use crate::snapshot::auth::{Auth, VerifierSet};
+    use crate::verdict::Policy;
+
+    fn policy() -> Arc<Policy> {
+        let auth: Auth = serde_json::from_value(json!({"set": "main"})).expect("an auth");
+        let sets =
+            [VerifierSet { id: "main".into(), algorithms: vec!["ES256".into()], require_expiry: false, leeway: 0.0 }];
+        Policy::compile(&auth, &sets).expect("a policy")
+    }
+
+    /// A token of the usual length, made good.
+    fn known() -> (Verdicts, Fields) {
+        let verdicts = Verdicts::new(Arc::default());
+        verdicts.configure(HashSet::from(["main".to_owned()]), &BTreeMap::new());
+        let claims = "e30".to_owned() + &"A".repeat(300);
+        let mut fields = Fields::new();
+        fields.push(b"Host", b"web.example.com");
+        fields.push(b"Authorization", format!("Bearer eyJhbGciOiJFUzI1NiJ9.{claims}.{}", "A".repeat(86)).as_bytes());
+        (verdicts, fields)
+    }
+
+    fn grant(verdicts: &Verdicts, digest: Digest) {
+        let (tell, _told) = watch::channel(None);
+        let open = Open::new(digest, "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
+        verdicts.questions[0].put(open).expect("room");
+        verdicts.answer(0, br#"{"granted": {"key": "k"}}"#).expect("a verdict");
+    }
+
+    fn find(policy: &Policy, verdicts: &Verdicts, fields: &Fields) -> Option<Arc<Identity>> {
+        let shown = policy.shown(fields, false).expect("read");
+        verdicts.known(&policy.ask(shown.as_ref(), fields, None).expect("asked").digest())
+    }
+
+    #[test]
+    fn what_is_granted_is_known_until_its_key_or_set_is_gone() {
+        let ((verdicts, fields), policy) = (known(), policy());
+        let digest = {
+            let shown = policy.shown(&fields, false).expect("read");
+            policy.ask(shown.as_ref(), &fields, None).expect("asked").digest()
+        };
+        grant(&verdicts, digest);
+        let identity = find(&policy, &verdicts, &fields).expect("known");
+        assert_eq!((verdicts.revoke(&["other".to_owned()]), identity.has_ended()), (0, false));
+        assert_eq!((verdicts.revoke(&["k".to_owned()]), identity.has_ended()), (1, true));
+        assert!(find(&policy, &verdicts, &fields).is_none());
+        // An answer that was on its way when its key was taken away is worth nothing.
+        let (tell, told) = watch::channel(None);
+        let open = Open::new(digest, "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
+        verdicts.questions[0].put(open).expect("room");
+        verdicts.answer(2, br#"{"granted": {"key": "k"}}"#).expect("a verdict");
+        assert!(matches!(&*told.borrow(), Some(Outcome::Unavailable(_))));
+    }
+
+    #[test]
+    fn what_is_no_verdict_is_told_and_lets_nobody_in() {
+        let verdicts = known().0;
+        for verdict in [
+            "",
+            "{}",
+            "[]",
+            r#"{"granted": {}}"#,
+            r#"{"refused": "why"}"#,
+            r#"{"granted": {"key": "k", "expires": -1}}"#,
+        ] {
+            let number = verdicts.questions[0].len() as u64;
+            assert_eq!(number, 0);
+            let (tell, told) = watch::channel(None);
+            let open =
+                Open::new(Digest([7; 32]), "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
+            verdicts.questions[0].put(open).expect("room");
+            let (number, _) = verdicts.questions[0].next(Duration::ZERO).expect("a question");
+            assert!(verdicts.answer(number * 2, verdict.as_bytes()).is_err(), "{verdict}");
+            assert!(matches!(&*told.borrow(), Some(Outcome::Unavailable(_))));
+        }
+        assert_eq!(verdicts.answer(99, b"{}"), Ok(()));
+    }
+
+    /// `cargo test --release -p tidegate-engine -- --ignored --nocapture a_known_token`: nanoseconds a look-up.
+    #[test]
+    #[ignore = "a measurement"]
+    fn a_known_token_costs_a_digest_and_a_look_up() {
+        let ((verdicts, fields), policy) = (known(), policy());
+        let shown = policy.shown(&fields, false).expect("read");
+        grant(&verdicts, policy.ask(shown.as_ref(), &fields, None).expect("asked").digest());
+        let (rounds, began) = (1_000_000u32, Instant::now());
+        for _ in 0..rounds {
+            assert!(find(&policy, &verdicts, &fields).is_some());
+        }
+        println!("known token: {} ns", began.elapsed().as_nanos() / u128::from(rounds));
+    }
+}
