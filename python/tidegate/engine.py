@@ -97,10 +97,10 @@ class Role:
         question: dict[str, Any] = json.loads(text)
         return question
 
-    def answer(self, number: int, verdict: Mapping[str, Any]) -> None:
-        """Answers a question with what it grants, or why it does not."""
+    def answer(self, number: int, verdict: bytes) -> None:
+        """Answers a question with what the credential grants, or why it does not: one JSON object."""
         try:
-            self._native.answer(number, json.dumps(verdict).encode())
+            self._native.answer(number, verdict)
         except _engine.EngineError as error:
             raise _translated(error) from None
 

@@ -75,6 +75,10 @@ class Credentials:
             raise ConfigError(mistakes)
         self._before = None
 
+    def __contains__(self, name: object) -> bool:
+        """Whether a set of this id is known, of verifiers, users or certificates."""
+        return name in self._sets or name in self._users or name in self._certificates
+
     def __getitem__(self, name: str) -> VerifierSet:
         """A set of verifiers, by its id."""
         return self._sets[name]
