@@ -20,7 +20,7 @@ GOOD = {"exp": NOW + 60, "tidegate": {"endpoints": ["web"]}}
 class Source:
     """A source of keys whose fetches begin when they are asked for and end when the test says so."""
 
-    def __init__(self, *members: Any, **times: float) -> None:
+    def __init__(self, *members: Any, **times: Any) -> None:
         self.body: bytes | Exception = jwks(*members)
         self.now = 0.0
         self.fetched = 0

@@ -80,7 +80,7 @@ def issuer(authority: Authority) -> Iterator[Server]:
         server.server_close()
 
 
-def keys_of(issuer: Server, authority: Authority, **times: float) -> Jwks:
+def keys_of(issuer: Server, authority: Authority, **times: Any) -> Jwks:
     keys = Jwks("main", url_fetch(issuer.url, str(authority.ca), 5), **times)
     keys.load()
     return keys

@@ -151,7 +151,14 @@ def test_issuer_and_audience_have_to_be_the_ones_that_are_expected() -> None:
     good = {**GOOD, "iss": "https://id"}
     assert granted(asked.verify(token({**good, "aud": "door"})))
     assert granted(asked.verify(token({**good, "aud": ["x", "gate"]})))
-    for wrong in ({"aud": "x"}, {"aud": []}, {"aud": ["x", "Gate"]}, {}, {"aud": "gate", "iss": "https://id/"}):
+    others: list[dict[str, Any]] = [
+        {"aud": "x"},
+        {"aud": []},
+        {"aud": ["Gate"]},
+        {},
+        {"aud": "gate", "iss": "https://id/"},
+    ]
+    for wrong in others:
         assert code(asked.verify(token({**good, **wrong}))) == INVALID
     assert granted(verifiers().verify(token({**good, "aud": "whoever"})))
 
