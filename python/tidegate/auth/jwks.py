@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from tidegate import __version__
 from tidegate.auth.keys import LARGEST_SET, Key, KeySet, key_set
 from tidegate.errors import ConfigError
 
@@ -26,6 +27,12 @@ WAIT = 5.0
 
 _LONGEST_FETCH = 60.0
 """After so many seconds a fetch that has not ended is not waited for any more, and another one may begin."""
+
+_HEADERS = {
+    "accept": "application/jwk-set+json, application/json",
+    "accept-encoding": "identity",  # what is packed could be small here and large in memory
+    "user-agent": f"tidegate/{__version__}",
+}
 
 _MOST_WAITING = 1000
 """Tokens that wait for one fetch. Forged ones come by the thousand, and each takes up to 16 KiB."""
@@ -163,8 +170,8 @@ class Jwks:
         problem: str | None = None
         try:
             fresh = key_set(self._verifier, self._fetch())
-        except (OSError, ValueError) as error:
-            problem = str(error)
+        except Exception as error:  # whatever a library raises, who waits gets an answer
+            problem = str(error) if isinstance(error, (OSError, ValueError)) else type(error).__name__
         gone: frozenset[str] = frozenset()
         with self._lock:
             if self._running is fetching:  # else it was given up, and another one has taken its place
@@ -218,9 +225,7 @@ def url_fetch(url: str, ca: str | None = None, seconds: float = 10.0) -> Fetch:
             # A redirect would let whoever answers choose where the keys come from.
             with (
                 httpx.Client(verify=_trust(ca), follow_redirects=False, timeout=seconds) as client,
-                client.stream(
-                    "GET", url, headers={"accept": "application/json", "accept-encoding": "identity"}
-                ) as answer,
+                client.stream("GET", url, headers=_HEADERS) as answer,
             ):
                 return _body(answer, url, deadline)
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
@@ -229,10 +234,8 @@ def url_fetch(url: str, ca: str | None = None, seconds: float = 10.0) -> Fetch:
     return fetch
 
 
-def _trust(ca: str | None) -> ssl.SSLContext | bool:
-    # Read for every fetch, so that a renewed file counts.
-    if ca is None:
-        return True
+def _trust(ca: str | None) -> ssl.SSLContext:
+    # Read for every fetch, so that a renewed file counts. Without one the system's authorities count, as everywhere.
     try:
         return ssl.create_default_context(cafile=ca)
     except ssl.SSLError:
