@@ -85,6 +85,10 @@ class Role:
         """All metrics in Prometheus' text format."""
         return self._native.metrics()
 
+    def set_token(self, token: str) -> None:
+        """Agent and forward: shows this token to gateways from now on."""
+        self._native.set_token(token.encode())
+
     def drain(self, grace: float) -> None:
         """Begins to leave, within `grace` seconds. The event `stopped` says when it has ended."""
         self._native.drain(grace)

@@ -200,7 +200,8 @@ def knobs(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[Knob]:
                 default=default_text(field),
                 label=type_label(field),
                 is_flag=plain_type(field) is bool,
-                multiple=get_origin(plain_type(field)) is tuple,
+                # Of a command several values are its words.
+                multiple=get_origin(plain_type(field)) is tuple and type_label(field) != "COMMAND",
                 advanced=bool(field.json_schema_extra["advanced"]),
             )
 

@@ -8,8 +8,10 @@ use arc_swap::ArcSwap;
 use super::arrive::Arrival;
 use crate::proxy::passthrough::{self, Opaque};
 use crate::proxy::shared::Proxy;
+use crate::proxy::site;
 use crate::proxy::table::Table;
 use crate::snapshot::Destination;
+use crate::terms::Terms;
 use crate::upstream::{Group, UpstreamSet};
 
 /// A listener of kind tcp.
@@ -18,6 +20,8 @@ pub struct TcpListener {
     pub name: Arc<str>,
     /// Where it leads.
     pub to: ArcSwap<To>,
+    /// What connections were let in by.
+    pub terms: Arc<Terms>,
 }
 
 /// Where a listener leads. An upstream is held, so that a connection finds it whatever has changed meanwhile.
@@ -41,10 +45,7 @@ impl To {
     fn find(&self, proxy: &Proxy, client: IpAddr) -> Option<(UpstreamSet, Arc<str>)> {
         match self {
             To::Named(to) => proxy.destination(to, client),
-            To::Group(group) => {
-                let key = group.key_of(None, client);
-                Some((UpstreamSet::Group(group.clone(), key), group.name.clone()))
-            }
+            To::Group(group) => Some(UpstreamSet::of_group(group, None, client)),
         }
     }
 }
@@ -52,7 +53,10 @@ impl To {
 /// Relays a connection that has arrived.
 pub fn arrived(proxy: &Arc<Proxy>, worker: usize, listener: &TcpListener, arrival: Arrival) {
     let Arrival { io, read, client, place } = arrival;
-    let to = listener.to.load().find(proxy, client.ip());
+    let to = match listener.terms.are_revoked() {
+        true => Err(site::revoked()),
+        false => listener.to.load().find(proxy, client.ip()).ok_or_else(passthrough::nobody),
+    };
     let listener = listener.name.clone();
     let route = Arc::default();
     passthrough::pass(proxy, worker, Opaque { io, read, client, listener, server_name: None, route, place }, to);

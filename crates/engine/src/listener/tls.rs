@@ -27,11 +27,12 @@ use crate::proxy::passthrough::{self, Opaque};
 use crate::proxy::respond;
 use crate::proxy::secured::{Policy, Rules, Secured};
 use crate::proxy::shared::Proxy;
-use crate::proxy::site::HttpListener;
+use crate::proxy::site::{self, HttpListener};
 use crate::room::Place;
 use crate::snapshot::{Listener, ListenerKind};
 use crate::sniff::tls::{Alert, ClientHello, Sniffed, Sniffer};
-use crate::tls::server::{Acceptor, Terms};
+use crate::terms::Terms;
+use crate::tls::server::{Acceptor, Agreed};
 
 /// What a listener of kind http offers by ALPN, the preferred one first.
 const HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
@@ -136,19 +137,22 @@ pub async fn http(mut knock: Knock, listener: Arc<HttpListener>, tls: Arc<Tls>) 
     match (policy, &tls.acceptor) {
         (Policy::PassThrough(position), _) => {
             knock.proxy.metrics.handshake(&knock.listener, "passed_through");
+            let late = listener.terms.are_revoked();
             let Knock { proxy, worker, listener, io, read, client, place, .. } = knock;
             place.busy();
             let lead = table.lead(position);
             let (read, route) = (Buffer::from(read), lead.name.clone());
             let opaque = Opaque { io, read, client, listener, server_name: name, route, place };
-            passthrough::pass_to(&proxy, worker, opaque, lead);
+            match late {
+                true => passthrough::pass(&proxy, worker, opaque, Err(site::revoked())),
+                false => passthrough::pass_to(&proxy, worker, opaque, lead),
+            }
         }
         (Policy::Terminate(certificate), Some(acceptor)) => {
             let (proxy, worker) = (knock.proxy.clone(), knock.worker);
-            let Some((arrival, terms)) = knock.end_tls(acceptor, certificate).await else { return };
-            let server_name = name.map(String::into_boxed_str);
-            let (http2, client, acceptor) = (terms.http2, terms.client, acceptor.clone());
-            let secured = Secured { server_name, client, http2, policy, acceptor };
+            let Some((arrival, agreed)) = knock.end_tls(acceptor, certificate).await else { return };
+            let (http2, client, acceptor) = (agreed.http2, agreed.client, acceptor.clone());
+            let secured = Secured { client, http2, policy, acceptor };
             http::connection(proxy, worker, listener, arrival, Some(Arc::new(secured))).await;
         }
         _ => knock.refuse(Refusal::Alert(Alert::UnrecognizedName), true).await,
@@ -164,10 +168,10 @@ pub async fn tcp(knock: Knock, listener: Arc<TcpListener>, tls: Arc<Tls>) {
 }
 
 /// Serves a connection of a listener of kind tunnel.
-pub async fn tunnel(knock: Knock, tunnels: Arc<Tunnels>, tls: Arc<Tls>) {
+pub async fn tunnel(knock: Knock, tunnels: Arc<Tunnels>, terms: Arc<Terms>, tls: Arc<Tls>) {
     let worker = knock.worker;
     if let Some(arrival) = end_always(knock, &tls, true).await {
-        tunnel::connection(tunnels, worker, arrival).await;
+        tunnel::connection(tunnels, worker, terms, arrival).await;
     }
 }
 
@@ -209,7 +213,7 @@ impl Knock {
     }
 
     /// Shakes hands. None: it failed, and that has been dealt with.
-    async fn end_tls(self, acceptor: &Acceptor, certificate: usize) -> Option<(Arrival, Terms)> {
+    async fn end_tls(self, acceptor: &Acceptor, certificate: usize) -> Option<(Arrival, Agreed)> {
         let Knock { proxy, listener, io, read, client, place, by, .. } = self;
         let io = Box::new(WithEarly::new(Buffer::from(read), io));
         let shaken = match within(&place, &proxy, by, acceptor.accept(io, certificate)).await {
@@ -218,10 +222,10 @@ impl Knock {
             Err(refusal) => Err(refusal),
         };
         match shaken {
-            Ok((io, terms)) => {
+            Ok((io, agreed)) => {
                 place.busy();
-                proxy.metrics.handshake(&listener, if terms.resumed { "resumed" } else { "full" });
-                Some((Arrival { io, read: Buffer::new(), client, place }, terms))
+                proxy.metrics.handshake(&listener, if agreed.resumed { "resumed" } else { "full" });
+                Some((Arrival { io, read: Buffer::new(), client, place }, agreed))
             }
             Err(refusal) => {
                 note(&proxy, &listener, client, &refusal);

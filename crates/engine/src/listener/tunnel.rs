@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::info;
 
 use super::arrive::Arrival;
@@ -18,17 +18,24 @@ use crate::error::{Code, Error, Result};
 use crate::http1::head::HeadLimits;
 use crate::io::{BoxedIo, Buffer};
 use crate::message::{RequestHead, Version};
-use crate::proxy::exchange::malformed;
 use crate::proxy::http1::{Http1, Stop};
 use crate::proxy::respond::Pages;
 use crate::proxy::shared::Proxy;
 use crate::route::valid_name;
 use crate::shutdown::Drain;
 use crate::snapshot::Tunnel;
+use crate::terms::Terms;
 use crate::tunnel::hello::{self, Features, UPSTREAM_PATH, Welcome};
 use crate::tunnel::{Config, Ending, Session, start};
 use crate::upstream::ejection::Condition;
 use crate::upstream::{AgentSession, next_id};
+
+/// How long what an agent offers is still used after the terms have ended that it came by: a few round trips to dial, to
+/// shake hands and to be registered, from far away.
+const COME_BACK: Duration = Duration::from_secs(2);
+
+/// How often a session that is to end is looked at.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What a gateway tells agents, and how it watches them.
 pub struct Greeting {
@@ -82,7 +89,7 @@ struct Asked {
 }
 
 /// Reads the upgrade of an accepted connection and hands it to the worker with the fewest tunnels of that endpoint.
-pub async fn connection(tunnels: Arc<Tunnels>, worker: usize, arrival: Arrival) {
+pub async fn connection(tunnels: Arc<Tunnels>, worker: usize, terms: Arc<Terms>, arrival: Arrival) {
     let Arrival { io, read: begun, client: from, place } = arrival;
     let greeting = tunnels.greeting.load_full();
     let mut connection = Http1::new(io, begun);
@@ -98,9 +105,13 @@ pub async fn connection(tunnels: Arc<Tunnels>, worker: usize, arrival: Arrival) 
         Ok(Err(error)) => return refuse(&tunnels, &mut connection, &error, from).await,
         Err(_) => return,
     };
-    if tunnels.proxy.drain.is_begun() {
-        let leaving = Error::new(Code::Draining, "this gateway is leaving: connect to another");
-        return refuse(&tunnels, &mut connection, &leaving, from).await;
+    let leaving = match (tunnels.proxy.drain.is_begun(), terms.have_ended()) {
+        (true, _) => Some("this gateway is leaving: connect to another"),
+        (_, true) => Some("the terms of this connection are in force no more: connect again"),
+        (false, false) => None,
+    };
+    if let Some(why) = leaving {
+        return refuse(&tunnels, &mut connection, &Error::new(Code::Draining, why), from).await;
     }
     let counts = tunnels.proxy.registry.tunnels_by_worker(
         &tunnels.proxy.anonymous.tenant,
@@ -112,7 +123,7 @@ pub async fn connection(tunnels: Arc<Tunnels>, worker: usize, arrival: Arrival) 
     let tunnels_there = tunnels.clone();
     tunnels.proxy.carry_on(&tunnels.drain, io, (worker, fewest), move |worker, io| async move {
         let _place = place;
-        serve(tunnels_there, worker, io, early, from, asked, &greeting).await;
+        serve(tunnels_there, worker, &terms, (io, early), from, asked, &greeting).await;
     });
 }
 
@@ -120,7 +131,7 @@ async fn read(connection: &mut Http1, limits: &HeadLimits) -> Result<Option<Aske
     let mut head = RequestHead::new();
     match poll_fn(|cx| connection.poll_request(cx, &mut head, limits)).await {
         Ok(true) => {}
-        Err(Stop::Malformed(error)) => return Err(malformed(error)),
+        Err(Stop::Malformed(error)) => return Err(error.of_request()),
         Ok(false) | Err(_) => return Ok(None),
     }
     let Some(name) = head.path().strip_prefix(UPSTREAM_PATH.as_bytes()) else {
@@ -150,8 +161,8 @@ async fn refuse(tunnels: &Tunnels, connection: &mut Http1, error: &Error, from: 
 async fn serve(
     tunnels: Arc<Tunnels>,
     worker: usize,
-    mut io: BoxedIo,
-    early: Buffer,
+    terms: &Terms,
+    (mut io, early): (BoxedIo, Buffer),
     from: SocketAddr,
     asked: Asked,
     greeting: &Greeting,
@@ -189,7 +200,7 @@ async fn serve(
         tenant = &*session.tenant, endpoint = &*session.endpoint, session = session.id,
         address = %from, transport = "websocket", "agent connected"
     );
-    drive(&tunnels, &session, driver).await;
+    drive(&tunnels, &session, terms, driver).await;
     proxy.registry.remove(&session);
     proxy.forget(session.id);
     let reason = session.tunnel.end_reason().map_or_else(String::new, |end| end.to_string());
@@ -199,14 +210,15 @@ async fn serve(
     );
 }
 
-/// Runs a session to its end, which is the agent's, or ours when the gateway leaves.
-async fn drive(tunnels: &Tunnels, session: &AgentSession, driver: impl Future<Output = ()>) {
+/// Runs a session to its end, which is the agent's, or ours when the gateway leaves or its listener's terms have ended.
+async fn drive(tunnels: &Tunnels, session: &AgentSession, terms: &Terms, driver: impl Future<Output = ()>) {
     let mut driver = pin!(driver);
     let mut leaving = pin!(tunnels.proxy.drain.begun());
     let mut ending = pin!(tunnels.drain.begun());
     let mut gone_away = pin!(session.tunnel.gone_away());
     let entry = tunnels.proxy.directory.enter(session.identity.clone());
     let mut disowned = pin!(entry.ended());
+    let mut outlived = pin!(outlive(tunnels, session, terms));
     let (mut said, mut withdrawn, mut ended) = (false, false, false);
     loop {
         tokio::select! {
@@ -225,11 +237,36 @@ async fn drive(tunnels: &Tunnels, session: &AgentSession, driver: impl Future<Ou
                 ended = true;
                 session.tunnel.end(Ending::Close);
             }
+            () = &mut outlived, if !ended => {
+                ended = true;
+                end(&session.tunnel, session.features);
+            }
             () = &mut ending, if !ended => {
                 ended = true;
                 end(&session.tunnel, session.features);
             }
         }
+    }
+}
+
+/// Waits until nothing runs any more on a session whose terms have ended. Its agent is told, and has a moment to come
+/// back by what is asked now; from then on nothing new goes to this session.
+async fn outlive(tunnels: &Tunnels, session: &AgentSession, terms: &Terms) {
+    terms.closing().await;
+    if !terms.have_ended() {
+        // The gateway leaves, with all its sessions.
+        return std::future::pending().await;
+    }
+    session.tunnel.go_away();
+    sleep(COME_BACK).await;
+    tunnels.proxy.registry.remove(session);
+    loop {
+        // What ended just now may have been kept for another request.
+        tunnels.proxy.forget(session.id);
+        if session.tunnel.streams() == 0 {
+            return;
+        }
+        sleep(LOOK).await;
     }
 }
 

@@ -17,6 +17,8 @@ pub mod site;
 pub mod secured;
 pub mod explain;
 // One request, one stream, one connection.
+pub mod connector;
+pub mod delivery;
 pub mod exchange;
 pub mod opening;
 pub mod stream;
