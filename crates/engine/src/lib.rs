@@ -10,6 +10,7 @@ pub mod terms;
 pub mod timer;
 pub mod io;
 pub mod backoff;
+pub mod allowance;
 pub mod identity;
 pub mod room;
 pub mod worker;
@@ -22,6 +23,7 @@ pub mod http2;
 pub mod route;
 pub mod forwarded;
 pub mod headers;
+pub mod credential;
 
 // link
 pub mod tls;
@@ -32,6 +34,7 @@ pub mod connect;
 // reach
 pub mod upstream;
 pub mod registry;
+pub mod verdict;
 
 // carry
 pub mod proxy;

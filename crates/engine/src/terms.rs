@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::shutdown::Drain;
-use crate::snapshot::{ClientCertificate, Listener, TlsVersion};
+use crate::snapshot::{Auth, ClientCertificate, Listener, ListenerKind, TlsVersion};
 
 /// How long something may begin at a listener that is gone.
 const MOMENT: Duration = Duration::from_secs(2);
@@ -33,6 +33,17 @@ pub struct Terms {
 struct Asked {
     tls: Tls,
     balancers: Vec<IpNet>,
+    /// Of agents only: a request is asked for this each time, and who is carried as it is was asked once.
+    agents: Option<Agents>,
+}
+
+/// What an agent was let in by, besides its connection.
+#[derive(PartialEq)]
+struct Agents {
+    auth: Option<Auth>,
+    tenant: String,
+    allow: Vec<IpNet>,
+    deny: Vec<IpNet>,
 }
 
 #[derive(PartialEq)]
@@ -52,11 +63,22 @@ impl Asked {
                 clients: tls.client_ca.clone().map(|authorities| (authorities, tls.client_certificate)),
             },
         };
-        let mut balancers = listener.proxy_protocol.clone();
-        balancers.sort_unstable();
-        balancers.dedup();
-        Asked { tls, balancers }
+        let agents = matches!(listener.kind, ListenerKind::Tunnel {}).then(|| Agents {
+            auth: listener.auth.clone(),
+            tenant: listener.tenant.clone(),
+            allow: sorted(&listener.allow),
+            deny: sorted(&listener.deny),
+        });
+        Asked { tls, balancers: sorted(&listener.proxy_protocol), agents }
     }
+}
+
+/// Networks in the one order in which they are compared.
+fn sorted(networks: &[IpNet]) -> Vec<IpNet> {
+    let mut sorted = networks.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    sorted
 }
 
 impl Terms {
@@ -153,6 +175,24 @@ mod tests {
                 assert_eq!(terms.are_of(listener), at == other, "{at} and {other}");
             }
         }
+    }
+
+    #[test]
+    fn what_agents_are_asked_for_makes_other_terms_and_what_requests_are_asked_for_does_not() {
+        let listener = |kind: &str, auth: Value, allow: Value| -> Listener {
+            let whole = json!({
+                "name": "a", "bind": [], "tls": null, "proxy_protocol": [], "kind": kind, "auth": auth, "allow": allow,
+                "dynamic_endpoints": "unnamed",
+            });
+            serde_json::from_value(whole).expect("a listener")
+        };
+        let agents = Terms::of(&listener("tunnel", json!({"set": "main/1"}), json!([])), &Drain::new());
+        assert!(agents.are_of(&listener("tunnel", json!({"set": "main/1"}), json!([]))));
+        assert!(!agents.are_of(&listener("tunnel", json!({"set": "main/2"}), json!([]))));
+        assert!(!agents.are_of(&listener("tunnel", Value::Null, json!([]))));
+        assert!(!agents.are_of(&listener("tunnel", json!({"set": "main/1"}), json!(["10.0.0.0/8"]))));
+        let requests = Terms::of(&listener("http", Value::Null, json!([])), &Drain::new());
+        assert!(requests.are_of(&listener("http", json!({"set": "main/1"}), json!(["10.0.0.0/8"]))));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::error::{Code, Error, Result};
 use crate::io::{BoxedIo, Buffer, Detached, Io, WithEarly};
+use crate::proxy::passthrough::Opaque;
 use crate::room::Place;
 use crate::sniff::proxy::{Begins, begins, parse};
 
@@ -102,6 +104,12 @@ impl Arrival {
                 Err(error)
             }
         }
+    }
+
+    /// The same connection, to be carried as it is.
+    pub fn opaque(self, listener: Arc<str>) -> Opaque {
+        let Arrival { io, read, client, place } = self;
+        Opaque { io, read, client, listener, server_name: None, route: Arc::default(), place }
     }
 
     /// The same connection, which breaks where it begins with a PROXY header: nobody behind us is to believe it either.

@@ -119,7 +119,17 @@ mod tests {
 
     fn listener(name: &str, bind: &str) -> Listener {
         let kind = ListenerKind::Http { dynamic_endpoints: DynamicEndpoints::Unnamed };
-        Listener { name: name.into(), bind: vec![address(bind)], tls: None, proxy_protocol: Vec::new(), kind }
+        Listener {
+            name: name.into(),
+            bind: vec![address(bind)],
+            tls: None,
+            proxy_protocol: Vec::new(),
+            tenant: String::new(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            auth: None,
+            kind,
+        }
     }
 
     fn kept(wanted: &[(&str, &str)], accepting: &[(&str, &str, &str)]) -> Vec<Option<usize>> {

@@ -15,10 +15,11 @@ use super::arrive::{Arrival, Source};
 use super::bind::{ListenError, bind, keep, overlap};
 use super::tcp;
 use super::tls::{self, Tls};
-use super::tunnel::Tunnels;
+use super::tunnel::{TunnelListener, Tunnels};
 use super::{http, refuse, tunnel};
 use crate::metrics::Page;
 use crate::proxy::access::{Answered, Record};
+use crate::proxy::passthrough;
 use crate::proxy::shared::Proxy;
 use crate::proxy::site::HttpListener;
 use crate::proxy::table::Table;
@@ -66,7 +67,7 @@ struct Leads {
 enum Kind {
     Http(Arc<HttpListener>),
     Tcp(Arc<tcp::TcpListener>),
-    Tunnel,
+    Tunnel(Arc<TunnelListener>),
 }
 
 /// An address, bound for every worker.
@@ -230,18 +231,19 @@ impl Listeners {
     fn door(&self, listener: &Listener, table: &Table, connections: Arc<AtomicUsize>) -> Arc<Door<Leads>> {
         let name: Arc<str> = listener.name.as_str().into();
         let terms = Terms::of(listener, &self.proxy.drain);
+        let access = ArcSwap::new(table.access(&listener.name));
         let kind = match &listener.kind {
             ListenerKind::Http { dynamic_endpoints } => {
                 let dynamic = ArcSwap::from_pointee(dynamic_endpoints.clone());
-                Kind::Http(Arc::new(HttpListener { name: name.clone(), dynamic, terms: terms.clone() }))
+                Kind::Http(Arc::new(HttpListener { name: name.clone(), dynamic, access, terms: terms.clone() }))
             }
             ListenerKind::Tcp { to } => {
                 let to = ArcSwap::from_pointee(tcp::To::new(to, table));
-                Kind::Tcp(Arc::new(tcp::TcpListener { name: name.clone(), to, terms: terms.clone() }))
+                Kind::Tcp(Arc::new(tcp::TcpListener { name: name.clone(), to, access, terms: terms.clone() }))
             }
-            ListenerKind::Tunnel {} => Kind::Tunnel,
+            ListenerKind::Tunnel {} => Kind::Tunnel(Arc::new(TunnelListener { access, terms: terms.clone() })),
         };
-        let room = if matches!(kind, Kind::Tunnel) { &self.tunnel_room } else { &self.room };
+        let room = if matches!(kind, Kind::Tunnel(_)) { &self.tunnel_room } else { &self.room };
         let leads = Leads { kind, terms, tls: ArcSwapOption::empty() };
         let balancers = listener.proxy_protocol.clone();
         Arc::new(Door { name, room: room.clone(), connections, balancers, leads })
@@ -299,7 +301,7 @@ fn begin(tunnels: &Arc<Tunnels>, worker: usize, door: &Arc<Door<Leads>>, from: I
     let leads = &door.leads;
     match (Source::of(from, &door.balancers), &leads.kind) {
         // Agents come by sockets of their own.
-        (_, Kind::Tunnel) => hand_on(tunnels, worker, door, arrival),
+        (_, Kind::Tunnel(_)) => hand_on(tunnels, worker, door, arrival),
         (Source::Balancer, _) => {
             let task = behind_balancer(tunnels.clone(), worker, door.clone(), arrival);
             tunnels.proxy.drain.spawn_on(tunnels.proxy.runtime(worker), task);
@@ -331,6 +333,15 @@ async fn behind_balancer(tunnels: Arc<Tunnels>, worker: usize, door: Arc<Door<Le
 fn hand_on(tunnels: &Arc<Tunnels>, worker: usize, door: &Door<Leads>, arrival: Arrival) {
     let proxy = &tunnels.proxy;
     let runtime = proxy.runtime(worker);
+    let access = match &door.leads.kind {
+        // A request is answered, and may come from somebody else than the connection.
+        Kind::Http(_) => None,
+        Kind::Tcp(listener) => Some(listener.access.load()),
+        Kind::Tunnel(listener) => Some(listener.access.load()),
+    };
+    if access.is_some_and(|access| !access.neighbours.admit(arrival.client.ip())) {
+        return passthrough::deny(proxy, worker, arrival.opaque(door.name.clone()));
+    }
     let Some(tls) = door.leads.tls.load_full() else {
         return match &door.leads.kind {
             Kind::Http(listener) => {
@@ -338,9 +349,9 @@ fn hand_on(tunnels: &Arc<Tunnels>, worker: usize, door: &Door<Leads>, arrival: A
                 proxy.drain.spawn_on(runtime, task);
             }
             Kind::Tcp(listener) => tcp::arrived(proxy, worker, listener, arrival),
-            Kind::Tunnel => {
-                let terms = door.leads.terms.clone();
-                tunnels.drain.spawn_on(runtime, tunnel::connection(tunnels.clone(), worker, terms, arrival));
+            Kind::Tunnel(listener) => {
+                let task = tunnel::connection(tunnels.clone(), worker, listener.clone(), arrival, None);
+                tunnels.drain.spawn_on(runtime, task);
             }
         };
     };
@@ -348,9 +359,8 @@ fn hand_on(tunnels: &Arc<Tunnels>, worker: usize, door: &Door<Leads>, arrival: A
     match &door.leads.kind {
         Kind::Http(listener) => proxy.drain.spawn_on(runtime, tls::http(knock, listener.clone(), tls)),
         Kind::Tcp(listener) => proxy.drain.spawn_on(runtime, tls::tcp(knock, listener.clone(), tls)),
-        Kind::Tunnel => {
-            let terms = door.leads.terms.clone();
-            tunnels.drain.spawn_on(runtime, tls::tunnel(knock, tunnels.clone(), terms, tls));
+        Kind::Tunnel(listener) => {
+            tunnels.drain.spawn_on(runtime, tls::tunnel(knock, listener.clone(), tunnels.clone(), tls));
         }
     }
 }
@@ -393,6 +403,12 @@ fn is_same(before: &Listener, wanted: &Listener) -> bool {
 
 /// A listener that goes on, under its new rules.
 fn update(door: Arc<Door<Leads>>, wanted: &Listener, table: &Table) -> Arc<Door<Leads>> {
+    let access = match &door.leads.kind {
+        Kind::Http(listener) => &listener.access,
+        Kind::Tcp(listener) => &listener.access,
+        Kind::Tunnel(listener) => &listener.access,
+    };
+    access.store(table.access(&wanted.name));
     match (&door.leads.kind, &wanted.kind) {
         (Kind::Http(listener), ListenerKind::Http { dynamic_endpoints }) => {
             listener.dynamic.store(Arc::new(dynamic_endpoints.clone()));
@@ -408,7 +424,7 @@ impl Kind {
         match self {
             Kind::Http(_) => "http",
             Kind::Tcp(_) => "tcp",
-            Kind::Tunnel => "tunnel",
+            Kind::Tunnel(_) => "tunnel",
         }
     }
 }

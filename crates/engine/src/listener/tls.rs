@@ -17,7 +17,7 @@ use super::arrive::Arrival;
 use super::http;
 use super::refuse::part;
 use super::tcp::{self, TcpListener};
-use super::tunnel::{self, Tunnels};
+use super::tunnel::{self, TunnelListener, Tunnels};
 use crate::error::{Code, Error};
 use crate::io::{BoxedIo, Buffer, Io, WithEarly};
 use crate::message::{Known, RequestHead, Version};
@@ -31,7 +31,6 @@ use crate::proxy::site::{self, HttpListener};
 use crate::room::Place;
 use crate::snapshot::{Listener, ListenerKind};
 use crate::sniff::tls::{Alert, ClientHello, Sniffed, Sniffer};
-use crate::terms::Terms;
 use crate::tls::server::{Acceptor, Agreed};
 
 /// What a listener of kind http offers by ALPN, the preferred one first.
@@ -137,15 +136,17 @@ pub async fn http(mut knock: Knock, listener: Arc<HttpListener>, tls: Arc<Tls>) 
     match (policy, &tls.acceptor) {
         (Policy::PassThrough(position), _) => {
             knock.proxy.metrics.handshake(&knock.listener, "passed_through");
-            let late = listener.terms.are_revoked();
+            let from = listener;
             let Knock { proxy, worker, listener, io, read, client, place, .. } = knock;
             place.busy();
             let lead = table.lead(position);
             let (read, route) = (Buffer::from(read), lead.name.clone());
             let opaque = Opaque { io, read, client, listener, server_name: name, route, place };
-            match late {
-                true => passthrough::pass(&proxy, worker, opaque, Err(site::revoked())),
-                false => passthrough::pass_to(&proxy, worker, opaque, lead),
+            let access = from.access.load();
+            match access.neighbours.admit(client.ip()) {
+                _ if from.terms.are_revoked() => passthrough::pass(&proxy, worker, opaque, Err(site::revoked())),
+                true => passthrough::pass_to(&proxy, worker, opaque, lead, &access.tenant),
+                false => passthrough::deny(&proxy, worker, opaque),
             }
         }
         (Policy::Terminate(certificate), Some(acceptor)) => {
@@ -162,26 +163,26 @@ pub async fn http(mut knock: Knock, listener: Arc<HttpListener>, tls: Arc<Tls>) 
 /// Serves a connection of a listener of kind tcp.
 pub async fn tcp(knock: Knock, listener: Arc<TcpListener>, tls: Arc<Tls>) {
     let (proxy, worker) = (knock.proxy.clone(), knock.worker);
-    if let Some(arrival) = end_always(knock, &tls, false).await {
+    if let Some((arrival, _)) = end_always(knock, &tls, false).await {
         tcp::arrived(&proxy, worker, &listener, arrival);
     }
 }
 
 /// Serves a connection of a listener of kind tunnel.
-pub async fn tunnel(knock: Knock, tunnels: Arc<Tunnels>, terms: Arc<Terms>, tls: Arc<Tls>) {
+pub async fn tunnel(knock: Knock, listener: Arc<TunnelListener>, tunnels: Arc<Tunnels>, tls: Arc<Tls>) {
     let worker = knock.worker;
-    if let Some(arrival) = end_always(knock, &tls, true).await {
-        tunnel::connection(tunnels, worker, terms, arrival).await;
+    if let Some((arrival, agreed)) = end_always(knock, &tls, true).await {
+        tunnel::connection(tunnels, worker, listener, arrival, agreed.client).await;
     }
 }
 
 /// Ends TLS whatever the server name, with the certificate that fits it best.
-async fn end_always(mut knock: Knock, tls: &Tls, speaks_http: bool) -> Option<Arrival> {
+async fn end_always(mut knock: Knock, tls: &Tls, speaks_http: bool) -> Option<(Arrival, Agreed)> {
     let acceptor = tls.acceptor.as_ref()?;
     match knock.hello().await {
         Ok(hello) => {
             let fits = hello.server_name.and_then(|name| acceptor.names().find(&name));
-            knock.end_tls(acceptor, fits.unwrap_or(0)).await.map(|(arrival, _)| arrival)
+            knock.end_tls(acceptor, fits.unwrap_or(0)).await
         }
         Err(refusal) => {
             knock.refuse(refusal, speaks_http).await;

@@ -15,6 +15,7 @@ pub mod table;
 pub mod shared;
 pub mod site;
 pub mod secured;
+pub mod admission;
 pub mod explain;
 // One request, one stream, one connection.
 pub mod connector;

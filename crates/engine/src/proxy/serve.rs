@@ -35,17 +35,9 @@ pub async fn serve(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
     let moved = head.is_some();
     let request = head.map_or_else(RequestHead::new, |head| *head);
     let (down, response, timer) = (Http::One(Http1::new(io, read)), ResponseHead::new(), Timer::new());
-    let turn = Turn { proxy, worker, client, identity, site, secured, down, request, response, timer };
+    let turn = Turn { proxy, worker, client, identity, hides: false, site, secured, down, request, response, timer };
     let mut downstream = Downstream { turn, begun, place, patient, served: false };
-    let entry = downstream.turn.proxy.directory.enter(downstream.turn.identity.clone());
-    let after = tokio::select! {
-        biased;
-        after = downstream.requests(moved) => after,
-        () = entry.ended() => After::End(Last::Reset),
-    };
-    // Whatever goes on with the connection enters by itself.
-    drop(entry);
-    match after {
+    match downstream.requests(moved).await {
         After::End(last) => downstream.end(last).await,
         After::Move(worker) => downstream.move_to(worker),
         After::Http2 => {
@@ -103,7 +95,7 @@ impl Downstream {
                 }
             }
             let visitor = self.turn.visitor();
-            let way = self.turn.route(&visitor);
+            let way = self.turn.route(&visitor).await;
             if std::mem::take(&mut movable)
                 && let Ok(Way::On(route)) = &way
                 && let Some(better) = route.upstreams.better_worker(self.turn.worker)

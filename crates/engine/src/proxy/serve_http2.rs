@@ -68,15 +68,9 @@ pub async fn serve_http2(proxy: Arc<Proxy>, worker: usize, connection: Connectio
     // One that began with other words is not answered: it would not understand.
     let Ok(connection) = begun else { return proxy.metrics.http2_closed(Http2Closed::Protocol) };
     let from = From { proxy, worker, client, identity, site, secured, held: Arc::default(), streams: Arc::default() };
-    let entry = from.proxy.directory.enter(from.identity.clone());
     let idle_since = Instant::now();
     let mut driver = Driver { connection, watch, from, settings, begin_by, idle_since, leaving: None, place, patient };
-    let closed = tokio::select! {
-        biased;
-        closed = driver.run() => closed,
-        () = entry.ended() => None,
-    };
-    if let Some(why) = closed {
+    if let Some(why) = driver.run().await {
         driver.from.proxy.metrics.http2_closed(why);
     }
 }
@@ -226,6 +220,7 @@ impl From {
             worker: self.worker,
             client: self.client,
             identity: self.identity.clone(),
+            hides: false,
             site: self.site.clone(),
             secured: self.secured.clone(),
             down: Http::Two(Box::new(stream)),
@@ -238,7 +233,7 @@ impl From {
             match read {
                 Ok(()) => {
                     let visitor = turn.visitor();
-                    let way = turn.route(&visitor);
+                    let way = turn.route(&visitor).await;
                     match turn.run(&settings, way, &visitor).await {
                         // What was said before it broke goes first: a reset drops what is still queued.
                         Some(Last::Reset) => {

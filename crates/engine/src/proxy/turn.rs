@@ -3,13 +3,17 @@
 //! What is carried and how is `exchange`; where a request leads is `site`; what becomes of the connection afterwards is
 //! the caller's.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use tokio::time::Instant;
 
 use super::access::{Asked, Record};
+use super::admission::{Admitted, Asked as Ask, admit, asked, too_many};
 use super::exchange::{Exchange, Next};
 use super::http::Http;
 use super::http1::LINGER;
@@ -18,6 +22,7 @@ use super::secured::Secured;
 use super::shared::{Proxy, Settings};
 use super::site::{Site, Way};
 use super::stream;
+use crate::allowance::{Taken, Wanted};
 use crate::error::{Code, Error, Result, Side};
 use crate::forwarded::Visitor;
 use crate::http1::framing::{self, Framing};
@@ -58,8 +63,10 @@ pub struct Turn {
     pub worker: usize,
     /// Who connected.
     pub client: SocketAddr,
-    /// Who that is.
+    /// Who sent the request, as it was let in.
     pub identity: Arc<Identity>,
+    /// Its `Authorization` was meant for us.
+    pub hides: bool,
     /// Where it came in.
     pub site: Site,
     /// What TLS settled, where this gateway ended it.
@@ -72,6 +79,14 @@ pub struct Turn {
     pub response: ResponseHead,
     /// The deadline of the moment.
     pub timer: Timer,
+}
+
+/// Why what somebody had opened has ended.
+fn over(identity: &Identity) -> Error {
+    match identity.is_revoked() {
+        true => Error::new(Code::InvalidToken, "what vouched for it was taken away"),
+        false => Error::new(Code::ExpiredToken, "it expired"),
+    }
 }
 
 /// How a connection ends.
@@ -107,13 +122,32 @@ impl Turn {
         self.site.visitor(&self.request, self.client, proto, &self.proxy)
     }
 
-    /// Where the request that was read leads.
-    pub fn route(&self, visitor: &Visitor) -> Result<Way> {
+    /// Where the request that was read leads, for whoever sends it.
+    pub async fn route(&mut self, visitor: &Visitor) -> Result<Way> {
         self.site.admit()?;
-        if let Some(secured) = &self.secured {
+        let secured = self.secured.as_deref();
+        if let Some(secured) = secured {
             secured.admit(&self.request, &self.site, &self.proxy)?;
         }
-        self.site.route(&self.request, visitor, &self.proxy, &self.identity)
+        if !self.identity.is_anonymous() {
+            self.identity = self.proxy.anonymous.clone();
+            self.hides = false;
+        }
+        let lead = self.site.find(&self.request, &self.proxy)?;
+        if let Site::Listener(listener) = &self.site {
+            let (proxy, request) = (&self.proxy, &self.request);
+            let admitted = match asked(proxy, listener, lead.as_deref(), request, visitor, secured)? {
+                Ask::Nothing => None,
+                Ask::Known(admitted) => Some(admitted),
+                // A box, so that requests of which nothing is asked have no room for this.
+                Ask::Credential(policy) => Some(Box::pin(admit(proxy, &policy, request, visitor, secured)).await?),
+            };
+            if let Some(Admitted { identity, hides }) = admitted {
+                self.identity = identity;
+                self.hides = hides;
+            }
+        }
+        self.site.way(lead, &self.request, visitor, &self.proxy, &self.identity)
     }
 
     /// Carries the request that was read. None: another may follow.
@@ -121,7 +155,36 @@ impl Turn {
         let mut record = self.record();
         record.client = visitor.client;
         let in_flight = InFlight::new(self.proxy.clone());
-        let last = self.exchange(settings, way, visitor, &mut record).await;
+        let known = (!self.identity.is_anonymous()).then(|| self.identity.clone());
+        let (mut ended, mut taken, mut way) = (None, None, way);
+        if let Some(identity) = &known {
+            record.tenant = identity.tenant.clone();
+            ended = Some(Box::pin(identity.ended()));
+            if way.is_ok() {
+                match Taken::from(&identity.allowances, Wanted::Stream) {
+                    Ok(all) => taken = Some(all),
+                    Err(too_much) => way = Err(too_many(too_much)),
+                }
+            }
+        }
+        let last = {
+            let mut exchange = pin!(self.exchange(settings, way, visitor, &mut record));
+            poll_fn(|cx| match exchange.as_mut().poll(cx) {
+                Poll::Ready(last) => Poll::Ready(Ok(last)),
+                Poll::Pending => match &mut ended {
+                    Some(ended) => ended.as_mut().poll(cx).map(Err),
+                    None => Poll::Pending,
+                },
+            })
+            .await
+        };
+        let last = last.unwrap_or_else(|()| {
+            record.error = known.as_deref().map(over);
+            Some(Last::Reset)
+        });
+        if let Some(taken) = taken {
+            taken.charge(record.bytes_in + record.bytes_out);
+        }
         drop(in_flight);
         self.proxy.finish(self.worker, &record);
         last
@@ -167,8 +230,14 @@ impl Turn {
             }
             Ok((framing, Way::On(route))) => {
                 record.endpoint = route.endpoint.clone();
+                if logged && record.tenant.is_empty() {
+                    record.tenant = route.upstreams.tenant();
+                }
                 if let Some(lead) = &route.lead {
                     record.route = lead.name.clone();
+                }
+                if self.hides {
+                    self.request.fields.retain(|field| field.known != Known::Authorization);
                 }
                 let mut exchange = Exchange {
                     proxy: &self.proxy,

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::handle::{Role, StartError};
-use crate::connect::Gateway;
+use crate::connect::{Gateway, Token};
 use crate::error::{Code, Error};
 use crate::event::Events;
 use crate::io::{BoxedIo, Buffer, Io};
@@ -26,7 +26,7 @@ use crate::proxy::stream;
 use crate::registry::Registry;
 use crate::room::{self, Place, Room};
 use crate::shutdown::Drain;
-use crate::snapshot::{self, Snapshot};
+use crate::snapshot::{self, Secret, Snapshot};
 use crate::tunnel::hello::TCP_PATH;
 use crate::tunnel::websocket::{Channel, Side};
 use crate::worker::Workers;
@@ -37,6 +37,7 @@ pub struct Forward {
     proxy: Arc<Proxy>,
     room: Arc<Room>,
     stop: CancellationToken,
+    token: Token,
     version: String,
     since: Instant,
     workers: Workers,
@@ -60,7 +61,7 @@ impl Forward {
     /// Starts a forward. Its ports are bound when this returns; the gateway is dialled for each connection.
     pub fn start(snapshot: snapshot::Forward, events: &Arc<Events>) -> Result<Self, StartError> {
         // What can be wrong is found before anything is started.
-        let gateways = Gateway::all(&snapshot.connect).map_err(StartError::Snapshot)?;
+        let (gateways, token) = Gateway::all(&snapshot.connect).map_err(StartError::Snapshot)?;
         let access = AccessLog::open(&snapshot.access_log, false, None)?;
         let workers = Workers::start("forward", 1, events)?;
         let settings = Settings::new(&snapshot.timeouts, &snapshot.limits);
@@ -88,7 +89,7 @@ impl Forward {
                 ports.push(port);
             }
         }
-        Ok(Forward { ports, proxy, room, stop, version: snapshot.version, since: Instant::now(), workers })
+        Ok(Forward { ports, proxy, room, stop, token, version: snapshot.version, since: Instant::now(), workers })
     }
 }
 
@@ -203,6 +204,11 @@ impl Role for Forward {
             let clean = proxy.drain.finish(grace).await;
             info!(clean, "stopped");
         });
+    }
+
+    fn set_token(&self, token: String) -> Result<(), String> {
+        self.token.store(Some(Arc::new(Secret::from(token))));
+        Ok(())
     }
 
     fn stop(&self) {
