@@ -20,7 +20,7 @@ from tidegate import __version__
 from tidegate.auth.keys import LARGEST_SET, Key, KeySet, key_set
 from tidegate.errors import ConfigError
 
-__all__ = ["WAIT", "Fetch", "Jwks", "KeysUnavailableError", "Removed", "file_fetch", "url_fetch"]
+__all__ = ["WAIT", "Changed", "Fetch", "Jwks", "KeysUnavailableError", "file_fetch", "url_fetch"]
 
 WAIT = 5.0
 """Seconds that a token with an unknown `kid` waits for the fetch that it causes."""
@@ -40,8 +40,8 @@ _MOST_WAITING = 1000
 Fetch = Callable[[], bytes]
 """Gets the text of a JWKS, or raises `OSError` or `ValueError` with words for a person."""
 
-Removed = Callable[[Sequence[str]], None]
-"""Is told the ids of keys that are gone."""
+Changed = Callable[[Sequence[str]], None]
+"""Is told that keys are others now: the ids of those that are gone, which may be none."""
 
 
 class KeysUnavailableError(Exception):
@@ -82,8 +82,8 @@ class Jwks:
         self._began: float | None = None
         self._failed: str | None = None
         self._running: _Fetching | None = None
-        self.removed: Removed = lambda _: None
-        """Is called with the ids of keys that are gone, on the thread that fetched."""
+        self.changed: Changed = lambda _: None
+        """Is called when keys have come or gone, on the thread that fetched."""
 
     def load(self) -> None:
         """Fetches the keys for the first time, or raises `ConfigError`."""
@@ -172,17 +172,18 @@ class Jwks:
             fresh = key_set(self._verifier, self._fetch())
         except Exception as error:  # whatever a library raises, who waits gets an answer
             problem = str(error) if isinstance(error, (OSError, ValueError)) else type(error).__name__
-        gone: frozenset[str] = frozenset()
+        before = after = frozenset[str]()
         with self._lock:
             if self._running is fetching:  # else it was given up, and another one has taken its place
                 self._running = None
                 self._failed = problem
                 if fresh is not None:
-                    gone = self.ids() - {key.id for key in fresh.keys}
+                    before = self.ids()
                     self._set, self._loaded = fresh, fetching.began
+                    after = self.ids()
         try:
-            if gone:
-                self.removed(sorted(gone))
+            if before != after:
+                self.changed(sorted(before - after))
         finally:
             _settle(fetching.settled)
 

@@ -54,7 +54,7 @@ def ask(asked: Credentials, kind: str, **question: Any) -> Verdict:
     told: list[Verdict] = []
     asked.answer({"number": 1, "kind": kind, "set": names[0], "tenant": "", **question}, told.append)
     [verdict] = told
-    json.loads(verdict.as_verdict())
+    json.dumps(verdict.as_verdict(), allow_nan=False)
     return verdict
 
 
@@ -149,7 +149,7 @@ def test_a_file_of_keys_that_changes_is_read_again(make: Make, tmp_path: Path, m
         gone.extend(ids)
         changed.set()
 
-    asked.on_removed(told)
+    asked.on_change(told)
     file.write_bytes(jwks(jwk("ES256", kid="b", which=1)))
     end = time.monotonic() + 20
     while not changed.wait(0.05):
