@@ -13,7 +13,7 @@ from typing import Any
 
 from tidegate.auth import jwks, keys, passwords, secrets
 from tidegate.auth.certificates import Names
-from tidegate.auth.jwks import Jwks, Removed
+from tidegate.auth.jwks import Changed, Jwks
 from tidegate.auth.verdict import INVALID, Granted, Refused, Unavailable, Verdict
 from tidegate.auth.verify import FixedKeys, KeySource, Verifier, VerifierSet
 from tidegate.config import auth as written
@@ -106,10 +106,10 @@ class Credentials:
             *(each.key_ids() for each in self._sets.values()), *(each.key_ids() for each in self._users.values())
         )
 
-    def on_removed(self, told: Removed) -> None:
-        """Says who is told the ids of keys that are gone, on the thread that found out."""
+    def on_change(self, told: Changed) -> None:
+        """Says who is told when fetched keys have come or gone, on the thread that found out: what to revoke."""
         for each in self._jwks.values():
-            each.removed = told
+            each.changed = told
 
     @staticmethod
     def _password(users: passwords.Users, question: Mapping[str, Any], tenant: str) -> Verdict:
