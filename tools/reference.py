@@ -35,6 +35,29 @@ An answer that tidegate makes itself is JSON, `{"error": MESSAGE, "detail": MORE
 `x-tidegate-error`. The access log (`error`) and `tidegate_errors_total` (`code`) use the same codes. What to do about
 each: [troubleshooting](../how-to/troubleshooting.md).
 """
+PROXY_HEADERS = """\
+
+## PROXY headers
+
+The [PROXY protocol](../how-to/pass-tls-through.md#who-the-client-is) comes before the first byte of anything else, so
+what a peer gets for a header depends on what the listener speaks.
+
+From a stranger, or from anybody where `proxy_protocol` is not set:
+
+- `http`: 400 `malformed_request`.
+- `http` with `tls`: 400 `tls_expected` for version 1, the alert `unexpected_message` for version 2.
+- `tcp`: a reset, in the log `downstream_closed`. Where `proxy_protocol` is not set the service gets the header like any
+  other bytes.
+
+From a load balancer of `proxy_protocol`, on every kind of listener:
+
+- a broken header, or none: a reset, in the log `malformed_request`.
+- no whole header within `timeouts.handshake`: a reset, in the log `downstream_timeout`.
+- nothing at all, and the end of the connection: no answer and no line in the log. It looked whether the port is open.
+
+A reset is bare: before its header nobody knows what a connection speaks, and an answer would be read as one to the
+client behind it.
+"""
 EVENTS_INTRO = """\
 Events go to stderr: a line to read on a terminal, one JSON object a line otherwise (`--log-format`). Every object has
 `time`, `level` and `event`; the fields below come with it where they are known. Secrets are masked.
@@ -57,6 +80,11 @@ EVENTS = {
         "gateway",
         "A new configuration has no use for an address any more: nothing is accepted there.",
     ),
+    "terms changed": (
+        "gateway",
+        "A listener asks something else of connections now (TLS, client certificates, PROXY headers): those that it "
+        "has end after what runs.",
+    ),
     "configuration applied": (
         "gateway",
         "A new configuration is in force, whole; what is different, by kind: how many and the first names.",
@@ -70,6 +98,14 @@ EVENTS = {
         "A new configuration is in force, but for a mistake of ours not the whole of its `log` and `admin`.",
     ),
     "no authentication": ("all", "A tunnel or admin listener is open to strangers; the detail says how to close it."),
+    "token renewed": (
+        "agent, forward",
+        "The token was read again and is another one; `expires` is what it says, in seconds since 1970.",
+    ),
+    "token not renewed": (
+        "agent, forward",
+        "The token could not be read again, and why; the one before stays in use. Said once for each reason.",
+    ),
     "agent connected": ("gateway", "A session of an agent began: an endpoint has one listener more."),
     "agent disconnected": ("gateway", "A session ended, and why."),
     "agent refused": ("gateway", "Somebody asked for a tunnel in a way that is not served."),
@@ -97,6 +133,10 @@ EVENTS = {
         "gateway",
         "Requests to an address, or to a session of an agent, failed in a row: it is left out for some seconds.",
     ),
+    "upstream flooded": (
+        "gateway, agent",
+        "An HTTP/2 connection to an upstream was ended for frames that carry nothing; its requests get 502.",
+    ),
     "upstream up": ("gateway", "What was down or ejected works again."),
     "stream refused": ("forward", "A connection was reset because no gateway opened a stream for it."),
     "draining": ("all", "The role is leaving: what is still running."),
@@ -113,6 +153,8 @@ OTHER_FIELDS = {
     "configuration refused": ["source", "trigger", "seconds", "reasons"],
     "configuration half applied": ["source", "reason"],
     "no authentication": ["listener", "port", "detail"],
+    "token renewed": ["expires"],
+    "token not renewed": ["reason"],
     "giving up": ["reason"],
     "accepting rests": ["left_out"],
     "stopped at once": ["signal"],
@@ -129,6 +171,7 @@ ACCESS_FIELDS = {
     "host": "As it was sent.",
     "path": "With its query; at most 2,048 bytes are shown.",
     "route": "The route of the configuration that it took; empty where it took none.",
+    "tenant": "The owner of the endpoint or of the credential that it came with; empty where there are no tenants.",
     "endpoint": "The endpoint or upstream it led to; empty where it reached none.",
     "upstream": "The session or address that answered, or the last that was tried.",
     "attempts": "Upstreams that were tried.",
@@ -154,7 +197,7 @@ def errors() -> str:
     reserved = ", ".join(f"`{code}`" for code in _codes_without_use())
     if reserved:
         text.append(f"\nReserved, and not answered by this version: {reserved}.\n")
-    return "".join(text)
+    return "".join([*text, PROXY_HEADERS])
 
 
 def _codes_without_use() -> list[str]:

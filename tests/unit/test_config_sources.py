@@ -90,6 +90,14 @@ def test_a_token_takes_the_place_of_a_weaker_source_only(tmp_path: Path) -> None
         Source(Agent, None, {"--token": "abc", "--token-file": "f"}, {}).read()
 
 
+def test_a_token_by_a_command_takes_the_place_of_a_weaker_source(tmp_path: Path) -> None:
+    file = written(tmp_path, "connect: {token_file: token}")
+    connect = Source(Agent, file, {"--token-command": "pass show 'a b'"}, {"TIDEGATE_TOKEN": "x"}).read().connect
+    assert (connect.token, connect.token_file, connect.token_command) == (None, None, ("pass", "show", "a b"))
+    with pytest.raises(ConfigError, match="`token_file` and `token_command` exclude each other"):
+        Source(Agent, None, {"--token-command": "x", "--token-file": "y"}, {}).read()
+
+
 def test_lists_in_the_environment_are_separated_by_commas() -> None:
     config = Source(Agent, None, {}, {"TIDEGATE_CONNECT": "http://a:1, http://b:2"}).read()
     assert config.connect.urls == ("http://a:1", "http://b:2")

@@ -6,6 +6,7 @@ pub mod event;
 pub mod snapshot;
 pub mod metrics;
 pub mod shutdown;
+pub mod terms;
 pub mod timer;
 pub mod io;
 pub mod backoff;

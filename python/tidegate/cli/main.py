@@ -21,6 +21,7 @@ _COMMANDS = {
     "agent": "Offer a local service to a gateway, as an endpoint.",
     "forward": "Reach a TCP endpoint of a gateway from a local port.",
     "config": "Check, explain, show, begin or import a configuration.",
+    "token": "Make keys, sign tokens, and tell what they are good for.",
     "reload": "Make a running gateway read its configuration again.",
     "status": "Show what a gateway, agent or forward is doing.",
     "demo": "Start everything on free local ports and try every path.",

@@ -126,12 +126,16 @@ def start(
 
     from tidegate.cli.run import run  # noqa: PLC0415  heavy, and not needed to find a mistake
     from tidegate.control.state import Admin, Configuration, LogOptions, Tls  # noqa: PLC0415
+    from tidegate.control.tokens import TokenSource  # noqa: PLC0415
+
+    token = None if isinstance(config, Gateway) else TokenSource.of(config.connect)
+    printed = token.read() if token is not None and token.command is not None else None
 
     def whole(config: Gateway | Agent | Forward) -> dict[str, Any]:
         remark = note(config)
         admin = config.admin
         return {
-            "snapshot": _snapshot(config, agent_id, where),
+            "snapshot": _snapshot(config, agent_id, where, printed),
             "admin": Admin(bind=admin.bind, hosts=admin.hosts, tls=_admin_tls(admin, Tls)) if admin.bind else None,
             "log": LogOptions(format=config.log.format, level=config.log.level),
             "grace_period": config.grace_period,
@@ -144,7 +148,13 @@ def start(
 
     parts = whole(config)
     return run(
-        role, parts.pop("snapshot"), **parts, describe=describe(config), again=anew if again else None, files=files
+        role,
+        parts.pop("snapshot"),
+        **parts,
+        describe=describe(config),
+        again=anew if again else None,
+        files=files,
+        token=token,
     )
 
 
@@ -158,10 +168,12 @@ def start_source(source: Source[Gateway]) -> int:
     return start(source.read(files), str(source), source.again, files, where)
 
 
-def _snapshot(config: Gateway | Agent | Forward, agent_id: str, where: Where | None) -> bytes:
+def _snapshot(config: Gateway | Agent | Forward, agent_id: str, where: Where | None, token: str | None) -> bytes:
     if isinstance(config, Gateway):
         return gateway_snapshot(config, where)
-    return agent_snapshot(config, agent_id, where) if isinstance(config, Agent) else forward_snapshot(config, where)
+    if isinstance(config, Agent):
+        return agent_snapshot(config, agent_id, where, token)
+    return forward_snapshot(config, where, token)
 
 
 def _admin_tls(admin: Any, tls: type[Any]) -> Any:

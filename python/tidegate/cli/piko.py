@@ -216,8 +216,8 @@ piko.add_command(
         help="""
     Accept visitors on port 8000 and agents on port 8001, with metrics and status on port 8002, of all interfaces.
 
-    What narrows access and is not built yet (auth, tenants) is an error; clusters are a note, and the
-    gossip port is not opened.
+    Tokens are asked for as the file says (auth, tenants). Clusters are not built yet: they are a note, and the gossip
+    port is not opened.
 
     \b
     Examples:

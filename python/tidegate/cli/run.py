@@ -12,6 +12,7 @@ from tidegate.config.looks import Looks
 from tidegate.control import roles
 from tidegate.control.reload import Again
 from tidegate.control.state import Admin, LogOptions
+from tidegate.control.tokens import TokenSource
 
 if TYPE_CHECKING:
     from tidegate.admin.server import Server
@@ -30,6 +31,7 @@ def run(
     describe: dict[str, Any],
     again: Again | None = None,
     files: Looks | None = None,
+    token: TokenSource | None = None,
 ) -> int:
     """Runs a role until it ends and returns the exit code; raises `TidegateError` where it cannot start."""
     _raise_descriptors()
@@ -44,6 +46,7 @@ def run(
         open_admin=_open_admin,
         again=again,
         files=files,
+        token=token,
     )
 
 

@@ -15,9 +15,8 @@ from tidegate.config.listeners import Listener
 from tidegate.config.names import address, normal_path
 from tidegate.config.routes import Route
 from tidegate.config.upstreams import Addresses, To, Upstream
-from tidegate.config.values import bind_parts
 
-__all__ = ["Mistake", "Traffic", "listener_upstream", "mistakes", "route_name"]
+__all__ = ["Mistake", "Path", "Traffic", "hint", "listener_upstream", "mistakes", "route_name"]
 
 Path = tuple[str | int, ...]
 Mistake = tuple[Path, str]
@@ -67,9 +66,8 @@ def listener_upstream(name: str) -> str:
     return f"listeners.{name}"
 
 
-def mistakes(traffic: Traffic, admin: str | None) -> Iterator[Mistake]:
-    """Every mistake with its place; `admin` is the address of the admin listener."""
-    yield from _binds(traffic, admin)
+def mistakes(traffic: Traffic) -> Iterator[Mistake]:
+    """Every mistake with its place."""
     for name, listener in traffic.listeners.items():
         if listener is not None and listener.to is not None:
             yield from _leads(traffic, ("listeners", name, "to"), listener.to)
@@ -82,29 +80,14 @@ def mistakes(traffic: Traffic, admin: str | None) -> Iterator[Mistake]:
     yield from _passed_and_decrypted(traffic)
 
 
-def _binds(traffic: Traffic, admin: str | None) -> Iterator[Mistake]:
-    seen: dict[str, str] = {} if admin is None else {admin: "admin"}
-    for name, listener in traffic.listeners.items():
-        if listener is not None and bind_parts(listener.bind)[1] != 0:
-            other = seen.setdefault(listener.bind, name)
-            if other != name:
-                yield (
-                    ("listeners", name, "bind"),
-                    f"listener {name!r} and {_listener(other)} both bind {listener.bind}",
-                )
-
-
-def _listener(name: str) -> str:
-    return "the admin listener" if name == "admin" else repr(name)
-
-
 def _leads(traffic: Traffic, path: Path, to: To) -> Iterator[Mistake]:
     if to.upstream is not None and to.upstream not in traffic.upstreams:
-        hint = _hint(traffic, to.upstream, traffic.upstreams, "there are none; add them below `upstreams`")
-        yield (*path, "upstream"), f"there is no upstream `{to.upstream}` ({hint})"
+        near = hint(traffic, to.upstream, traffic.upstreams, "there are none; add them below `upstreams`")
+        yield (*path, "upstream"), f"there is no upstream `{to.upstream}` ({near})"
 
 
-def _hint(traffic: Traffic, name: str, known: Iterable[str], none: str) -> str:
+def hint(traffic: Traffic, name: str, known: Iterable[str], none: str) -> str:
+    """What to say of a name that nothing has: the nearest one, or those that there are."""
     names = list(known)
     if not names:
         return none
@@ -138,7 +121,7 @@ def _route(traffic: Traffic, position: int, route: Route) -> Iterator[Mistake]:
 
 def _listener_problem(traffic: Traffic, name: str, route: Route) -> str | None:
     if name not in traffic.listeners:
-        return f"there is no listener `{name}` ({_hint(traffic, name, traffic.listeners, 'there are none')})"
+        return f"there is no listener `{name}` ({hint(traffic, name, traffic.listeners, 'there are none')})"
     listener = traffic.listeners[name]
     if listener is None:
         return None

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, SecretStr
 
+from tidegate.config.auth import Auth, SecretSource
 from tidegate.config.listeners import DynamicEndpoints, Listener
 from tidegate.config.load import Tree
 from tidegate.config.model import Agent, Forward, Gateway
@@ -61,6 +62,10 @@ class _Values:
         """Dictionaries and lists of leaves."""
         if isinstance(value, DynamicEndpoints) and not value.allow:
             return _Leaf(value.allow is None, self._origin(path))
+        if isinstance(value, Auth) and value.is_none:
+            return _Leaf("none", self._origin(path))
+        if isinstance(value, SecretSource) and value.inline is not None:
+            return _Leaf(MASK, self._origin(path))
         if isinstance(value, Health) and not value.model_fields_set:
             return _Leaf("tcp", self._origin(path))
         if isinstance(value, BaseModel):
@@ -75,16 +80,17 @@ class _Values:
         # Of one thing among many only what was written says something; the rest would hide it.
         one_of_many = any(isinstance(part, int) for part in path)
         found = {}
-        for name in type(model).model_fields:
+        for name, field in type(model).model_fields.items():
             written = name in model.model_fields_set
             value = getattr(model, name)
             if value is None:
                 value = self._in_force(model, name)
             if value in (None, (), {}, "") or (not written and (one_of_many or _idle(model, name))):
                 continue
-            inner = self.of(value, (*path, name))
+            key = field.alias or name
+            inner = self.of(value, (*path, key))
             if inner or isinstance(inner, _Leaf):
-                found[name] = inner
+                found[key] = inner
         return found or (_Leaf({}, self._origin(path)) if path and self._origin(path) != _DEFAULT else {})
 
     def _in_force(self, model: BaseModel, name: str) -> Any:

@@ -126,7 +126,7 @@ def _text(value: object) -> object:
 
 # What may be written, where that is more than the value that is made of it.
 _DURATION = WithJsonSchema(
-    {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^(\d+(\.\d+)?(ms|s|m|h)?)+$|\$\{"}]}
+    {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^(\d+(\.\d+)?(ms|s|m|h|d)?)+$|\$\{"}]}
 )
 _SIZE = WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]})
 _WORD = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}]})
@@ -200,7 +200,8 @@ def knobs(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[Knob]:
                 default=default_text(field),
                 label=type_label(field),
                 is_flag=plain_type(field) is bool,
-                multiple=get_origin(plain_type(field)) is tuple,
+                # Of a command several values are its words.
+                multiple=get_origin(plain_type(field)) is tuple and type_label(field) != "COMMAND",
                 advanced=bool(field.json_schema_extra["advanced"]),
             )
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from tidegate.config.auth import Allowed, Auth, Denied, TenantName
 from tidegate.config.knobs import Bind, Endpoint, Label, Model, Networks, knob
 from tidegate.config.tls import ServerTls
 from tidegate.config.upstreams import To
@@ -47,8 +48,7 @@ def _transport(value: object) -> object:
 class Listener(Model):
     """A local address that downstreams or agents connect to."""
 
-    later: ClassVar[dict[str, str]] = dict.fromkeys(("auth", "client_cas", "tenants", "allow"), LATER)
-    narrows: ClassVar[tuple[str, ...]] = ("tls", "dynamic_endpoints")
+    narrows: ClassVar[tuple[str, ...]] = ("tls", "dynamic_endpoints", "auth", "tenant", "allow", "deny")
 
     bind: Bind = knob(..., "Address to accept connections on; `:80` is port 80 of all interfaces, port 0 is picked.")
     kind: Annotated[Literal["http", "tcp", "tunnel"], BeforeValidator(_kind)] = knob(
@@ -61,6 +61,15 @@ class Listener(Model):
     )
     to: To | None = Field(default=None, description="Kind tcp: where it leads.")
     tls: ServerTls | None = Field(default=None, description="Where it speaks TLS.")
+    allow: Allowed = knob((), "Networks that may connect; by default every one.")
+    deny: Denied = knob((), "Networks that may not, although `allow` has them.")
+    auth: Annotated[Auth | None, Label("none|{verifiers: [NAME], ...}")] = Field(
+        default=None, description="Kinds http and tunnel: whose credentials are good; by default none is asked for."
+    )
+    tenant: TenantName | None = knob(
+        None,
+        "Owner of the endpoints that it leads to; kind tunnel: of those that are offered by a token without a tenant.",
+    )
     proxy_protocol: Networks = knob(
         (), "Kinds http and tcp: networks of load balancers whose connections begin with a PROXY header (v1 or v2)."
     )
@@ -76,12 +85,32 @@ class Listener(Model):
             raise ValueError(
                 f"`tls` of a listener of kind {self.kind} needs `certificates: [{{cert: FILE, key: FILE}}]`"
             )
+        if self.auth is not None:
+            self._auth_fits(self.auth)
         if self.proxy_protocol and self.kind == "tunnel":
             raise ValueError("`proxy_protocol` belongs to listeners of kind http and tcp, this one is of kind tunnel")
         for key, kind in (("to", "tcp"), ("dynamic_endpoints", "http"), ("transports", "tunnel")):
             if key in self.model_fields_set and getattr(self, key) is not None and self.kind != kind:
                 raise ValueError(f"`{key}` belongs to listeners of kind {kind}, this one is of kind {self.kind}")
         return self
+
+    def _auth_fits(self, auth: Auth) -> None:
+        if auth.is_none:
+            return
+        if self.kind == "tcp":
+            raise ValueError(
+                "`auth`: connections of kind tcp show no credential "
+                "(use `allow: [NETWORK]` and `deny`, or `tls.client_ca` with client certificates)"
+            )
+        if self.tls is not None and not self.tls.certificates:
+            raise ValueError("`auth`: a listener without certificates passes everything through and reads no request")
+        if auth.certificate is not None and (self.tls is None or self.tls.client_ca is None):
+            raise ValueError(
+                "`auth.certificate` needs `tls.client_ca`, the authorities whose certificates are believed"
+            )
+        for key, kind in (("users", "http"), ("pass", "http"), ("disconnect_on_expiry", "tunnel")):
+            if auth.says(key) and self.kind != kind:
+                raise ValueError(f"`auth.{key}` belongs to listeners of kind {kind}, this one is of kind {self.kind}")
 
 
 def default_listeners() -> dict[str, Listener]:

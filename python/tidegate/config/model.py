@@ -4,13 +4,13 @@ Everything that can be configured. One line per knob: its default, what it does,
 No default stands anywhere else. Reading files is `load`, precedence `sources`, what the engine gets `snapshot`.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 
-from tidegate.config import checks
+from tidegate.config import auth_checks, checks
+from tidegate.config.auth import AdminAuth, Tenant, TenantName, Verifier, VerifierName, Words
 from tidegate.config.knobs import (
     AccessTarget,
     Addresses,
@@ -127,12 +127,14 @@ class Log(Model):
 class Admin(Model):
     """The admin listener of a gateway: /health, /ready, /metrics, /status."""
 
-    later: ClassVar[dict[str, str]] = {"auth": LATER}
-    narrows: ClassVar[tuple[str, ...]] = ("tls",)
+    narrows: ClassVar[tuple[str, ...]] = ("tls", "auth")
 
     bind: Bind = knob("127.0.0.1:8003", "Address of the admin listener.", flag="--admin")
     hosts: Texts = knob((), "Host names under which /status may be asked, besides localhost and IP addresses.")
     tls: AdminTls | None = Field(default=None, description="Where it speaks TLS.")
+    auth: AdminAuth | None = Field(
+        default=None, description="Whose tokens are good; by default whoever is on this machine may do everything."
+    )
 
 
 class RoleAdmin(Model):
@@ -205,10 +207,10 @@ def _node_name(value: str) -> str:
 class Gateway(Model):
     """A gateway: tidegate.yaml."""
 
-    later: ClassVar[dict[str, str]] = dict.fromkeys(("auth", "tenants"), LATER)
-
     listeners: dict[ListenerName, Listener] = Field(default_factory=default_listeners, min_length=1)
     admin: Admin = Admin()
+    verifiers: dict[VerifierName, Verifier] = Field(default_factory=dict)
+    tenants: dict[TenantName, Tenant] = Field(default_factory=dict)
     upstreams: dict[UpstreamName, Upstream] = Field(default_factory=dict)
     routes: tuple[Route, ...] = Field(default=())
     routing: Literal["specific", "first"] = knob(
@@ -247,16 +249,20 @@ class Gateway(Model):
     @classmethod
     def between(cls, parts: Parts) -> Iterable[tuple[tuple[str | int, ...], str]]:
         admin: Admin | None = parts.value("admin")
-        return checks.mistakes(
-            checks.Traffic(
-                listeners=parts.value("listeners") or {},
-                upstreams=parts.value("upstreams") or {},
-                routes=parts.value("routes") or {},
-                specific=parts.value("routing") == "specific",
-                where=parts.where,
-            ),
-            admin.bind if admin else None,
+        traffic = checks.Traffic(
+            listeners=parts.value("listeners") or {},
+            upstreams=parts.value("upstreams") or {},
+            routes=parts.value("routes") or {},
+            specific=parts.value("routing") == "specific",
+            where=parts.where,
         )
+        credentials = auth_checks.Credentials(
+            verifiers=parts.value("verifiers") or {},
+            tenants=parts.value("tenants") or {},
+            admin=admin.auth if admin else None,
+        )
+        yield from checks.mistakes(traffic)
+        yield from auth_checks.mistakes(traffic, credentials)
 
 
 def _shortcut(flag: str, kind: str, default: str, help: str) -> Knob:
@@ -303,7 +309,14 @@ class Connect(ClientTls):
     token: Annotated[SecretStr | None, AfterValidator(lambda v: v and _token(v))] = knob(
         None, "Token to show to the gateway; process lists show it, --token-file does not.", flag="--token"
     )
-    token_file: FileName | None = knob(None, "File with that token.", flag="--token-file")
+    token_file: FileName | None = knob(
+        None, "File with that token; it is read again when it changes.", flag="--token-file"
+    )
+    token_command: Words | None = knob(
+        None,
+        "Command that prints that token, run without a shell; it is run again before the token expires.",
+        flag="--token-command",
+    )
     tenant: Annotated[str, AfterValidator(_tenant), Label("NAME")] = knob("", "Tenant to act for.", flag="--tenant")
     proxy: Annotated[str | None, Label("URL")] = knob(
         None, "HTTP proxy to the gateway (CONNECT); by default HTTPS_PROXY and NO_PROXY count.", flag="--proxy-url"
@@ -311,8 +324,9 @@ class Connect(ClientTls):
 
     @model_validator(mode="after")
     def _one_token(self) -> Self:
-        if self.token is not None and self.token_file is not None:
-            raise ValueError("`token` and `token_file` exclude each other")
+        given = [key for key in ("token", "token_file", "token_command") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(f'`{key}`' for key in given)} exclude each other")
         return self
 
 
@@ -383,14 +397,17 @@ class Agent(Model):
     limits: Limits = Limits()
     tunnel: Tunnel = Tunnel()
 
-    @model_validator(mode="after")
-    def _names_differ(self) -> Self:
-        for name, count in Counter(offer.name for offer in self.endpoints).items():
-            if count > 1:
-                raise ValueError(
-                    f"endpoint {name!r} is offered twice (one entry an endpoint; `connections` adds tunnels)"
+    @classmethod
+    def between(cls, parts: Parts) -> Iterable[tuple[tuple[str | int, ...], str]]:
+        offers: dict[int, Offer | None] = parts.value("endpoints") or {}
+        seen: set[str] = set()
+        for position, offer in offers.items():
+            if offer is not None and offer.name in seen:
+                yield (
+                    ("endpoints", position),
+                    f"endpoint {offer.name!r} is offered twice (one entry an endpoint; `connections` adds tunnels)",
                 )
-        return self
+            seen.update([offer.name] if offer is not None else [])
 
 
 class ForwardPort(Model):

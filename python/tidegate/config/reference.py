@@ -7,6 +7,7 @@ Nothing in that page is written by hand; a test fails when it is stale.
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import fill
 from typing import get_origin
 
 from pydantic import BaseModel
@@ -24,12 +25,13 @@ This page is made from the model; `python -m tidegate.config.reference docs/refe
 
 An option wins over its environment name, that over the file, that over the default. No file is searched for except
 `--config` and `TIDEGATE_CONFIG`; an agent also reads `~/.config/tidegate/agent.yaml`. `${VAR}` and `${VAR:default}`
-expand in values (`$${` stands for itself). An unknown key is a mistake.
+expand in values (`$${` stands for itself). An unknown key is a mistake. Of YAML there are anchors, aliases and
+merge keys (`<<`), and no tags but `!!str`; only `true`, `false`, `null` and numbers are not text.
 
 | Value | How it is written |
 |---|---|
 | ADDR | `HOST:PORT`, or `:PORT` for all interfaces; port 0 lets the system pick |
-| DURATION | seconds, or `30s`, `1m30s`, `100ms`, `2h` |
+| DURATION | seconds, or `30s`, `1m30s`, `100ms`, `2h`, `1d` |
 | SIZE | bytes, or `64KiB`, `16MiB`, `1MB` |
 | FILE | a file name; in a file it starts from that file's folder, in an option from the current one |
 | NAME of an endpoint | 1 to 128 of the characters `A-Z a-z 0-9 . _ -` |
@@ -50,9 +52,8 @@ def render() -> str:
         parts.append(_table(("Key", "Value", "Default", "What it is"), _keys(model)))
         refused = sorted(_later(model))
         if refused:
-            parts.append(
-                f"Not built yet, and refused rather than ignored: {', '.join(f'`{key}`' for key in refused)}.\n"
-            )
+            sentence = f"Not built yet, and refused rather than ignored: {', '.join(f'`{key}`' for key in refused)}."
+            parts.append(fill(sentence, 120, break_on_hyphens=False) + "\n")
     parts.append("## Options and environment names\n\nA list in the environment is separated by commas.\n")
     parts.append(_table(("Option", "Environment", "Key", "Commands"), _options()))
     return "\n".join(parts)
@@ -67,7 +68,7 @@ def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, ...]]
     for name, field in fields:
         if model is To and name in Addresses.model_fields and name != "addresses":
             continue  # told once, below `upstreams`
-        key = f"{prefix}{name}"
+        key = f"{prefix}{field.alias or name}"
         child = child_model(field)
         many = get_origin(plain_type(field))
         suffix = ".NAME." if many is dict else "[]." if many is tuple else "."

@@ -4,6 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from tidegate.config.auth import Allowed, Auth, Denied, TenantName
 from tidegate.config.knobs import Label, ListenerName, Model, Positive, knob
 from tidegate.config.names import (
     edited_field,
@@ -24,7 +25,7 @@ __all__ = ["Edits", "Redirect", "Respond", "Route", "RouteTimeouts"]
 _ONLY_WITH_TO = (
     "strip", "replace", "host_header", "request_headers", "response_headers", "timeouts",
 )  # fmt: skip
-_BESIDE_SNI = {"name", "listeners", "sni", "to"}
+_BESIDE_SNI = {"name", "listeners", "sni", "to", "tenant", "allow", "deny"}
 
 
 def _wanted(value: object) -> object:
@@ -114,7 +115,9 @@ class Respond(Model):
 class Route(Model):
     """A match and where it leads: exactly one of `to`, `redirect` and `respond`."""
 
-    narrows: ClassVar[tuple[str, ...]] = ("listeners", "sni", "host", "path", "methods", "headers")
+    narrows: ClassVar[tuple[str, ...]] = (
+        "listeners", "sni", "host", "path", "methods", "headers", "auth", "tenant", "allow", "deny",
+    )  # fmt: skip
 
     name: Annotated[str, AfterValidator(upstream_name), Label("NAME")] | None = knob(
         None, "What logs, metrics and status call it; by default `routes[N]`, counted from 0."
@@ -139,6 +142,12 @@ class Route(Model):
         dict[Annotated[str, AfterValidator(field_name)], _Wanted],
         Label("{NAME: VALUE|true}"),
     ] = Field(default_factory=dict, description="Header fields that must be there; true stands for any value.")
+    allow: Allowed = knob((), "Networks whose requests are answered; by default every one.")
+    deny: Denied = knob((), "Networks whose requests are not, although `allow` has them.")
+    auth: Annotated[Auth | None, Label("none|{verifiers: [NAME], ...}")] = Field(
+        default=None, description="Instead of the listener's; none: no credential is asked for."
+    )
+    tenant: TenantName | None = knob(None, "Owner of the endpoint that it leads to; by default the listener's.")
     to: To | None = Field(default=None, description="Where a request goes.")
     redirect: Annotated[Redirect | None, Label("URL|{to: URL, status: 308}")] = knob(
         None, "The visitor is sent to this URL."
@@ -169,6 +178,10 @@ class Route(Model):
                 f"`{strange[0]}` cannot stand beside `sni`: what is passed through is not read "
                 "(use `host` on a listener that has the certificate)"
             )
+        if self.sni is None and self.auth is not None and self.auth.says("disconnect_on_expiry"):
+            raise ValueError("`auth.disconnect_on_expiry` belongs to listeners of kind tunnel")
+        if self.tenant is not None and (self.to is None or self.to.endpoint is None):
+            raise ValueError("`tenant` is the owner of an endpoint, and this route leads to none")
         if self.to is None and (strange := [key for key in _ONLY_WITH_TO if key in written]):
             raise ValueError(f"`{strange[0]}` belongs to `to`, not to {given[0]}")
         if self.path is None and (strange := [key for key in ("exact", "strip", "replace") if getattr(self, key)]):

@@ -16,6 +16,7 @@ __all__ = ["schema"]
 _TEXT = {"type": "string"}
 _VARIABLE = {"type": "string", "pattern": r"\$\{"}
 _SHORT_FORMS: dict[str, list[dict[str, Any]]] = {
+    "Auth": [{"const": "none"}],
     "DynamicEndpoints": [{"type": "boolean"}],
     "UpstreamAddress": [_TEXT, {"type": "integer"}],
     "Health": [{"const": "tcp"}, {"type": "string", "pattern": "^/"}],

@@ -11,23 +11,23 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Mapping
-from ipaddress import ip_address, ip_network
 from typing import Any
-from urllib.parse import urlsplit
 
 from tidegate import __version__
+from tidegate.config import credentials
+from tidegate.config.binds import resolve_bind
 from tidegate.config.checks import listener_upstream
-from tidegate.config.files import Checked, Where, read
+from tidegate.config.connect import connect
+from tidegate.config.files import Checked, Where
 from tidegate.config.load import uncollected
 from tidegate.config.model import (
     AccessLog,
     Agent,
-    Connect,
     Forward,
     Gateway,
     Limits,
     Listener,
+    Offer,
     Timeouts,
     Tunnel,
 )
@@ -39,13 +39,15 @@ from tidegate.config.traffic import (
     server_tls,
     upstreams,
 )  # fmt: skip
-from tidegate.config.values import bind_parts, header_text, service
+from tidegate.config.values import service
 
 # What a process needs besides connections: tunnels, listeners, logs, libraries.
 OTHER_DESCRIPTORS = 200
 FEWEST_CONNECTIONS = 16
 
-__all__ = ["agent_snapshot", "describe", "forward_snapshot", "gateway_snapshot", "new_agent_id", "note", "resolve_bind"]
+__all__ = [
+    "agent_snapshot", "describe", "forward_snapshot", "gateway_snapshot", "new_agent_id", "note", "offer",
+]  # fmt: skip
 
 
 @uncollected()
@@ -58,12 +60,19 @@ def gateway_snapshot(config: Gateway, where: Where | None = None) -> bytes:
             "bind": checked.call(f"listeners.{name}.bind", resolve_bind, listener.bind),
             "tls": server_tls(listener.tls, f"listeners.{name}.tls", checked),
             "proxy_protocol": list(listener.proxy_protocol),
+            "allow": list(listener.allow),
+            "deny": list(listener.deny),
+            "tenant": listener.tenant or "",
+            "auth": credentials.auth(config, listener.auth),
             **_listener_kind(name, listener, bool(config.routes)),
         }
         for name, listener in config.listeners.items()
     ]
-    checked.differ([(f"listeners.{each['name']}.bind", each["bind"]) for each in listeners])
-    server_tls(config.admin.tls, "admin.tls", checked)  # Python's own to serve, and as likely to be wrong
+    # The admin listener is Python's own to serve, and as likely to be wrong.
+    admin = checked.call("admin.bind", resolve_bind, config.admin.bind)
+    server_tls(config.admin.tls, "admin.tls", checked)
+    credentials.files(config, checked)
+    checked.differ([("admin.bind", admin), *((f"listeners.{each['name']}.bind", each["bind"]) for each in listeners)])
     return checked.done(
         {
             "role": "gateway",
@@ -74,6 +83,8 @@ def gateway_snapshot(config: Gateway, where: Where | None = None) -> bytes:
             "listeners": listeners,
             "upstreams": upstreams(config, checked),
             "routes": routes(config),
+            "verifier_sets": credentials.verifier_sets_of_the_engine(config),
+            "tenants": credentials.tenant_limits(config),
             "routing": config.routing,
             "no_route_status": config.no_route_status,
             "trusted_proxies": list(config.trusted_proxies),
@@ -88,34 +99,18 @@ def gateway_snapshot(config: Gateway, where: Where | None = None) -> bytes:
     )
 
 
-def agent_snapshot(config: Agent, agent_id: str, where: Where | None = None) -> bytes:
-    """An agent, whole. Its id stays the same for the life of the process."""
+def agent_snapshot(config: Agent, agent_id: str, where: Where | None = None, token: str | None = None) -> bytes:
+    """An agent, whole. Its id stays the same for the life of the process; `token` is what its command has printed."""
     checked = Checked(where)
     if not config.endpoints:
         checked.mistake("endpoints", "nothing to offer (add `endpoints: [{name: web, to: 3000}]`)")
-    offers = []
-    for position, offer in enumerate(config.endpoints):
-        here = f"endpoints[{position}]"
-        to = service(offer.to)
-        tls = client_tls(offer, here, checked)
-        if not to.tls and offer.says_something():
-            checked.mistake(here, f"has TLS settings, but `to` is {to} (write https://)")
-        offers.append(
-            {
-                "name": offer.name,
-                "kind": to.kind,
-                "to": {"host": to.host, "port": to.port, "tls": tls if to.tls else None},
-                "host_header": host_header(offer.host_header),
-                "protocol": "http2" if offer.protocol == "h2c" else "http1",
-                "health": offer.health.model_dump() if offer.health else None,
-            }
-        )
+    offers = [offer(each, f"endpoints[{position}]", checked) for position, each in enumerate(config.endpoints)]
     return checked.done(
         {
             "role": "agent",
             "version": __version__,
             "id": agent_id,
-            "connect": _connect(config.connect, checked, os.environ),
+            "connect": connect(config.connect, checked, os.environ, token),
             "connections": config.connect.connections,
             "endpoints": offers,
             **_common(config, checked),
@@ -124,8 +119,8 @@ def agent_snapshot(config: Agent, agent_id: str, where: Where | None = None) -> 
     )
 
 
-def forward_snapshot(config: Forward, where: Where | None = None) -> bytes:
-    """A forward, whole."""
+def forward_snapshot(config: Forward, where: Where | None = None, token: str | None = None) -> bytes:
+    """A forward, whole; `token` is what its command has printed."""
     checked = Checked(where)
     if not config.forwards:
         checked.mistake("forwards", "nothing to forward (add `forwards: [{bind: 5432, endpoint: postgres}]`)")
@@ -138,11 +133,27 @@ def forward_snapshot(config: Forward, where: Where | None = None) -> bytes:
         {
             "role": "forward",
             "version": __version__,
-            "connect": _connect(config.connect, checked, os.environ),
+            "connect": connect(config.connect, checked, os.environ, token),
             "forwards": ports,
             **_common(config, checked),
         }
     )
+
+
+def offer(offer: Offer, here: str, checked: Checked) -> dict[str, Any]:
+    """One endpoint that an agent offers; `here` is its key."""
+    to = service(offer.to)
+    tls = client_tls(offer, here, checked)
+    if not to.tls and offer.says_something():
+        checked.mistake(here, f"has TLS settings, but `to` is {to} (write https://)")
+    return {
+        "name": offer.name,
+        "kind": to.kind,
+        "to": {"host": to.host, "port": to.port, "tls": tls if to.tls else None},
+        "host_header": host_header(offer.host_header),
+        "protocol": "http2" if offer.protocol == "h2c" else "http1",
+        "health": offer.health.model_dump() if offer.health else None,
+    }
 
 
 def new_agent_id() -> str:
@@ -175,35 +186,10 @@ def _shown_to(listener: Listener) -> dict[str, Any]:
     return {key: value for key in ("endpoint", "upstream") if (value := getattr(listener.to, key)) is not None}
 
 
-def resolve_bind(address: str) -> list[str]:
-    """Socket addresses of what somebody wrote: `:80` is all interfaces, `localhost` both loopbacks."""
-    host, port = bind_parts(address)
-    if not host:
-        return [f"[::]:{port}"] if _has_ipv6("::") else [f"0.0.0.0:{port}"]
-    if host == "localhost":
-        # A port that the system picks cannot be the same on both.
-        both = port != 0 and _has_ipv6("::1")
-        return [f"127.0.0.1:{port}", *([f"[::1]:{port}"] if both else [])]
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError):
-        raise ValueError(f"{address!r}: no address is known for {host!r}") from None
-    hosts = dict.fromkeys(str(entry[4][0]) for entry in found)
-    return [f"[{each}]:{port}" if ":" in each else f"{each}:{port}" for each in hosts]
-
-
-def _has_ipv6(host: str) -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.bind((host, 0))
-    except OSError:
-        return False
-    return True
-
-
 def _listener_kind(name: str, listener: Listener, has_routes: bool) -> dict[str, Any]:
     if listener.to is not None:
-        return {"kind": "tcp", "to": destination(listener.to, listener_upstream(name))}
+        tenant = listener.to.tenant if "tenant" in listener.to.model_fields_set else listener.tenant or ""
+        return {"kind": "tcp", "to": destination(listener.to, listener_upstream(name), tenant)}
     if listener.kind == "tunnel":
         return {"kind": "tunnel"}
     dynamic = listener.dynamic_endpoints
@@ -258,75 +244,4 @@ def _try_to_append(name: str, checked: Checked) -> None:
         os.close(os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
     except OSError as error:
         if error.errno != errno.ENXIO:
-            checked.mistakes.append(f"access log {name}: cannot be opened: {(error.strerror or str(error)).lower()}")
-
-
-def _connect(connect: Connect, checked: Checked, env: Mapping[str, str]) -> dict[str, Any]:
-    token = connect.token.get_secret_value() if connect.token else None
-    if connect.token_file:
-        token = checked.call("connect.token_file", _token, connect.token_file)
-    if connect.says_something() and not any(url.startswith(("https", "wss")) for url in connect.urls):
-        checked.mistake("connect", "has TLS settings, but no URL begins with https://")
-    return {
-        "urls": list(connect.urls),
-        "token": token,
-        "tenant": connect.tenant,
-        "proxies": [checked.call("connect.proxy", _proxy, connect.proxy, url, env) for url in connect.urls],
-        "tls": client_tls(connect, "connect", checked),
-    }
-
-
-def _token(name: str) -> str:
-    token = read(name).strip().removeprefix("Bearer ").strip()
-    if not token or not header_text(token) or " " in token:
-        raise ValueError(f"{name} holds no token (one line of visible ASCII without spaces)")
-    return token
-
-
-def _proxy(given: str | None, url: str, env: Mapping[str, str]) -> str | None:
-    """The HTTP proxy for one URL: the one that was asked for, else the environment's, less NO_PROXY."""
-    if given is not None:
-        return _proxy_form(given, "the proxy")
-    parts = urlsplit(url)
-    names = ("HTTPS_PROXY", "https_proxy") if parts.scheme in ("https", "wss") else ("http_proxy", "HTTP_PROXY")
-    name = next((name for name in names if env.get(name)), None)
-    if name is None or _excluded(parts.hostname or "", parts.port, env.get("NO_PROXY") or env.get("no_proxy") or ""):
-        return None
-    return _proxy_form(env[name], name)
-
-
-def _proxy_form(proxy: str, what: str) -> str:
-    text = proxy if "://" in proxy else f"http://{proxy}"
-    try:
-        parts = urlsplit(text)
-        fits = parts.scheme == "http" and bool(parts.hostname) and parts.path in ("", "/") and header_text(text)
-        port = parts.port
-    except ValueError:
-        fits, port = False, None
-    if not fits:  # its text is not shown: it may hold a password
-        raise ValueError(f"{what} is no HTTP proxy (write http://HOST:PORT or http://USER:PASSWORD@HOST:PORT)")
-    text = text.rstrip("/")
-    return text if port is not None else f"{text}:80"
-
-
-def _excluded(host: str, port: int | None, no_proxy: str) -> bool:
-    """True where NO_PROXY (names, .suffixes, addresses, networks, `*`) or a loopback host says to connect directly."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        address = None
-    if host == "localhost" or host.endswith(".localhost") or (address is not None and address.is_loopback):
-        return True
-    for entry in (part.strip().lower() for part in no_proxy.split(",")):
-        name, _, wanted_port = entry.partition(":") if entry.count(":") == 1 else (entry, "", "")
-        if wanted_port and wanted_port != str(port):
-            continue
-        suffix = name.lstrip("*").lstrip(".")
-        if entry == "*" or (suffix and (host == suffix or host.endswith("." + suffix))):
-            return True
-        try:
-            if address is not None and address in ip_network(name.strip("[]"), strict=False):
-                return True
-        except ValueError:
-            continue
-    return False
+            checked.mistake("access_log.to", f"cannot open {name}: {(error.strerror or str(error)).lower()}")

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from tidegate.config.knobs import Knob, Model, knobs
-from tidegate.config.load import Tree, parse, read_text, validate
+from tidegate.config.load import Tree, parse, read_text
 from tidegate.config.looks import Looks, look
 from tidegate.config.model import SHORTCUTS, Agent, Gateway, default_listeners
+from tidegate.config.whole import whole
 from tidegate.errors import ConfigError
 
 __all__ = ["AGENT_FILE", "Source", "find_file", "options"]
 
 M = TypeVar("M", bound=Model)
 
-_RIVALS = {"token": "token_file", "token_file": "token"}
+_RIVALS = ("token", "token_file", "token_command")
+"""Ways to say the same; the strongest source says which."""
 
 AGENT_FILE = Path("~/.config/tidegate/agent.yaml")
 
@@ -59,13 +61,13 @@ class Source(Generic[M]):
 
     def read(self, files: Looks | None = None) -> M:
         """Reads everything. Raises `ConfigError` with every mistake. `files` gets every file that has a say in it."""
-        return validate(self.model, self.tree(files), files)
+        return whole(self.model, self.tree(files), files)
 
     def again(self, files: Looks) -> M:
         """Reads everything while it is in force: a file that has been emptied is a mistake, and not a wish."""
         if self.file is not None and self.file.exists() and not self.file.is_file():
             raise ConfigError(f"{self.file}: is no file that can be read again")
-        return validate(self.model, self.tree(files, may_be_empty=False), files)
+        return whole(self.model, self.tree(files, may_be_empty=False), files)
 
     def tree(self, files: Looks | None = None, *, may_be_empty: bool = True) -> Tree:
         """What was written, all sources together, before it is checked."""
@@ -77,7 +79,7 @@ class Source(Generic[M]):
                 continue
             tree.set(known.path, absolute, where)
             if known.path[-1] in _RIVALS:
-                _replace_rival(tree, known)
+                _replace_rivals(tree, known)
         for section, content in self.fixed.items():
             tree.set((section,), content, "command line")
         return tree
@@ -109,8 +111,8 @@ class Source(Generic[M]):
             if self.flags.get(known.flag) is not None:
                 yield known, self.flags[known.flag], known.flag
             elif self.env.get(known.env):
-                rival = _RIVALS.get(known.path[-1])
-                if rival is None or self.flags.get(f"--{rival.replace('_', '-')}") is None:
+                rivals = _RIVALS if known.path[-1] in _RIVALS else ()
+                if all(self.flags.get(f"--{rival.replace('_', '-')}") is None for rival in rivals):
                     yield known, self.env[known.env], known.env
 
 
@@ -121,11 +123,12 @@ def _absolute(known: Knob, value: Any) -> Any:
     return os.path.abspath(os.path.expanduser(str(value)))
 
 
-def _replace_rival(tree: Tree, known: Knob) -> None:
+def _replace_rivals(tree: Tree, known: Knob) -> None:
     """A token of a stronger source takes the place of a weaker one's; two of the same source stay a mistake."""
-    rival = (*known.path[:-1], _RIVALS[known.path[-1]])
-    if not tree.where.get(rival, "").startswith(("--", "TIDEGATE_")):
-        tree.data[known.path[0]].pop(rival[-1], None)
+    for rival in _RIVALS:
+        place = (*known.path[:-1], rival)
+        if rival != known.path[-1] and not tree.where.get(place, "").startswith(("--", "TIDEGATE_")):
+            tree.data[known.path[0]].pop(rival, None)
 
 
 def _set_listener(tree: Tree, known: Knob, address: Any, where: str) -> None:

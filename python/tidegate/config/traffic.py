@@ -7,6 +7,7 @@ The other side is `crates/engine/src/snapshot/`. Names of hosts and fields are i
 from collections.abc import Iterator
 from typing import Any
 
+from tidegate.config import credentials
 from tidegate.config.checks import listener_upstream, route_name
 from tidegate.config.files import Checked
 from tidegate.config.model import Gateway
@@ -16,18 +17,18 @@ from tidegate.config.tls import Certificate, ClientTls, ServerTls
 from tidegate.config.upstreams import Addresses, To
 
 __all__ = [
-    "client_tls", "destination", "host_header", "routes", "server_tls", "upstreams",
+    "certificate", "client_tls", "destination", "host_header", "routes", "server_tls", "upstream", "upstreams",
 ]  # fmt: skip
 
 
 def upstreams(config: Gateway, checked: Checked) -> list[dict[str, Any]]:
     """Every upstream: named ones, and those made of addresses that a route or listener has of its own."""
-    return [_upstream(name, each, where, checked) for name, where, each in _groups(config)]
+    return [upstream(name, each, where, checked) for name, where, each in _groups(config)]
 
 
 def _groups(config: Gateway) -> Iterator[tuple[str, str, Addresses]]:
-    for name, upstream in config.upstreams.items():
-        yield name, f"upstreams.{name}", upstream
+    for name, named in config.upstreams.items():
+        yield name, f"upstreams.{name}", named
     for position, route in enumerate(config.routes):
         if route.to is not None and route.to.addresses:
             yield route_name(position, route), f"routes[{position}].to", route.to
@@ -36,7 +37,8 @@ def _groups(config: Gateway) -> Iterator[tuple[str, str, Addresses]]:
             yield listener_upstream(name), f"listeners.{name}.to", listener.to
 
 
-def _upstream(name: str, group: Addresses, where: str, checked: Checked) -> dict[str, Any]:
+def upstream(name: str, group: Addresses, where: str, checked: Checked) -> dict[str, Any]:
+    """One upstream; `where` is the key of what it is made of."""
     parsed = [(address(each.address), each.weight) for each in group.addresses]
     tls = client_tls(group.tls, f"{where}.tls", checked) if any(each.tls for each, _ in parsed) else None
     return {
@@ -61,10 +63,10 @@ def _upstream(name: str, group: Addresses, where: str, checked: Checked) -> dict
 
 def routes(config: Gateway) -> list[dict[str, Any]]:
     """Every route, in the order of the file."""
-    return [_route(route_name(position, route), route) for position, route in enumerate(config.routes)]
+    return [_route(route_name(position, route), route, config) for position, route in enumerate(config.routes)]
 
 
-def _route(name: str, route: Route) -> dict[str, Any]:
+def _route(name: str, route: Route, config: Gateway) -> dict[str, Any]:
     return {
         "name": name,
         "listeners": list(route.listeners),
@@ -73,11 +75,14 @@ def _route(name: str, route: Route) -> dict[str, Any]:
         "path": {"exact" if route.exact else "prefix": route.path} if route.path is not None else None,
         "methods": list(route.methods),
         "headers": [{"name": key, "value": None if value is True else value} for key, value in route.headers.items()],
-        "action": _action(name, route),
+        "allow": list(route.allow),
+        "deny": list(route.deny),
+        "auth": credentials.route_auth(config, route),
+        "action": _action(name, route, config),
     }
 
 
-def _action(name: str, route: Route) -> dict[str, Any]:
+def _action(name: str, route: Route, config: Gateway) -> dict[str, Any]:
     if route.redirect is not None:
         return {"redirect": {"status": route.redirect.status, "to": route.redirect.to}}
     if route.respond is not None:
@@ -86,7 +91,7 @@ def _action(name: str, route: Route) -> dict[str, Any]:
     assert route.to is not None  # noqa: S101  the model has one of the three
     return {
         "forward": {
-            "to": destination(route.to, name),
+            "to": destination(route.to, name, credentials.tenant_of(config, route)),
             "path": "strip" if route.strip else {"replace": route.replace} if route.replace is not None else "keep",
             "host_header": host_header(route.host_header),
             "request_headers": _edits(route.request_headers),
@@ -97,10 +102,10 @@ def _action(name: str, route: Route) -> dict[str, Any]:
     }
 
 
-def destination(to: To, own: str) -> dict[str, Any]:
-    """Where something leads; `own` is the name of the upstream that its own addresses make."""
+def destination(to: To, own: str, tenant: str) -> dict[str, Any]:
+    """Where something leads; `own` is the name of the upstream that its own addresses make, `tenant` an owner."""
     if to.endpoint is not None:
-        return {"endpoint": {"tenant": to.tenant, "endpoint": to.endpoint}}
+        return {"endpoint": {"tenant": tenant, "endpoint": to.endpoint}}
     return {"upstream": to.upstream if to.upstream is not None else own}
 
 
@@ -130,7 +135,7 @@ def server_tls(tls: ServerTls | None, where: str, checked: Checked) -> dict[str,
         return None
     return {
         "certificates": [
-            _certificate(each, f"{where}.certificates[{position}]", checked)
+            certificate(each, f"{where}.certificates[{position}]", checked)
             for position, each in enumerate(tls.certificates)
         ],
         "client_ca": checked.pem(f"{where}.client_ca", tls.client_ca, "CERTIFICATE"),
@@ -139,7 +144,8 @@ def server_tls(tls: ServerTls | None, where: str, checked: Checked) -> dict[str,
     }
 
 
-def _certificate(written: Certificate, where: str, checked: Checked) -> dict[str, Any]:
+def certificate(written: Certificate, where: str, checked: Checked) -> dict[str, Any]:
+    """A certificate and its key, with the text of both."""
     cert = checked.pem(f"{where}.cert", written.cert, "CERTIFICATE")
     key = checked.pem(f"{where}.key", written.key, "PRIVATE KEY")
     if cert is not None and key is not None:

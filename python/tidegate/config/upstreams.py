@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from tidegate.config.auth import TenantOrNone
 from tidegate.config.knobs import Endpoint, Label, Model, Positive, knob
 from tidegate.config.names import address, field_name, host_name, request_path, upstream_name
 from tidegate.config.tls import ClientTls
@@ -153,7 +154,9 @@ class To(Addresses):
     """Where a route or a TCP listener leads: an endpoint, an upstream, or addresses of its own."""
 
     endpoint: Endpoint | None = knob(None, "An endpoint that agents offer.")
-    tenant: Annotated[str, Label("NAME")] = knob("", "Its owner; empty where there are no tenants.")
+    tenant: TenantOrNone = knob(
+        "", "Its owner, where it is not the `tenant` of the route or listener; empty for nobody."
+    )
     upstream: UpstreamName | None = knob(None, "A name below `upstreams`.")
 
     @model_validator(mode="after")

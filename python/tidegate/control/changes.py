@@ -15,6 +15,10 @@ MOST_NAMES = 10
 """So many names are told of each; all of them are counted."""
 
 _KINDS = ("listeners", "routes", "upstreams")
+_WRITTEN = {"verifier_sets": "verifiers"}
+"""What the engine calls otherwise than people write it."""
+_OF_ROUTES = ("name", "action", "allow", "deny", "auth")
+"""What of a route is no part of its match."""
 _BY_POSITION = re.compile(r"routes\[\d+\]")
 
 Snapshot = Mapping[str, Any]
@@ -31,7 +35,9 @@ def changes(before: Snapshot, after: Snapshot) -> dict[str, dict[str, Any]]:
         differing = _compare(described(before, kind), described(after, kind))
         if differing:
             found[kind] = differing
-    settings = [key for key in {**before, **after} if key not in _KINDS and before.get(key) != after.get(key)]
+    settings = [
+        _WRITTEN.get(key, key) for key in {**before, **after} if key not in _KINDS and before.get(key) != after.get(key)
+    ]
     if settings:
         found["settings"] = {"changed": _told(settings)}
     return found
@@ -77,9 +83,10 @@ def _routes(snapshot: Snapshot, kind: str) -> Found:
         if not _BY_POSITION.fullmatch(name):
             found[name] = (name, route)
             continue
-        key = str([value for part, value in route.items() if part not in ("name", "action")])
+        key = str([value for part, value in route.items() if part not in _OF_ROUTES])
         seen[key] += 1
-        found[f"{key} {seen[key]}"] = (_title(route), _action(route, upstreams))
+        who = [route.get(part) for part in ("allow", "deny", "auth")]
+        found[f"{key} {seen[key]}"] = (_title(route), [_action(route, upstreams), who])
     return found
 
 

@@ -21,6 +21,7 @@ from tidegate.control import wording
 from tidegate.control.logs import Bridge, Log
 from tidegate.control.reload import Again, Reloads
 from tidegate.control.state import Admin, AdminServer, Configuration, LogOptions, Role, State
+from tidegate.control.tokens import Renewal, TokenSource
 
 __all__ = ["run"]
 
@@ -43,20 +44,23 @@ def run(
     start: Callable[[bytes, str], Role] = engine.start,
     again: Again | None = None,
     files: Looks | None = None,
+    token: TokenSource | None = None,
 ) -> int:
     """
     Runs a role until it ends and returns the exit code.
 
     `source` names the configuration that is in force, `describe` is added to the start event. `again` reads it anew,
-    `files` are those that it was read from. Raises what `start` and `open_admin` raise: a snapshot or an address that
-    will not do.
+    `files` are those that it was read from. `token` is where an agent's or forward's token is read again. Raises what
+    `start` and `open_admin` raise: a snapshot or an address that will not do.
     """
     configuration = Configuration(snapshot, source, grace_period, log, admin)
 
     async def main() -> int:
         with closing(open_admin(admin)) if admin is not None else nullcontext() as server:
             started = start(snapshot, log.level)
-            running = Running(started, role, configuration, log=written, admin=server, again=again, files=files)
+            running = Running(
+                started, role, configuration, log=written, admin=server, again=again, files=files, token=token
+            )
             with running.signals():
                 running.announce(describe)
                 async with server.serve(running.state) if server is not None else nullcontext():
@@ -84,6 +88,7 @@ class Running:
         admin: AdminServer | None = None,
         again: Again | None = None,
         files: Looks | None = None,
+        token: TokenSource | None = None,
     ) -> None:
         self.state = State(role, kind)
         self._role = role
@@ -92,6 +97,8 @@ class Running:
         self._reloads = Reloads(role, kind, configuration, log, again=again, files=files, prepare=self._prepare)
         self.state.reloads = self._reloads
         self._offers = {offer.get("name"): offer for offer in self._reloads.snapshot.get("endpoints", [])}
+        shown = (self._reloads.snapshot.get("connect") or {}).get("token") or ""
+        self._renewal = Renewal(token, shown, role.set_token, log) if token is not None else None
         self._first_signal: int | None = None
         self._told: dict[str, str] = {}
         self._warned: set[wording.Exposed] = set()
@@ -153,6 +160,8 @@ class Running:
                 tasks.create_task(self._pump(), name="events"),
                 tasks.create_task(self._reloads.watch(), name="reloads"),
             ]
+            if self._renewal is not None:
+                owned.append(tasks.create_task(self._renewal.watch(), name="token"))
             code = await self._ended
             for task in owned:
                 task.cancel()

@@ -91,6 +91,10 @@ class Role(Protocol):
         """What a person wants to see from now on."""
         ...
 
+    def set_token(self, token: str) -> None:
+        """Agent and forward: what is shown to gateways from now on."""
+        ...
+
     def drain(self, grace: float) -> None:
         """Begins to leave; the event `stopped` says when it has ended."""
         ...

@@ -151,7 +151,7 @@ def exposed(snapshot: Mapping[str, Any], admin_addresses: list[str]) -> list[Exp
     for listener in snapshot.get("listeners", []):
         tls = listener.get("tls") or {}
         knows = tls.get("client_ca") is not None and tls.get("client_certificate") == "required"
-        if listener.get("kind") != "tunnel" or knows:
+        if listener.get("kind") != "tunnel" or knows or listener.get("auth"):
             continue
         for port in _ports_off_loopback(listener.get("bind", [])):
             name = listener.get("name", "")

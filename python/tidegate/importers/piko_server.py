@@ -8,38 +8,18 @@ what else has no counterpart is a note. Agent and forward are `piko`.
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from tidegate.config.knobs import Bind, Duration, FileName, Model, Size, Texts, knob
 from tidegate.config.load import Tree, validate
 from tidegate.errors import ConfigError
 from tidegate.importers.piko import PikoAccessLog, PikoLog, Text
+from tidegate.importers.piko_auth import PikoAuth, PikoTenant, Verifiers, key
 from tidegate.importers.translation import Note, Translation, place, put
 
 __all__ = ["PikoServerFile", "server"]
 
-_NARROWS = "narrows access and cannot be carried over (close the port by other means, or wait)"
 _NO_CLUSTER = "clusters are not built yet: this gateway runs alone"
-
-
-class PikoJwks(Model):
-    """Keys by URL."""
-
-    endpoint: Text | None = knob(None, "URL of the keys that tokens are checked with; refused.")
-    cache_ttl: Duration | None = knob(None, "How long they are kept.")
-    timeout: Duration | None = knob(None, "Longest time to fetch them.")
-
-
-class PikoAuth(Model):
-    """Whose tokens are good."""
-
-    hmac_secret_key: Text | None = knob(None, "Secret that tokens are checked with; refused.")
-    rsa_public_key: Text | None = knob(None, "Key that tokens are checked with; refused.")
-    ecdsa_public_key: Text | None = knob(None, "Key that tokens are checked with; refused.")
-    audience: Text | None = knob(None, "Audience that tokens must name; refused.")
-    issuer: Text | None = knob(None, "Issuer that tokens must name; refused.")
-    disable_disconnect_on_expiry: bool | None = knob(None, "Keep a session whose token has expired.")
-    jwks: PikoJwks = PikoJwks()
 
 
 class PikoNodeTls(Model):
@@ -96,13 +76,6 @@ class PikoProxy(Model):
     auth: PikoAuth = PikoAuth()
     tls: PikoListenerTls = PikoListenerTls()
     http: PikoHttp = PikoHttp()
-
-
-class PikoTenant(Model):
-    """A tenant."""
-
-    id: Text
-    auth: dict[str, Any] = Field(default_factory=dict)
 
 
 class PikoRebalance(Model):
@@ -173,19 +146,34 @@ class PikoServerFile(Model):
 def server(tree: Tree) -> Translation:
     """Our gateway for Piko's server. Raises `ConfigError` with every mistake."""
     piko = validate(PikoServerFile, tree)
-    mistakes = [*_narrowing(piko, tree)]
+    verifiers = Verifiers(tree)
+    agents = verifiers.agents(piko.upstream.auth, piko.upstream.tenants)
+    proxy = verifiers.auth(("proxy", "auth"), piko.proxy.auth, verifiers.only_tenant)
+    admin = verifiers.auth(("admin", "auth"), piko.admin.auth)
+    mistakes = [*verifiers.mistakes, *_narrowing(piko, tree)]
     if mistakes:
         raise ConfigError(mistakes)
-    notes = [*_left_out(piko, tree)]
+    notes = [*_left_out(piko, tree), *verifiers.notes]
 
     ours: dict[str, Any] = {
         "listeners": {
-            "proxy": {"bind": piko.proxy.bind_addr, **_tls(piko.proxy.tls)},
-            "agents": {"bind": piko.upstream.bind_addr, "kind": "tunnel", **_tls(piko.upstream.tls)},
+            "proxy": {
+                "bind": piko.proxy.bind_addr,
+                **_tls(piko.proxy.tls),
+                **({"auth": proxy | {"pass": True}} if proxy else {}),
+                **({"tenant": verifiers.only_tenant} if verifiers.only_tenant else {}),
+            },
+            "agents": {
+                "bind": piko.upstream.bind_addr,
+                "kind": "tunnel",
+                **_tls(piko.upstream.tls),
+                **({"auth": agents} if agents else {}),
+            },
         },
-        "admin": {"bind": piko.admin.bind_addr, **_tls(piko.admin.tls)},
+        "admin": {"bind": piko.admin.bind_addr, **_tls(piko.admin.tls), **({"auth": admin} if admin else {})},
         "timeouts": {"response": piko.proxy.timeout},
     }
+    put(ours, "", verifiers=verifiers.found or None, tenants=verifiers.tenants or None)
     http = piko.proxy.http
     put(ours, "timeouts", head=http.read_header_timeout, keep_alive=http.idle_timeout)
     put(ours, "limits", head_bytes=http.max_header_bytes)
@@ -193,7 +181,7 @@ def server(tree: Tree) -> Translation:
     put(ours, "log", level=piko.log.level)
     if piko.proxy.access_log.disable:
         put(ours, "access_log", to="off")
-    return Translation(Tree(data=ours, where=_places(tree), name=tree.name), tuple(notes))
+    return Translation(Tree(data=ours, where=_places(tree) | verifiers.where, name=tree.name), tuple(notes))
 
 
 def _tls(tls: PikoListenerTls) -> dict[str, Any]:
@@ -219,18 +207,9 @@ def _places(tree: Tree) -> dict[tuple[str | int, ...], str]:
 
 def _narrowing(piko: PikoServerFile, tree: Tree) -> Iterator[str]:
     """What keeps somebody out in Piko and would let them in here."""
-    for path, value in _written(piko):
-        narrows = "auth" in path or path[-1] == "tenants"
-        if narrows and value not in (None, "", (), False) and path[-1] != "disable_disconnect_on_expiry":
-            yield f"{_key(tree, path)}: {_NARROWS}"
     for name, port in (("proxy", piko.proxy), ("upstream", piko.upstream), ("admin", piko.admin)):
         if port.tls.client_cas and not port.tls.cert:
-            yield f"{_key(tree, (name, 'tls', 'client_cas'))}: needs `cert` and `key`: without TLS nobody is asked"
-
-
-def _key(tree: Tree, path: tuple[str, ...]) -> str:
-    where = place(tree, *path)
-    return where if where.startswith("--") else f"{where}: {'.'.join(path)}"
+            yield f"{key(tree, (name, 'tls', 'client_cas'))}: needs `cert` and `key`: without TLS nobody is asked"
 
 
 _LEFT_OUT = {

@@ -58,6 +58,9 @@ class FixedRole:
     def apply(self, snapshot: bytes) -> None:
         raise AssertionError("nobody applies anything here")
 
+    def set_token(self, token: str) -> None:
+        raise AssertionError("nobody asks for this")
+
     def set_level(self, level: str) -> None:
         raise AssertionError("nobody asks for a level here")
 

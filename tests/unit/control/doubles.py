@@ -35,6 +35,9 @@ class FakeRole:
     def apply(self, snapshot: bytes) -> None:
         self.asked.append("apply")
 
+    def set_token(self, token: str) -> None:
+        self.asked.append(f"token {token}")
+
     def set_level(self, level: str) -> None:
         self.asked.append(f"level {level}")
 

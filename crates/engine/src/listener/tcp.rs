@@ -8,8 +8,10 @@ use arc_swap::ArcSwap;
 use super::arrive::Arrival;
 use crate::proxy::passthrough;
 use crate::proxy::shared::Proxy;
+use crate::proxy::site;
 use crate::proxy::table::Table;
 use crate::snapshot::Destination;
+use crate::terms::Terms;
 use crate::upstream::{Group, UpstreamSet};
 use crate::verdict::Access;
 
@@ -21,6 +23,8 @@ pub struct TcpListener {
     pub to: ArcSwap<To>,
     /// Who may come in.
     pub access: ArcSwap<Access>,
+    /// What connections were let in by.
+    pub terms: Arc<Terms>,
 }
 
 /// Where a listener leads. An upstream is held, so that a connection finds it whatever has changed meanwhile.
@@ -44,17 +48,17 @@ impl To {
     fn find(&self, proxy: &Proxy, tenant: &str, client: IpAddr) -> Option<(UpstreamSet, Arc<str>)> {
         match self {
             To::Named(to) => proxy.destination(to, tenant, client),
-            To::Group(group) => {
-                let key = group.key_of(None, client);
-                Some((UpstreamSet::Group(group.clone(), key), group.name.clone()))
-            }
+            To::Group(group) => Some(UpstreamSet::of_group(group, None, client)),
         }
     }
 }
 
 /// Relays a connection that has arrived.
 pub fn arrived(proxy: &Arc<Proxy>, worker: usize, listener: &TcpListener, arrival: Arrival) {
-    let client = arrival.client;
-    let to = listener.to.load().find(proxy, &listener.access.load().tenant, client.ip());
+    let (access, client) = (listener.access.load(), arrival.client.ip());
+    let to = match listener.terms.are_revoked() {
+        true => Err(site::revoked()),
+        false => listener.to.load().find(proxy, &access.tenant, client).ok_or_else(passthrough::nobody),
+    };
     passthrough::pass(proxy, worker, arrival.opaque(listener.name.clone()), to);
 }

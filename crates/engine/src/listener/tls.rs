@@ -27,11 +27,11 @@ use crate::proxy::passthrough::{self, Opaque};
 use crate::proxy::respond;
 use crate::proxy::secured::{Policy, Rules, Secured};
 use crate::proxy::shared::Proxy;
-use crate::proxy::site::HttpListener;
+use crate::proxy::site::{self, HttpListener};
 use crate::room::Place;
 use crate::snapshot::{Listener, ListenerKind};
 use crate::sniff::tls::{Alert, ClientHello, Sniffed, Sniffer};
-use crate::tls::server::{Acceptor, Terms};
+use crate::tls::server::{Acceptor, Agreed};
 
 /// What a listener of kind http offers by ALPN, the preferred one first.
 const HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
@@ -144,16 +144,16 @@ pub async fn http(mut knock: Knock, listener: Arc<HttpListener>, tls: Arc<Tls>) 
             let opaque = Opaque { io, read, client, listener, server_name: name, route, place };
             let access = from.access.load();
             match access.neighbours.admit(client.ip()) {
+                _ if from.terms.are_revoked() => passthrough::pass(&proxy, worker, opaque, Err(site::revoked())),
                 true => passthrough::pass_to(&proxy, worker, opaque, lead, &access.tenant),
-                false => passthrough::deny(&proxy, worker, opaque),
+                false => passthrough::pass(&proxy, worker, opaque, Err(passthrough::denied())),
             }
         }
         (Policy::Terminate(certificate), Some(acceptor)) => {
             let (proxy, worker) = (knock.proxy.clone(), knock.worker);
-            let Some((arrival, terms)) = knock.end_tls(acceptor, certificate).await else { return };
-            let server_name = name.map(String::into_boxed_str);
-            let (http2, client, acceptor) = (terms.http2, terms.client, acceptor.clone());
-            let secured = Secured { server_name, client, http2, policy, acceptor };
+            let Some((arrival, agreed)) = knock.end_tls(acceptor, certificate).await else { return };
+            let (http2, client, acceptor) = (agreed.http2, agreed.client, acceptor.clone());
+            let secured = Secured { client, http2, policy, acceptor };
             http::connection(proxy, worker, listener, arrival, Some(Arc::new(secured))).await;
         }
         _ => knock.refuse(Refusal::Alert(Alert::UnrecognizedName), true).await,
@@ -171,13 +171,13 @@ pub async fn tcp(knock: Knock, listener: Arc<TcpListener>, tls: Arc<Tls>) {
 /// Serves a connection of a listener of kind tunnel.
 pub async fn tunnel(knock: Knock, listener: Arc<TunnelListener>, tunnels: Arc<Tunnels>, tls: Arc<Tls>) {
     let worker = knock.worker;
-    if let Some((arrival, terms)) = end_always(knock, &tls, true).await {
-        tunnel::connection(tunnels, worker, listener, arrival, terms.client).await;
+    if let Some((arrival, agreed)) = end_always(knock, &tls, true).await {
+        tunnel::connection(tunnels, worker, listener, arrival, agreed.client).await;
     }
 }
 
 /// Ends TLS whatever the server name, with the certificate that fits it best.
-async fn end_always(mut knock: Knock, tls: &Tls, speaks_http: bool) -> Option<(Arrival, Terms)> {
+async fn end_always(mut knock: Knock, tls: &Tls, speaks_http: bool) -> Option<(Arrival, Agreed)> {
     let acceptor = tls.acceptor.as_ref()?;
     match knock.hello().await {
         Ok(hello) => {
@@ -214,7 +214,7 @@ impl Knock {
     }
 
     /// Shakes hands. None: it failed, and that has been dealt with.
-    async fn end_tls(self, acceptor: &Acceptor, certificate: usize) -> Option<(Arrival, Terms)> {
+    async fn end_tls(self, acceptor: &Acceptor, certificate: usize) -> Option<(Arrival, Agreed)> {
         let Knock { proxy, listener, io, read, client, place, by, .. } = self;
         let io = Box::new(WithEarly::new(Buffer::from(read), io));
         let shaken = match within(&place, &proxy, by, acceptor.accept(io, certificate)).await {
@@ -223,10 +223,10 @@ impl Knock {
             Err(refusal) => Err(refusal),
         };
         match shaken {
-            Ok((io, terms)) => {
+            Ok((io, agreed)) => {
                 place.busy();
-                proxy.metrics.handshake(&listener, if terms.resumed { "resumed" } else { "full" });
-                Some((Arrival { io, read: Buffer::new(), client, place }, terms))
+                proxy.metrics.handshake(&listener, if agreed.resumed { "resumed" } else { "full" });
+                Some((Arrival { io, read: Buffer::new(), client, place }, agreed))
             }
             Err(refusal) => {
                 note(&proxy, &listener, client, &refusal);

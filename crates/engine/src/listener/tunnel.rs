@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::CertificateDer;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::info;
 
 use super::arrive::Arrival;
@@ -22,13 +22,13 @@ use crate::identity::Identity;
 use crate::io::{BoxedIo, Buffer};
 use crate::message::{RequestHead, Version};
 use crate::proxy::admission::{WITHIN, too_many};
-use crate::proxy::exchange::malformed;
 use crate::proxy::http1::{Http1, Stop};
 use crate::proxy::respond::Pages;
 use crate::proxy::shared::Proxy;
 use crate::route::valid_name;
 use crate::shutdown::Drain;
 use crate::snapshot::Tunnel;
+use crate::terms::Terms;
 use crate::tunnel::hello::{self, Features, UPSTREAM_PATH, Welcome};
 use crate::tunnel::{Config, Ending, Session, start};
 use crate::upstream::ejection::Condition;
@@ -37,6 +37,13 @@ use crate::verdict::{Access, Policy};
 
 /// How long before its end a session is told that it comes.
 const ANNOUNCED: Duration = Duration::from_secs(2);
+
+/// How long what an agent offers is still used after the terms have ended that it came by: a few round trips to dial, to
+/// shake hands and to be registered, from far away.
+const COME_BACK: Duration = Duration::from_secs(2);
+
+/// How often a session that is to end is looked at.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What a gateway tells agents, and how it watches them.
 pub struct Greeting {
@@ -85,6 +92,8 @@ impl Tunnels {
 pub struct TunnelListener {
     /// Who may come in.
     pub access: ArcSwap<Access>,
+    /// What connections were let in by.
+    pub terms: Arc<Terms>,
 }
 
 /// Who wants to offer what.
@@ -117,7 +126,7 @@ pub async fn connection(
     certificate: Option<CertificateDer<'static>>,
 ) {
     let Arrival { io, read: begun, client: from, place } = arrival;
-    let greeting = tunnels.greeting.load_full();
+    let (greeting, terms) = (tunnels.greeting.load_full(), listener.terms.clone());
     let mut connection = Http1::new(io, begun);
     place.idle(Instant::now());
     let head = tokio::select! {
@@ -134,9 +143,13 @@ pub async fn connection(
         Ok(asked) => asked,
         Err(error) => return refuse(&tunnels, &mut connection, &error, from).await,
     };
-    if tunnels.proxy.drain.is_begun() {
-        let leaving = Error::new(Code::Draining, "this gateway is leaving: connect to another");
-        return refuse(&tunnels, &mut connection, &leaving, from).await;
+    let leaving = match (tunnels.proxy.drain.is_begun(), terms.have_ended()) {
+        (true, _) => Some("this gateway is leaving: connect to another"),
+        (_, true) => Some("the terms of this connection are in force no more: connect again"),
+        (false, false) => None,
+    };
+    if let Some(why) = leaving {
+        return refuse(&tunnels, &mut connection, &Error::new(Code::Draining, why), from).await;
     }
     let workers = tunnels.proxy.workers.len();
     let counts = tunnels.proxy.registry.tunnels_by_worker(&asked.admitted.tenant, &asked.endpoint, workers);
@@ -145,7 +158,7 @@ pub async fn connection(
     let tunnels_there = tunnels.clone();
     tunnels.proxy.carry_on(&tunnels.drain, io, (worker, fewest), move |worker, io| async move {
         let _place = place;
-        serve(tunnels_there, worker, io, early, from, asked, &greeting).await;
+        serve(tunnels_there, worker, &terms, (io, early), from, asked, &greeting).await;
     });
 }
 
@@ -153,7 +166,7 @@ async fn read(connection: &mut Http1, limits: &HeadLimits) -> Result<Option<Requ
     let mut head = RequestHead::new();
     match poll_fn(|cx| connection.poll_request(cx, &mut head, limits)).await {
         Ok(true) => Ok(Some(head)),
-        Err(Stop::Malformed(error)) => Err(malformed(error)),
+        Err(Stop::Malformed(error)) => Err(error.of_request()),
         Ok(false) | Err(_) => Ok(None),
     }
 }
@@ -228,8 +241,8 @@ async fn refuse(tunnels: &Tunnels, connection: &mut Http1, error: &Error, from: 
 async fn serve(
     tunnels: Arc<Tunnels>,
     worker: usize,
-    mut io: BoxedIo,
-    early: Buffer,
+    terms: &Terms,
+    (mut io, early): (BoxedIo, Buffer),
     from: SocketAddr,
     asked: Asked,
     greeting: &Greeting,
@@ -268,7 +281,8 @@ async fn serve(
         tenant = &*session.tenant, endpoint = &*session.endpoint, session = session.id,
         address = %from, transport = "websocket", "agent connected"
     );
-    drive(&tunnels, &session, admitted.ends, driver).await;
+    let ends = Ends { terms, with_credential: admitted.ends };
+    drive(&tunnels, &session, &ends, driver).await;
     drop(admitted.taken);
     proxy.registry.remove(&session);
     proxy.forget(session.id);
@@ -279,17 +293,26 @@ async fn serve(
     );
 }
 
-/// Runs a session to its end, which is the agent's, that of its credential, or ours when the gateway leaves. `expires`:
-/// the session ends with its credential.
-async fn drive(tunnels: &Tunnels, session: &AgentSession, expires: bool, driver: impl Future<Output = ()>) {
+/// What a session ends with, besides its agent and its gateway.
+struct Ends<'a> {
+    /// The terms of its listener.
+    terms: &'a Terms,
+    /// The time of its credential.
+    with_credential: bool,
+}
+
+/// Runs a session to its end, which is the agent's, that of its credential, or ours when the gateway leaves or its
+/// listener's terms have ended.
+async fn drive(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>, driver: impl Future<Output = ()>) {
     let identity = &session.identity;
-    let known = !identity.is_anonymous();
+    let (known, expires) = (!identity.is_anonymous(), ends.with_credential);
     let mut driver = pin!(driver);
     let mut leaving = pin!(tunnels.proxy.drain.begun());
     let mut ending = pin!(tunnels.drain.begun());
     let mut gone_away = pin!(session.tunnel.gone_away());
     let mut expiring = pin!(soon_over(identity.expires.filter(|_| expires)));
     let (mut over, mut revoked) = (pin!(identity.ended()), pin!(identity.revoked()));
+    let mut outlived = pin!(outlive(tunnels, session, ends.terms));
     let (mut said, mut withdrawn, mut ended) = (false, false, false);
     loop {
         tokio::select! {
@@ -317,6 +340,10 @@ async fn drive(tunnels: &Tunnels, session: &AgentSession, expires: bool, driver:
                 ended = true;
                 session.tunnel.end(Ending::Close);
             }
+            () = &mut outlived, if !ended => {
+                ended = true;
+                end(&session.tunnel, session.features);
+            }
             () = &mut ending, if !ended => {
                 ended = true;
                 end(&session.tunnel, session.features);
@@ -330,7 +357,28 @@ async fn drive(tunnels: &Tunnels, session: &AgentSession, expires: bool, driver:
 async fn soon_over(expires: Option<SystemTime>) {
     let Some(expires) = expires else { return std::future::pending().await };
     let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
-    tokio::time::sleep(left.saturating_sub(ANNOUNCED.min(left / 2))).await;
+    sleep(left.saturating_sub(ANNOUNCED.min(left / 2))).await;
+}
+
+/// Waits until nothing runs any more on a session whose terms have ended. Its agent is told, and has a moment to come
+/// back by what is asked now; from then on nothing new goes to this session.
+async fn outlive(tunnels: &Tunnels, session: &AgentSession, terms: &Terms) {
+    terms.closing().await;
+    if !terms.have_ended() {
+        // The gateway leaves, with all its sessions.
+        return std::future::pending().await;
+    }
+    session.tunnel.go_away();
+    sleep(COME_BACK).await;
+    tunnels.proxy.registry.remove(session);
+    loop {
+        // What ended just now may have been kept for another request.
+        tunnels.proxy.forget(session.id);
+        if session.tunnel.streams() == 0 {
+            return;
+        }
+        sleep(LOOK).await;
+    }
 }
 
 /// Ends a session so that its agent comes back: a Piko agent exits after an orderly close (compat.md §1.1).

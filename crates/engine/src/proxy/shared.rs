@@ -126,8 +126,8 @@ impl Proxy {
     pub fn keep_pools_clean(self: &Arc<Self>) {
         for worker in self.workers.iter() {
             let (proxy, index) = (self.clone(), worker.index);
-            worker.runtime.spawn(async move {
-                while !proxy.drain.is_cut() {
+            self.drain.spawn_beside(&worker.runtime, async move {
+                loop {
                     tokio::time::sleep(SWEEP).await;
                     let gone = proxy.pool(index, |pool| match proxy.drain.is_begun() {
                         true => pool.clear(),
@@ -208,11 +208,7 @@ impl Proxy {
                 let label = endpoint.name.clone();
                 Some((UpstreamSet::Endpoint(endpoint), label))
             }
-            Destination::Upstream(name) => {
-                let group = self.table.load().group(name)?.clone();
-                let (label, key) = (group.name.clone(), group.key_of(None, client));
-                Some((UpstreamSet::Group(group, key), label))
-            }
+            Destination::Upstream(name) => Some(UpstreamSet::of_group(self.table.load().group(name)?, None, client)),
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::access::Answered;
 use super::respond::Answer;
@@ -24,6 +24,7 @@ use crate::route::matcher::TwoWays;
 use crate::route::{self, Named, path, redirect};
 use crate::snapshot::route::{Action, Forward, PathRewrite, Redirect};
 use crate::snapshot::{Destination, DynamicEndpoints, HostHeader};
+use crate::terms::Terms;
 use crate::upstream::{Upstream, UpstreamSet};
 use crate::verdict::Access;
 
@@ -44,8 +45,8 @@ pub struct HttpListener {
     pub dynamic: ArcSwap<DynamicEndpoints>,
     /// Who may come in.
     pub access: ArcSwap<Access>,
-    /// The listener or the gateway ends: connections finish the request that runs.
-    pub closing: CancellationToken,
+    /// What connections were let in by.
+    pub terms: Arc<Terms>,
 }
 
 /// A local service that an agent offers.
@@ -149,7 +150,7 @@ impl Site {
     /// Resolves when connections should end, after the request that runs.
     pub fn closing(&self, proxy: &Proxy) -> WaitForCancellationFutureOwned {
         match self {
-            Site::Listener(listener) => listener.closing.clone().cancelled_owned(),
+            Site::Listener(listener) => listener.terms.closing(),
             Site::Service(_) => proxy.drain.begun(),
         }
     }
@@ -157,8 +158,16 @@ impl Site {
     /// True when connections should end, after the request that runs.
     pub fn is_closing(&self, proxy: &Proxy) -> bool {
         match self {
-            Site::Listener(listener) => listener.closing.is_cancelled(),
+            Site::Listener(listener) => listener.terms.are_closing(),
             Site::Service(_) => proxy.drain.is_begun(),
+        }
+    }
+
+    /// Refuses a request on a connection that would not be let in like this any more.
+    pub fn admit(&self) -> Result<()> {
+        match self {
+            Site::Listener(listener) if listener.terms.are_revoked() => Err(revoked()),
+            Site::Listener(_) | Site::Service(_) => Ok(()),
         }
     }
 
@@ -231,6 +240,11 @@ pub(super) fn named<'a>(
     Ok((name, tcp))
 }
 
+/// What begins too late on a connection that was let in by other terms.
+pub fn revoked() -> Error {
+    Error::new(Code::Misdirected, "the terms of this connection are in force no more: open another one")
+}
+
 /// What a route of the configuration makes of a request. `tenant`: whose endpoints it leads to where it does not say.
 fn follow(
     lead: Arc<Lead>,
@@ -256,7 +270,7 @@ fn follow(
     }
     let client = visitor.client.ip();
     let (upstreams, endpoint) = match &lead.group {
-        Some(group) => (UpstreamSet::Group(group.clone(), group.key_of(Some(head), client)), group.name.clone()),
+        Some(group) => UpstreamSet::of_group(group, Some(head), client),
         None => proxy.destination(&forward.to, tenant, client).ok_or(Error::undelivered(Code::NoUpstream, ""))?,
     };
     let target = rewritten(head, &lead, forward)?;

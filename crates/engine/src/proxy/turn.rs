@@ -9,14 +9,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::access::{Asked, Record};
 use super::admission::{Admitted, Asked as Ask, admit, asked, too_many};
-use super::exchange::{Exchange, Next, malformed};
+use super::exchange::{Exchange, Next};
 use super::http::Http;
+use super::http1::LINGER;
 use super::respond::{self, Answer};
 use super::secured::Secured;
 use super::shared::{Proxy, Settings};
@@ -26,14 +26,12 @@ use crate::allowance::{Taken, Wanted};
 use crate::error::{Code, Error, Result, Side};
 use crate::forwarded::Visitor;
 use crate::http1::framing::{self, Framing};
+use crate::http1::refusal::HeadError;
 use crate::identity::Identity;
 use crate::io::{BoxedIo, Buffer};
 use crate::message::{Known, RequestHead, ResponseHead, Version};
 use crate::room::Place;
 use crate::timer::Timer;
-
-/// How long an answer of ours may take to be read: a reset would take it away from a downstream that is still writing.
-pub const LINGER: Duration = Duration::from_secs(2);
 
 /// A connection on which requests come in.
 pub struct Connection {
@@ -126,6 +124,7 @@ impl Turn {
 
     /// Where the request that was read leads, for whoever sends it.
     pub async fn route(&mut self, visitor: &Visitor) -> Result<Way> {
+        self.site.admit()?;
         let secured = self.secured.as_deref();
         if let Some(secured) = secured {
             secured.admit(&self.request, &self.site, &self.proxy)?;
@@ -194,6 +193,8 @@ impl Turn {
     /// Answers a request of which no head could be read.
     pub async fn refuse(&mut self, error: Error, version: Version) {
         let mut record = self.record();
+        // What there is of one, or of the request before, asks for nothing.
+        self.request.clear();
         self.answer_error(&mut record, error, version, false, false).await;
         self.proxy.finish(self.worker, &record);
     }
@@ -287,7 +288,7 @@ impl Turn {
 
     /// Says how the body of the request is framed, and refuses what is never carried.
     fn expect_body(&mut self, settings: &Settings) -> Result<Framing> {
-        let framing = self.down.expect_request_body(&self.request, &settings.head).map_err(malformed)?;
+        let framing = self.down.expect_request_body(&self.request, &settings.head).map_err(HeadError::of_request)?;
         if self.request.method() == b"CONNECT" {
             return Err(Error::new(Code::MethodNotSupported, "CONNECT is not served here"));
         }
@@ -295,9 +296,7 @@ impl Turn {
     }
 
     async fn answer_error(&mut self, record: &mut Record, error: Error, version: Version, keep: bool, is_head: bool) {
-        // A head that was not understood asks for nothing.
-        let heard = !matches!(error.code, Code::MalformedRequest | Code::HeadTooLarge | Code::DownstreamTimeout);
-        let prefers_html = heard && respond::prefers_html(self.request.fields.all(Known::Accept));
+        let prefers_html = respond::prefers_html(self.request.fields.all(Known::Accept));
         let answer = self.proxy.table.load().answer(&error, record.id, prefers_html);
         record.error = Some(error);
         self.send_answer(record, &answer, version, keep, is_head).await;

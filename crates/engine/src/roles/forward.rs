@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -105,7 +104,7 @@ impl Port {
         // Fails only where the process has no descriptor left for the selector, and then nothing works.
         let Ok(socket) = TcpListener::from_std(socket) else { return };
         let (name, connections) = (self.endpoint.clone(), self.connections.clone());
-        let door = Arc::new(Door { name, room, connections, balancers: ArcSwap::default(), leads: () });
+        let door = Arc::new(Door { name, room, connections, balancers: Vec::new(), leads: () });
         accept(
             socket,
             stop,

@@ -46,6 +46,8 @@ impl Gateway {
     /// Starts a gateway.
     pub fn start(snapshot: snapshot::Gateway, events: &Arc<Events>) -> Result<Self, StartError> {
         // What can be wrong is found before anything is started.
+        let table = Arc::new(Table::compile(&snapshot, &Table::empty()).map_err(StartError::Snapshot)?);
+        let tls = Listeners::compile_tls(&snapshot, None).map_err(StartError::Snapshot)?;
         let access = AccessLog::open(&snapshot.access_log, true, None)?;
         let settings = Settings::new(&snapshot.timeouts, &snapshot.limits);
 
@@ -56,8 +58,6 @@ impl Gateway {
         // One proxy for all listeners, so that upstream connections are shared.
         let proxy = Proxy::new(settings, &snapshot.limits, registry, access, Drain::new(), workers.list().clone());
         proxy.keep_pools_clean();
-
-        let table = Arc::new(Table::compile(&snapshot, &Table::empty()).map_err(StartError::Snapshot)?);
         proxy.put_in_force(&table, &control.list()[0].runtime);
         proxy.verdicts.configure(table.credential_ids().clone(), &snapshot.tenants);
         control.list()[0].runtime.spawn(ended_in_time(proxy.clone()));
@@ -72,7 +72,6 @@ impl Gateway {
 
         // Bound last: nothing is accepted before it can be answered.
         let listeners = Arc::new(Listeners::new(proxy.clone(), tunnels.clone(), snapshot.limits.connections));
-        let tls = listeners.compile_tls(&snapshot).map_err(StartError::Snapshot)?;
         listeners.apply(&snapshot, &table, tls, || ())?;
 
         let (version, since) = (snapshot.version, Instant::now());
@@ -88,7 +87,7 @@ impl Role for Gateway {
         // One at a time: what goes on as it was is taken from what is in force.
         let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
         let table = Arc::new(Table::compile(&snapshot, &self.proxy.table.load()).map_err(StartError::Snapshot)?);
-        let tls = self.listeners.compile_tls(&snapshot).map_err(StartError::Snapshot)?;
+        let tls = Listeners::compile_tls(&snapshot, Some(&self.listeners)).map_err(StartError::Snapshot)?;
         let before = self.proxy.access.load_full();
         let access = AccessLog::open(&snapshot.access_log, true, before.as_deref())?;
         let mut old = None;
@@ -100,7 +99,7 @@ impl Role for Gateway {
             old = Some(self.proxy.put_in_force(&table, &self.control.list()[0].runtime));
         })?;
         if let Some(old) = old {
-            self.control.list()[0].runtime.spawn(drop_late(old));
+            self.proxy.drain.spawn_beside(&self.control.list()[0].runtime, drop_late(old));
         }
         Ok(())
     }

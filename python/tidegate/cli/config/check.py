@@ -5,12 +5,15 @@ from typing import Any
 
 import click
 
+from tidegate.cli.config import keys
 from tidegate.cli.config.files import ROLES, role_of, role_option
 from tidegate.config.advice import advice
-from tidegate.config.load import validate
+from tidegate.config.files import Where
 from tidegate.config.model import AccessLog, Agent, Forward, Gateway
 from tidegate.config.snapshot import agent_snapshot, forward_snapshot, gateway_snapshot
 from tidegate.config.sources import Source
+from tidegate.config.whole import whole
+from tidegate.errors import ConfigError
 
 __all__ = ["check"]
 
@@ -34,19 +37,37 @@ def check(file: Path, role: str | None) -> None:
     model: Any = ROLES[role]
     # A reload refuses an empty file, so this does.
     tree = Source(model, file, env={}).tree(may_be_empty=False)
-    config = validate(model, tree)
+    config = whole(model, tree)
     # Looking is all this command does: a log file would be made.
     quiet = config.model_copy(update={"access_log": AccessLog(to="off")})
     where = tree.places()
+    warnings: list[str] = []
     if isinstance(quiet, Gateway):
-        gateway_snapshot(quiet, where)
+        warnings = _gateway(quiet, where)
     elif isinstance(quiet, Agent):
         agent_snapshot(quiet, "", where)
     else:
         forward_snapshot(quiet, where)
-    for remark in advice(config, where):
+    for remark in [*advice(config, where), *warnings]:
         click.echo(f"warning: {remark}", err=True)
     click.echo(f"{file}: ok ({role}: {_summary(config)})")
+
+
+def _gateway(config: Gateway, where: Where) -> list[str]:
+    """What is unwise about keys; raises `ConfigError` with every mistake of the files that a gateway names."""
+    mistakes: list[str] = []
+    warnings: list[str] = []
+    try:
+        gateway_snapshot(config, where)
+    except ConfigError as error:
+        mistakes += error.mistakes
+    try:
+        warnings = keys.check(config, where)
+    except ConfigError as error:
+        mistakes += error.mistakes
+    if mistakes:
+        raise ConfigError(mistakes)
+    return warnings
 
 
 def _summary(config: Gateway | Agent | Forward) -> str:

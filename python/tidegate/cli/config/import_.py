@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 import yaml
+from pydantic import SecretStr
 
 from tidegate.cli.moving import tell
 from tidegate.config.load import Tree, dump, parse, read_text, validate
 from tidegate.config.model import Gateway
 from tidegate.errors import ConfigError
 from tidegate.importers import kiagateway, nanoproxy, piko, piko_server
-from tidegate.importers.translation import Translation
+from tidegate.importers.translation import Note, Translation, place
 
 __all__ = ["import_"]
 
@@ -72,10 +73,23 @@ def _kind(tree: Tree) -> str:
     return found[0]
 
 
+def _put_keys_into_files(tree: Tree) -> None:
+    """A key that stood in a file of Piko's has no place in one of ours: a file of its own, which the user writes."""
+    for name, verifier in tree.data.get("verifiers", {}).items():
+        for key, ending in (("secret", "key"), ("public_key", "pem")):
+            if isinstance(verifier.get(key), SecretStr):
+                file = f"piko-{name}.{ending}"
+                verifier[key] = {"file": file}
+                where = place(tree, "verifiers", name)
+                mode = " (mode 0600)" if key == "secret" else ""
+                tell(Note(where, f"write this key to {file}{mode}: a configuration of ours holds no keys"))
+
+
 def _print(translation: Translation) -> int:
     for note in translation.notes:
         tell(note)
     validate(Gateway, translation.tree)
+    _put_keys_into_files(translation.tree)
     # As the importer wrote it: that is shorter than what the model makes of it.
     text = yaml.safe_dump(
         translation.tree.data, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None

@@ -16,9 +16,15 @@ _NAMES = {"gateway": "tidegate.yaml", "agent": "agent.yaml", "forward": "forward
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @role_option("the gateway's")
-def init(file: Path | None, role: str | None) -> None:
+@click.option("--domain", metavar="NAME", help="A public gateway: TLS, tokens for agents, and a key to make them.")
+@click.option("--cert", metavar="FILE", help="With --domain: the certificate chain, for the name and all below it.")
+@click.option("--key", metavar="FILE", help="With --domain: the key of that certificate.")
+def init(file: Path | None, role: str | None, domain: str | None, cert: str | None, key: str | None) -> None:
     """
     Write a commented file to begin with: tidegate.yaml, agent.yaml or forward.yaml.
+
+    With --domain it is a gateway for the Internet: the file, a fresh key beside it (token.key, for your eyes only), and
+    on the screen the DNS records, the commands, and a token for one endpoint.
 
     A file that is there already is left alone, and told as an error.
 
@@ -26,9 +32,22 @@ def init(file: Path | None, role: str | None) -> None:
     Examples:
       tidegate config init
       tidegate config init --role agent ~/.config/tidegate/agent.yaml
+      tidegate config init --domain gate.example.com --cert fullchain.pem --key privkey.pem
     """
+    context = click.get_current_context()
+    if domain is None and (cert is not None or key is not None):
+        raise click.UsageError("--cert and --key belong to --domain", context)
+    if (cert is None) != (key is None):
+        raise click.UsageError("--cert and --key belong together", context)
+    if domain is not None and role not in (None, "gateway"):
+        raise click.UsageError(f"--domain belongs to a gateway, not to --role {role}", context)
     name = _NAMES[role or "gateway"]
     file = Path(name) if file is None else file / name if file.is_dir() else file
+    if domain is not None:
+        from tidegate.cli.config.public import Certificate, public  # noqa: PLC0415  cryptography takes a while to load
+
+        click.echo(public(domain, file, Certificate(cert, key) if cert is not None and key is not None else None))
+        return
     text = files("tidegate.config").joinpath("starters", name).read_text(encoding="utf-8")
     try:
         with file.open("x", encoding="utf-8") as new:

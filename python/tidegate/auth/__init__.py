@@ -1,0 +1,1 @@
+"""Who somebody is and may do: keys, tokens, passwords and certificates. The engine asks; nothing here opens a port."""

@@ -1,0 +1,265 @@
+"""
+A set of keys that changes: fetched from a URL or a file, kept, and fetched again before it is too old.
+
+Whoever looks up a key never waits for a refresh. Only an unknown `kid` is worth waiting for, once an interval; the
+fetches run on threads that live as long as one fetch. What is fetched comes from the configuration alone, never from a
+token.
+"""
+
+import contextlib
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+
+import httpx
+
+from tidegate.auth.keys import LARGEST_SET, Key, KeySet, key_set
+from tidegate.errors import ConfigError
+
+__all__ = ["WAIT", "Fetch", "Jwks", "KeysUnavailableError", "Removed", "file_fetch", "url_fetch"]
+
+WAIT = 5.0
+"""Seconds that a token with an unknown `kid` waits for the fetch that it causes."""
+
+_LONGEST_FETCH = 60.0
+"""After so many seconds a fetch that has not ended is not waited for any more, and another one may begin."""
+
+_MOST_WAITING = 1000
+"""Tokens that wait for one fetch. Forged ones come by the thousand, and each takes up to 16 KiB."""
+
+Fetch = Callable[[], bytes]
+"""Gets the text of a JWKS, or raises `OSError` or `ValueError` with words for a person."""
+
+Removed = Callable[[Sequence[str]], None]
+"""Is told the ids of keys that are gone."""
+
+
+class KeysUnavailableError(Exception):
+    """Whether a key is good cannot be known now."""
+
+
+@dataclass(eq=False)
+class _Fetching:
+    began: float
+    settled: "Future[None]" = field(default_factory=Future)
+    waiting: int = 0
+
+
+class Jwks:
+    """The keys of one verifier. Any thread may ask."""
+
+    def __init__(
+        self,
+        verifier: str,
+        fetch: Fetch,
+        *,
+        refresh: float = 300.0,
+        retry: float = 30.0,
+        max_stale: float = 86400.0,
+        clock: Callable[[], float] = time.monotonic,
+        start: Callable[[Callable[[], None]], None] | None = None,
+        after: Callable[[float, Callable[[], None]], None] | None = None,
+    ) -> None:
+        self._verifier = verifier
+        self._fetch = fetch
+        self._refresh, self._retry, self._max_stale = refresh, retry, max_stale
+        self._clock = clock
+        self._start = start or _on_a_thread
+        self._after = after or _later
+        self._lock = threading.RLock()
+        self._set = KeySet(())
+        self._loaded: float | None = None
+        self._began: float | None = None
+        self._failed: str | None = None
+        self._running: _Fetching | None = None
+        self.removed: Removed = lambda _: None
+        """Is called with the ids of keys that are gone, on the thread that fetched."""
+
+    def load(self) -> None:
+        """Fetches the keys for the first time, or raises `ConfigError`."""
+        with self._lock:
+            fetching = self._running = _Fetching(self._clock())
+            self._began = fetching.began
+        self._run(fetching)
+        if self._failed is not None:
+            raise ConfigError(f"verifiers.{self._verifier}.jwks: {self._failed}")
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last fetch has failed, where it has."""
+        return self._failed
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out of the set in force, and why."""
+        return self._set.notes
+
+    def ids(self) -> frozenset[str]:
+        """The ids of all keys in force."""
+        return frozenset(key.id for key in self._set.keys)
+
+    def tend(self) -> None:
+        """Begins to refresh the keys where it is time; returns at once."""
+        with self._lock:
+            now = self._clock()
+            due = self._loaded is None or now - self._loaded >= self._refresh
+            if due and self._may_begin(now):
+                self._begin(now)
+
+    def find(self, kid: str | None, *, wait: bool) -> "tuple[Key, ...] | Future[None]":
+        """
+        The keys that a token with this `kid` may be signed with.
+
+        Where the next fetch may bring one and `wait` is true: a future that is settled by its end, or after `WAIT`
+        seconds at the latest, after which to ask again. `KeysUnavailableError` where nobody can say.
+        """
+        self.tend()
+        with self._lock:
+            now = self._clock()
+            known = self._loaded is not None and now - self._loaded <= self._max_stale
+            keys = self._set.keys if known else ()
+            found = keys if kid is None else tuple(key for key in keys if key.kid == kid)
+            if found:
+                return found
+            if wait and (fetching := self._worth_waiting(now)) is not None:
+                if fetching.waiting >= _MOST_WAITING:
+                    raise KeysUnavailableError("too many wait for its keys")
+                fetching.waiting += 1
+                if fetching.waiting == 1:
+                    self._after(max(0.0, fetching.began + WAIT - now), lambda: _settle(fetching.settled))
+                return fetching.settled
+            given_up = self._running is not None and self._running.settled.done()
+            if not known or self._failed is not None or given_up:
+                raise KeysUnavailableError(self._failed or "its keys have not come yet")
+            # A key without a name stands for tokens of any.
+            return tuple(key for key in keys if key.kid is None)
+
+    def patience(self) -> float:
+        """Seconds until an unknown `kid` may cause another fetch."""
+        with self._lock:
+            return 0.0 if self._began is None else max(0.0, self._began + self._retry - self._clock())
+
+    def _worth_waiting(self, now: float) -> _Fetching | None:
+        if self._running is not None and not self._running.settled.done():
+            return self._running
+        return self._begin(now) if self._may_begin(now) else None
+
+    def _may_begin(self, now: float) -> bool:
+        if self._running is not None and now - self._running.began < _LONGEST_FETCH:
+            return False
+        return self._began is None or now - self._began >= self._retry
+
+    def _begin(self, now: float) -> _Fetching:
+        fetching = self._running = _Fetching(now)
+        self._began = now
+        self._start(lambda: self._run(fetching))
+        return fetching
+
+    def _run(self, fetching: _Fetching) -> None:
+        fresh: KeySet | None = None
+        problem: str | None = None
+        try:
+            fresh = key_set(self._verifier, self._fetch())
+        except (OSError, ValueError) as error:
+            problem = str(error)
+        gone: frozenset[str] = frozenset()
+        with self._lock:
+            if self._running is fetching:  # else it was given up, and another one has taken its place
+                self._running = None
+                self._failed = problem
+                if fresh is not None:
+                    gone = self.ids() - {key.id for key in fresh.keys}
+                    self._set, self._loaded = fresh, fetching.began
+        try:
+            if gone:
+                self.removed(sorted(gone))
+        finally:
+            _settle(fetching.settled)
+
+
+def _settle(future: "Future[None]") -> None:
+    # The end of a fetch and the end of patience may come at the same time.
+    with contextlib.suppress(InvalidStateError):
+        future.set_result(None)
+
+
+def _on_a_thread(run: Callable[[], None]) -> None:
+    threading.Thread(target=run, name="jwks", daemon=True).start()
+
+
+def _later(seconds: float, run: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, run)
+    timer.daemon = True
+    timer.start()
+
+
+def file_fetch(name: str) -> Fetch:
+    """Reads a JWKS from a file."""
+
+    def fetch() -> bytes:
+        try:
+            with open(name, "rb") as file:
+                return file.read(LARGEST_SET + 1)
+        except OSError as error:
+            raise ValueError(f"{name}: cannot read it: {(error.strerror or str(error)).lower()}") from None
+
+    return fetch
+
+
+def url_fetch(url: str, ca: str | None = None, seconds: float = 10.0) -> Fetch:
+    """Fetches a JWKS from a URL: this one and no other, whatever it answers."""
+
+    def fetch() -> bytes:
+        deadline = time.monotonic() + seconds
+        try:
+            # A redirect would let whoever answers choose where the keys come from.
+            with (
+                httpx.Client(verify=_trust(ca), follow_redirects=False, timeout=seconds) as client,
+                client.stream(
+                    "GET", url, headers={"accept": "application/json", "accept-encoding": "identity"}
+                ) as answer,
+            ):
+                return _body(answer, url, deadline)
+        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
+            raise ValueError(f"{url}: {_reason(error)}") from None
+
+    return fetch
+
+
+def _trust(ca: str | None) -> ssl.SSLContext | bool:
+    # Read for every fetch, so that a renewed file counts.
+    if ca is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except ssl.SSLError:
+        raise ValueError(f"{ca}: holds no certificate") from None
+    except OSError as error:
+        raise ValueError(f"{ca}: cannot read it: {(error.strerror or str(error)).lower()}") from None
+
+
+def _body(answer: httpx.Response, url: str, deadline: float) -> bytes:
+    if answer.is_redirect:
+        raise ValueError(f"{url}: answers with a redirect, which is not followed (write the address it leads to)")
+    if answer.status_code != 200:
+        raise ValueError(f"{url}: answers {answer.status_code}")
+    if answer.headers.get("content-encoding", "identity").lower() != "identity":
+        raise ValueError(f"{url}: answers in an encoding that was not asked for")
+    body = b""
+    for chunk in answer.iter_raw():
+        body += chunk
+        if len(body) > LARGEST_SET:
+            raise ValueError(f"{url}: answers more than {LARGEST_SET // 1024} KiB")
+        if time.monotonic() > deadline:
+            raise ValueError(f"{url}: takes too long")
+    return body
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return "takes too long"
+    text = str(error) or type(error).__name__
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,120 @@
+"""
+Users and their passwords, from a file as `htpasswd -B` writes it: `user:hash`, one a line.
+
+Only hashes that are slow to guess are taken: bcrypt and argon2id. An unknown user takes as long as a wrong password.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+import argon2
+import bcrypt
+
+from tidegate.auth.strict import encoded
+from tidegate.auth.verdict import INVALID, Granted, Refused
+
+__all__ = ["Users", "parse"]
+
+_BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
+_ARGON2ID = re.compile(r"\$argon2id\$v=19\$(m=\d+,t=\d+,p=\d+)\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+")
+_LONGEST = 1024
+"""Bytes of a password."""
+
+# What else such files hold, so that it can be named.
+_WEAK = {
+    "$apr1$": "MD5",
+    "$1$": "MD5",
+    "{SHA}": "SHA-1",
+    "{SSHA}": "SHA-1",
+    "$5$": "SHA-256",
+    "$6$": "SHA-512",
+    "$argon2i$": "argon2i",
+    "$argon2d$": "argon2d",
+}
+
+
+@dataclass(frozen=True)
+class Users:
+    """Who may come in."""
+
+    name: str
+    """What the set is called, in the ids of its keys."""
+    hashes: dict[str, str] = field(repr=False)
+    """The hash of each user's password."""
+    usual: str = field(repr=False)
+    """A hash whose check takes as long as most others: it is what an unknown user's password is checked against."""
+
+    def verify(self, user: str, password: str) -> Granted | Refused:
+        """What came of a user's password. Takes as long as the hash was made to take."""
+        known = self.hashes.get(user)
+        good = _matches(known or self.usual, password)
+        if known is None or not good:
+            return Refused(INVALID, "the user or the password is wrong")
+        # Who may use a route with a password may use it whole; a password offers no endpoint.
+        return Granted(key=self._key(user, known), reach=None)
+
+    def key_ids(self) -> frozenset[str]:
+        """An id for each user with this password: it goes when either changes."""
+        return frozenset(self._key(user, known) for user, known in self.hashes.items())
+
+    def _key(self, user: str, known: str) -> str:
+        digest = hashlib.sha256(f"{user}:{known}".encode()).digest()
+        return f"{self.name}/{encoded(digest)}"
+
+
+def parse(text: str, name: str, what: str) -> Users:
+    """The users of a file, or a `ValueError` with every line that is wrong. `what` names the file; no hash is shown."""
+    hashes: dict[str, str] = {}
+    wrong: list[str] = []
+    for number, line in enumerate(map(str.strip, text.splitlines()), start=1):
+        if not line or line.startswith("#"):
+            continue
+        user, colon, known = line.partition(":")
+        if not colon or not user:
+            wrong.append(f"{what}:{number}: expected USER:HASH, as `htpasswd -B` writes it")
+        elif user in hashes:
+            wrong.append(f"{what}:{number}: this user stands twice")
+        elif _kind(known) is None:
+            wrong.append(f"{what}:{number}: {_unfit(known)} (make one with `htpasswd -nB USER`, or argon2id)")
+        else:
+            hashes[user] = known
+    if wrong:
+        raise ValueError("\n".join(wrong))
+    if not hashes:
+        raise ValueError(f"{what}: names no user")
+    kinds = Counter(_kind(known) for known in hashes.values())
+    usual = kinds.most_common(1)[0][0]
+    return Users(name, hashes, next(known for known in hashes.values() if _kind(known) == usual))
+
+
+def _kind(known: str) -> str | None:
+    """What a hash costs to check; nothing for what is no hash."""
+    for form in (_BCRYPT, _ARGON2ID):
+        if found := form.fullmatch(known):
+            return found[1]
+    return None
+
+
+def _unfit(known: str) -> str:
+    for beginning, kind in _WEAK.items():
+        if known.startswith(beginning):
+            return f"a hash of {kind} is guessed too fast"
+    return "this is no hash of bcrypt or argon2id"
+
+
+def _matches(known: str, password: str) -> bool:
+    given = password.encode("utf-8", "surrogatepass")
+    if len(given) > _LONGEST:
+        return False
+    if known.startswith("$argon2id$"):
+        try:
+            return argon2.PasswordHasher().verify(known, given)
+        except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+            return False
+    try:
+        # `htpasswd` cuts at 72 bytes, as bcrypt does.
+        return bcrypt.checkpw(given[:72], known.encode())
+    except ValueError:
+        return False

@@ -1,0 +1,185 @@
+"""
+Whose credentials are good, as the engine takes it, and what each of its sets stands for in Python.
+
+A set is known by its id: names, and 16 hex digits of what decides about a credential, key material apart. It changes
+when that changes, so that no verdict outlives what it was given for. Nothing secret enters a snapshot; reading secrets
+and answering the engine's questions is `tidegate.auth`'s.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate.config.auth import ALGORITHMS, AdminAuth, Auth, CertificateGrant, Quota, SecretSource, Verifier
+from tidegate.config.auth_checks import route_tenant
+from tidegate.config.files import Checked
+from tidegate.config.model import Gateway
+from tidegate.config.routes import Route
+
+__all__ = [
+    "Named", "admin_set", "auth", "certificate_sets", "files", "password_sets", "route_auth", "tenant_limits",
+    "tenant_of", "verifier_sets", "verifier_sets_of_the_engine",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Named:
+    """A verifier and what it is called."""
+
+    name: str
+    """Its name below `verifiers`."""
+    verifier: Verifier
+    """What it is; where a tenant's header picked it, its `tenant` is that one."""
+
+
+def verifier_sets(gateway: Gateway) -> dict[str, list[Named]]:
+    """Every set of verifiers that something asks for, admin included, by its id: a token that one accepts is good."""
+    found = dict(_engine_sets(gateway))
+    if gateway.admin.auth is not None:
+        found.update([_set(_named(gateway, gateway.admin.auth.verifiers))])
+    return found
+
+
+def password_sets(gateway: Gateway) -> dict[str, SecretSource]:
+    """Where users and their passwords stand, by the id of the set."""
+    return {_password_id(each.users): each.users for each in _asked(gateway) if each.users is not None}
+
+
+def certificate_sets(gateway: Gateway) -> dict[str, CertificateGrant]:
+    """What names of client certificates stand for, by the id of the set."""
+    found = [each.certificate for each in _asked(gateway) if each.certificate is not None]
+    return {_certificate_id(each): each for each in found}
+
+
+def admin_set(gateway: Gateway) -> str | None:
+    """The id of the set that the admin listener asks for."""
+    asked: AdminAuth | None = gateway.admin.auth
+    return None if asked is None else _set(_named(gateway, asked.verifiers))[0]
+
+
+def verifier_sets_of_the_engine(gateway: Gateway) -> list[dict[str, Any]]:
+    """What the engine refuses by itself, for each set that it asks about."""
+    return [
+        {
+            "id": name,
+            "algorithms": [each for each in ALGORITHMS if any(each in _algorithms(one.verifier) for one in named)],
+            "require_expiry": all(one.verifier.require_expiry for one in named),
+        }
+        for name, named in _engine_sets(gateway).items()
+    ]
+
+
+def tenant_limits(gateway: Gateway) -> dict[str, dict[str, int | None]]:
+    """The limits of tenants that have some."""
+    return {name: each.limits.model_dump() for name, each in gateway.tenants.items() if each.limits is not None}
+
+
+def auth(gateway: Gateway, asked: Auth | None) -> dict[str, Any] | None:
+    """What a listener or route asks for; None where it asks for nothing."""
+    if asked is None or asked.is_none:
+        return None
+    return {
+        "set": _set(_named(gateway, asked.verifiers))[0] if asked.verifiers else None,
+        "by_tenant": {name: _set(named)[0] for name, named in _by_tenant(gateway)} if asked.by_tenant else None,
+        "basic": _password_id(asked.users) if asked.users is not None else None,
+        "certificate": _certificate_id(asked.certificate) if asked.certificate is not None else None,
+        "realm": asked.realm,
+        "pass": asked.pass_,
+        "disconnect_on_expiry": asked.disconnect_on_expiry,
+    }
+
+
+def route_auth(gateway: Gateway, route: Route) -> dict[str, Any] | str | None:
+    """The same of a route, which by default leaves it to its listener."""
+    return "inherit" if route.auth is None else auth(gateway, route.auth)
+
+
+def tenant_of(gateway: Gateway, route: Route) -> str:
+    """Whose endpoint a route leads to."""
+    counted = route.listeners or gateway.listeners
+    return route_tenant(route, [each.tenant for name, each in gateway.listeners.items() if name in counted])
+
+
+def files(gateway: Gateway, checked: Checked) -> None:
+    """Tells which files of secrets and keys cannot be read. What they hold is not looked at here."""
+    for name, verifier in gateway.verifiers.items():
+        here = f"verifiers.{name}"
+        for key in ("secret", "public_key"):
+            _readable(f"{here}.{key}", getattr(verifier, key), checked)
+        if verifier.jwks is not None:
+            checked.file(f"{here}.jwks.file", verifier.jwks.file)
+            checked.pem(f"{here}.jwks.ca", verifier.jwks.ca, "CERTIFICATE")
+    for name, listener in gateway.listeners.items():
+        _readable(f"listeners.{name}.auth.users", listener.auth.users if listener.auth else None, checked)
+    for position, route in enumerate(gateway.routes):
+        _readable(f"routes[{position}].auth.users", route.auth.users if route.auth else None, checked)
+
+
+def _readable(key: str, source: SecretSource | None, checked: Checked) -> None:
+    if source is not None:
+        checked.readable(f"{key}.file", source.file)
+
+
+def _asked(gateway: Gateway) -> Iterator[Auth]:
+    yield from (each.auth for each in gateway.listeners.values() if each.auth is not None)
+    yield from (each.auth for each in gateway.routes if each.auth is not None)
+
+
+def _engine_sets(gateway: Gateway) -> dict[str, list[Named]]:
+    found: dict[str, list[Named]] = {}
+    for asked in _asked(gateway):
+        if asked.verifiers:
+            found.update([_set(_named(gateway, asked.verifiers))])
+        if asked.by_tenant:
+            found.update(_set(named) for _, named in _by_tenant(gateway))
+    return found
+
+
+def _named(gateway: Gateway, names: Iterable[str]) -> list[Named]:
+    return [Named(name, gateway.verifiers[name]) for name in dict.fromkeys(names)]
+
+
+def _by_tenant(gateway: Gateway) -> Iterator[tuple[str, list[Named]]]:
+    """The verifiers of each tenant that has some; their tokens are its tokens."""
+    for name, tenant in gateway.tenants.items():
+        if tenant.verifiers:
+            named = _named(gateway, tenant.verifiers)
+            yield name, [Named(each.name, each.verifier.model_copy(update={"tenant": name})) for each in named]
+
+
+def _set(named: list[Named]) -> tuple[str, list[Named]]:
+    decides = [{"name": each.name, **_decides(each.verifier)} for each in named]
+    return f"{','.join(each.name for each in named)}/{_digest(decides)}", named
+
+
+def _decides(verifier: Verifier) -> dict[str, Any]:
+    """Everything that decides about a token except key material and the ways to come by it."""
+    limits: Quota | None = verifier.limits
+    return {
+        "algorithms": _algorithms(verifier),
+        "issuer": verifier.issuer,
+        "audience": verifier.audience,
+        "leeway": verifier.leeway,
+        "require_expiry": verifier.require_expiry,
+        "unlimited": verifier.unlimited,
+        "tenant": verifier.tenant,
+        "limits": None if limits is None else limits.model_dump(),
+    }
+
+
+def _algorithms(verifier: Verifier) -> tuple[str, ...]:
+    return verifier.algorithms or verifier.fitting
+
+
+def _password_id(users: SecretSource) -> str:
+    return f"users/{_digest([users.file, users.env, users.command])}"
+
+
+def _certificate_id(grant: CertificateGrant) -> str:
+    return f"certificate/{_digest(grant.model_dump())}"
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
