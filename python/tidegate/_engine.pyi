@@ -60,8 +60,8 @@ class Role:
     def revoke(self, keys: list[str]) -> int:
         """Ends what these keys have verified, now, and forgets refusals; how many credentials that were."""
 
-    def set_token(self, token: str) -> None:
-        """What is shown to gateways from the next connection on. Raises `EngineError` at a gateway."""
+    def set_token(self, token: bytes) -> None:
+        """Agent and forward: shows this token to gateways from the next connection on. `EngineError` elsewhere."""
 
     def set_level(self, level: str) -> None:
         """Keeps events up to this level: error, warn, info (at the start), debug or trace."""

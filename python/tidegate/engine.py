@@ -98,7 +98,7 @@ class Role:
         return question
 
     def answer(self, number: int, verdict: bytes) -> None:
-        """Answers a question with what the credential grants, or why it does not: one JSON object."""
+        """Answers a question with what `tidegate.auth` makes of it."""
         try:
             self._native.answer(number, verdict)
         except _engine.EngineError as error:
@@ -113,9 +113,9 @@ class Role:
         return self._native.revoke(list(keys))
 
     def set_token(self, token: str) -> None:
-        """What an agent or a forward shows to gateways from its next connection on."""
+        """Agent and forward: shows this token to gateways from the next connection on."""
         try:
-            self._native.set_token(token)
+            self._native.set_token(token.encode())
         except _engine.EngineError as error:
             raise _translated(error) from None
 

@@ -7,16 +7,19 @@ another configuration is in force, what only the one before believed ends.
 """
 
 import contextlib
+import json
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from tidegate.auth.credentials import Credentials
 from tidegate.auth.verdict import Unavailable, Verdict
 from tidegate.control.background import yield_to_others
 from tidegate.control.logs import Log
 from tidegate.errors import EngineError
+
+if TYPE_CHECKING:  # a gateway that asks for nothing has no use for what checks it
+    from tidegate.auth.credentials import Credentials
 
 __all__ = ["Answers", "Asking"]
 
@@ -51,20 +54,20 @@ class Answers:
         self._threads: list[threading.Thread] = []
         self._ended = threading.Event()
 
-    def expect(self, credentials: Credentials | None) -> None:
+    def expect(self, credentials: "Credentials | None") -> None:
         """Says what is going to be believed: the engine asks by a new configuration as soon as it is in force."""
         self._expected = credentials
         if credentials is not None:
             self._start()
 
-    def believe(self, credentials: Credentials | None) -> None:
+    def believe(self, credentials: "Credentials | None") -> None:
         """Answers by these from now on. What keys have verified that are not among them ends."""
         before, self._credentials = self._credentials, credentials
         if credentials is not None:
-            credentials.on_removed(self._removed)
+            credentials.on_change(self._changed)
             self._start()
         if before is not None:
-            self._removed(before.key_ids() - (credentials.key_ids() if credentials is not None else frozenset()))
+            self._changed(before.key_ids() - (credentials.key_ids() if credentials is not None else frozenset()))
 
     @contextmanager
     def until_end(self) -> Iterator[None]:
@@ -99,7 +102,7 @@ class Answers:
         def done(verdict: Verdict) -> None:
             # The role may have ended, or nobody waits any more.
             with contextlib.suppress(EngineError):
-                self._role.answer(number, verdict.as_verdict())
+                self._role.answer(number, json.dumps(verdict.as_verdict()).encode())
 
         try:
             if asked:
@@ -111,7 +114,7 @@ class Answers:
             self._log.say("error", "credential not judged", f"a mistake of ours: {error!r}", reason=repr(error))
             done(Unavailable("a mistake of ours"))
 
-    def _removed(self, keys: Collection[str]) -> None:
+    def _changed(self, keys: Collection[str]) -> None:
         ended = self._role.revoke(sorted(keys))
         if keys:
             known = ", ".join(sorted(keys))
