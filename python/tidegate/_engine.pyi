@@ -49,8 +49,8 @@ class Role:
     def set_level(self, level: str) -> None:
         """Keeps events up to this level: error, warn, info (at the start), debug or trace."""
 
-    def set_token(self, token: bytes) -> None:
-        """Agent and forward: shows this token to gateways from now on, and connects anew with it where that is due."""
+    def set_token(self, token: str) -> None:
+        """What is shown to gateways from the next connection on. Raises `EngineError` at a gateway."""
 
     def drain(self, grace: float) -> None:
         """Begins to leave, within `grace` seconds. The event `stopped` says when it has ended."""

@@ -86,8 +86,8 @@ class Role:
         return self._native.metrics()
 
     def set_token(self, token: str) -> None:
-        """Agent and forward: shows this token to gateways from now on."""
-        self._native.set_token(token.encode())
+        """Agent and forward: shows this token to gateways from the next connection on."""
+        self._native.set_token(token)
 
     def drain(self, grace: float) -> None:
         """Begins to leave, within `grace` seconds. The event `stopped` says when it has ended."""

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidegate.config.auth import ALGORITHMS, AdminAuth, Auth, CertificateGrant, Quota, SecretSource, Verifier
-from tidegate.config.auth_checks import route_tenant
 from tidegate.config.files import Checked
 from tidegate.config.model import Gateway
 from tidegate.config.routes import Route
 
 __all__ = [
     "Named", "admin_set", "auth", "certificate_sets", "files", "password_sets", "route_auth", "tenant_limits",
-    "tenant_of", "verifier_sets", "verifier_sets_of_the_engine",
+    "verifier_sets", "verifier_sets_of_the_engine",
 ]  # fmt: skip
 
 
@@ -66,6 +65,7 @@ def verifier_sets_of_the_engine(gateway: Gateway) -> list[dict[str, Any]]:
             "id": name,
             "algorithms": [each for each in ALGORITHMS if any(each in _algorithms(one.verifier) for one in named)],
             "require_expiry": all(one.verifier.require_expiry for one in named),
+            "leeway": max(one.verifier.leeway for one in named),
         }
         for name, named in _engine_sets(gateway).items()
     ]
@@ -94,12 +94,6 @@ def auth(gateway: Gateway, asked: Auth | None) -> dict[str, Any] | None:
 def route_auth(gateway: Gateway, route: Route) -> dict[str, Any] | str | None:
     """The same of a route, which by default leaves it to its listener."""
     return "inherit" if route.auth is None else auth(gateway, route.auth)
-
-
-def tenant_of(gateway: Gateway, route: Route) -> str:
-    """Whose endpoint a route leads to."""
-    counted = route.listeners or gateway.listeners
-    return route_tenant(route, [each.tenant for name, each in gateway.listeners.items() if name in counted])
 
 
 def files(gateway: Gateway, checked: Checked) -> None:
