@@ -36,8 +36,13 @@ def _named(snapshot: Mapping[str, Any], kind: str, told: Mapping[str, Any] | Non
 
 
 def _from(part: Mapping[str, Any]) -> str:
-    allow, deny = (", ".join(part.get(key) or []) for key in ("allow", "deny"))
+    allow, deny = (", ".join(map(_network, part.get(key) or [])) for key in ("allow", "deny"))
     return " ".join([*([allow] if allow else []), *([f"not {deny}"] if deny else [])])
+
+
+def _network(text: str) -> str:
+    """One address stands without the length of its prefix."""
+    return text.removesuffix("/128" if ":" in text else "/32")
 
 
 def _tenant(route: Mapping[str, Any]) -> str:

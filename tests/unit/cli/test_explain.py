@@ -182,7 +182,8 @@ def test_who_may_take_the_way_is_told(tmp_path: Path) -> None:
 verifiers: {main: {secret: {env: A}}, other: {secret: {env: B}}, acme: {secret: {env: C}}}
 tenants: {acme: {verifiers: [acme]}}
 listeners:
-  web: {bind: "127.0.0.1:8080", allow: [10.0.0.0/8], deny: [10.9.0.0/16], auth: {verifiers: [main, other]}, tenant: acme}
+  web:
+    {bind: "127.0.0.1:8080", allow: [10.0.0.0/8], deny: [10.9.0.0/16], auth: {verifiers: [main, other]}, tenant: acme}
   plain: {bind: "127.0.0.1:8081"}
   each: {bind: "127.0.0.1:8082", auth: {by_tenant: true}}
 routes:
