@@ -72,7 +72,9 @@ THOUSAND = Case("tidegate: the same among 1,000 routes", gates.among_a_thousand,
 HAPROXY_TCP = Case("HAProxy `mode tcp`", gates.haproxy_tcp, SMALL)
 PASSED = Case("tidegate: passed through by server name", gates.passed_through, TLS_SMALL)
 HAPROXY_PASSED = Case("HAProxy `mode tcp` by server name", gates.haproxy_passed_through, TLS_SMALL)
+ADDRESS_BULK = Case("tidegate: a route to an address", gates.to_address, BULK)
 PASSED_BULK = Case("tidegate: passed through by server name", gates.passed_through, TLS_BULK)
+HAPROXY_PASSED_BULK = Case("HAProxy `mode tcp` by server name", gates.haproxy_passed_through, TLS_BULK)
 ENDED = Case("tidegate: TLS ended", gates.ended, TLS_SMALL)
 NGINX_ENDED = Case("nginx: TLS ended", gates.nginx_ended, TLS_SMALL)
 SHAKEN = Case("tidegate", gates.ended, HANDSHAKES)
@@ -104,12 +106,12 @@ GROUPS: dict[str, tuple[tuple[Case, ...], ...]] = {
             TUNNEL_BULK,
             Case("Go pair: yamux + net/http", paths.go_tunnel, BULK),
             Case("tidegate TCP: forward + gateway + agent", paths.tcp, BULK),
-            Case("tidegate: a route to an address", gates.to_address, BULK),
+            ADDRESS_BULK,
             Case("HAProxy `mode tcp`", gates.haproxy_tcp, BULK),
         ),
         (
             PASSED_BULK,
-            Case("HAProxy `mode tcp` by server name", gates.haproxy_passed_through, TLS_BULK),
+            HAPROXY_PASSED_BULK,
             Case("kiagateway by server name", gates.kiagateway_tls, TLS_BULK),
         ),
     ),

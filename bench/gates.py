@@ -9,56 +9,27 @@ import json
 import subprocess
 
 from load import HOST, NAME
-from paths import ANYWHERE, Way, responder
-from programs import BenchError, Ground, Program, free_address
+from paths import ANYWHERE, Way, responder, start_haproxy, start_nginx
+from programs import BenchError, Ground, Program
 
 CIPHER = "TLS_AES_128_GCM_SHA256"
 
-NGINX_TLS = """
-daemon off; master_process off; pid {folder}/{name}.pid; error_log {folder}/{name}.log warn;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off;
-    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi;
-    scgi_temp_path scgi;
-    keepalive_requests 1000000000;
-    ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;
-    ssl_protocols TLSv1.3; ssl_conf_command Ciphersuites {cipher}; ssl_session_cache off; ssl_session_tickets off;
-    upstream responder {{ server {upstream}; keepalive 512; keepalive_requests 1000000000; }}
-    server {{
-        listen {address} ssl http2;
-        location / {{ proxy_pass http://responder; proxy_http_version 1.1; proxy_set_header Connection ""; }}
-    }}
-}}
-"""
+NGINX_TLS = (
+    "ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem; ssl_protocols TLSv1.3; "
+    "ssl_conf_command Ciphersuites {cipher}; ssl_session_cache off; ssl_session_tickets off;"
+)
 
-HAPROXY_SNI = """
-global
-    nbthread 1
-    maxconn 1000
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 60s
-    timeout server 60s
+HAPROXY_SNI = f"""
 frontend proxy
-    bind {address}
+    bind {{address}}
     tcp-request inspect-delay 5s
-    tcp-request content accept if {{ req_ssl_hello_type 1 }}
-    use_backend vault if {{ req_ssl_sni -i {name} }}
+    tcp-request content accept if {{{{ req_ssl_hello_type 1 }}}}
+    use_backend vault if {{{{ req_ssl_sni -i {NAME} }}}}
 backend vault
-    server vault {upstream}
+    server vault {{upstream}}
 """
 
 HAPROXY_TCP = """
-global
-    nbthread 1
-    maxconn 1000
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 60s
-    timeout server 60s
 listen proxy
     bind {address}
     server responder {upstream}
@@ -125,23 +96,14 @@ def ended(ground: Ground) -> Way:
 
 def nginx_ended(ground: Ground) -> Way:
     """TLS ended by nginx, one worker, with the same certificate and cipher, and no session kept."""
-    address, program = _nginx_tls(ground)
-    return Way(address, (program,))
-
-
-def _nginx_tls(ground: Ground) -> tuple[str, Program]:
     certificate(ground)
-    address = free_address()
-    values = {"folder": ground.folder, "name": "nginx-tls", "cipher": CIPHER, "address": address}
-    file = ground.write("nginx-tls.conf", NGINX_TLS.format(**values, upstream=responder(ground)[0]))
-    program = ground.start("nginx-tls", "nginx", "-p", f"{ground.folder}/", "-c", file)
-    program.listening(address)
-    return address, program
+    more = NGINX_TLS.format(folder=ground.folder, cipher=CIPHER)
+    return start_nginx(ground, "nginx-tls", kept=512, listening=" ssl http2", more=more)
 
 
 def passed_through(ground: Ground) -> Way:
     """TLS passed through by its server name."""
-    upstream, _ = _nginx_tls(ground)
+    upstream = nginx_ended(ground).address
     program, address = gate(
         ground,
         {
@@ -154,20 +116,12 @@ def passed_through(ground: Ground) -> Way:
 
 def haproxy_passed_through(ground: Ground) -> Way:
     """The same by HAProxy."""
-    address = free_address()
-    values = {"address": address, "name": NAME, "upstream": _nginx_tls(ground)[0]}
-    program = ground.start("haproxy", "haproxy", "-db", "-f", ground.write("haproxy.cfg", HAPROXY_SNI.format(**values)))
-    program.listening(address)
-    return Way(address, (program,))
+    return start_haproxy(ground, "tcp", HAPROXY_SNI, nginx_ended(ground).address)
 
 
 def haproxy_tcp(ground: Ground) -> Way:
     """HAProxy in `mode tcp` before the responder: what moving bytes without reading them costs."""
-    address = free_address()
-    text = HAPROXY_TCP.format(address=address, upstream=responder(ground)[0])
-    program = ground.start("haproxy", "haproxy", "-db", "-f", ground.write("haproxy.cfg", text))
-    program.listening(address)
-    return Way(address, (program,))
+    return start_haproxy(ground, "tcp", HAPROXY_TCP, responder(ground)[0])
 
 
 def kiagateway_http(ground: Ground) -> Way:
@@ -179,7 +133,7 @@ def kiagateway_http(ground: Ground) -> Way:
 
 def kiagateway_tls(ground: Ground) -> Way:
     """kiagateway by server name."""
-    program = _kiagateway(ground, _nginx_tls(ground)[0])
+    program = _kiagateway(ground, nginx_ended(ground).address)
     program.listening("127.0.0.1:443")
     return Way("127.0.0.1:443", (program,))
 

@@ -16,16 +16,17 @@ ANYWHERE = "127.0.0.1:0"
 QUIET = ("--access-log", "off", "--log-format", "json")
 
 NGINX = """
-daemon off; master_process off; pid nginx.pid; error_log nginx.log warn;
+daemon off; master_process off; pid {name}.pid; error_log {name}.log warn;
 events {{ worker_connections 1024; }}
 http {{
     access_log off;
     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
     keepalive_requests 1000000000;
-    upstream responder {{ server {upstream}; keepalive 128; keepalive_requests 1000000000; }}
+    {more}
+    upstream responder {{ server {upstream}; keepalive {kept}; keepalive_requests 1000000000; }}
     server {{
-        listen {address};
+        listen {listen};
         location / {{ proxy_pass http://responder; proxy_http_version 1.1; proxy_set_header Connection ""; }}
     }}
 }}
@@ -36,10 +37,13 @@ global
     nbthread 1
     maxconn 1000
 defaults
-    mode http
+    mode {mode}
     timeout connect 5s
     timeout client 60s
     timeout server 60s
+"""
+
+HAPROXY_HTTP = """
     http-reuse always
 frontend proxy
     bind {address}
@@ -76,18 +80,29 @@ def direct(ground: Ground) -> Way:
 
 def nginx(ground: Ground) -> Way:
     """nginx, one worker, connections to the upstream kept."""
+    return start_nginx(ground, "nginx", kept=128)
+
+
+def start_nginx(ground: Ground, name: str, *, kept: int, listening: str = "", more: str = "") -> Way:
+    """nginx before the responder; `listening` is said of its address, `more` of all of it."""
     address = free_address()
-    file = ground.write("nginx.conf", NGINX.format(address=address, upstream=responder(ground)[0]))
-    program = ground.start("nginx", "nginx", "-p", f"{ground.folder}/", "-c", file)
+    values = {"name": name, "listen": f"{address}{listening}", "more": more, "kept": kept}
+    file = ground.write(f"{name}.conf", NGINX.format(**values, upstream=responder(ground)[0]))
+    program = ground.start(name, "nginx", "-p", f"{ground.folder}/", "-c", file)
     program.listening(address)
     return Way(address, (program,))
 
 
 def haproxy(ground: Ground) -> Way:
     """HAProxy in `mode http`, one thread, connections to the upstream shared."""
+    return start_haproxy(ground, "http", HAPROXY_HTTP, responder(ground)[0])
+
+
+def start_haproxy(ground: Ground, mode: str, rest: str, upstream: str) -> Way:
+    """HAProxy, one thread; `rest` is its configuration behind the defaults."""
     address = free_address()
-    file = ground.write("haproxy.cfg", HAPROXY.format(address=address, upstream=responder(ground)[0]))
-    program = ground.start("haproxy", "haproxy", "-db", "-f", file)
+    text = (HAPROXY + rest.removeprefix("\n")).format(mode=mode, address=address, upstream=upstream)
+    program = ground.start("haproxy", "haproxy", "-db", "-f", ground.write("haproxy.cfg", text))
     program.listening(address)
     return Way(address, (program,))
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 
 import changes
 import cpu
@@ -59,10 +60,12 @@ class Bench:
     def heading(self) -> str:
         """When, where and how it was measured."""
         options = self.options
-        return (
+        return fill(
             f"{time.strftime('%Y-%m-%d')}, {cpu.model()}, {len(os.sched_getaffinity(0) | set(self.cpus))} CPUs, Linux "
             f"{platform.release()}. Medians of {options.rounds} rounds of {options.seconds} s, lowest to highest as "
-            f"spread; open loop at {options.rate:,} requests/s; {options.tunnels:,} idle tunnels."
+            f"spread; open loop at {options.rate:,} requests/s; {options.tunnels:,} idle tunnels.",
+            120,
+            break_on_hyphens=False,
         )
 
     def report(self) -> str:

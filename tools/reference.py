@@ -35,6 +35,29 @@ An answer that tidegate makes itself is JSON, `{"error": MESSAGE, "detail": MORE
 `x-tidegate-error`. The access log (`error`) and `tidegate_errors_total` (`code`) use the same codes. What to do about
 each: [troubleshooting](../how-to/troubleshooting.md).
 """
+PROXY_HEADERS = """\
+
+## PROXY headers
+
+The [PROXY protocol](../how-to/pass-tls-through.md#who-the-client-is) comes before the first byte of anything else, so
+what a peer gets for a header depends on what the listener speaks.
+
+From a stranger, or from anybody where `proxy_protocol` is not set:
+
+- `http`: 400 `malformed_request`.
+- `http` with `tls`: 400 `tls_expected` for version 1, the alert `unexpected_message` for version 2.
+- `tcp`: a reset, in the log `downstream_closed`. Where `proxy_protocol` is not set the service gets the header like any
+  other bytes.
+
+From a load balancer of `proxy_protocol`, on every kind of listener:
+
+- a broken header, or none: a reset, in the log `malformed_request`.
+- no whole header within `timeouts.handshake`: a reset, in the log `downstream_timeout`.
+- nothing at all, and the end of the connection: no answer and no line in the log. It looked whether the port is open.
+
+A reset is bare: before its header nobody knows what a connection speaks, and an answer would be read as one to the
+client behind it.
+"""
 EVENTS_INTRO = """\
 Events go to stderr: a line to read on a terminal, one JSON object a line otherwise (`--log-format`). Every object has
 `time`, `level` and `event`; the fields below come with it where they are known. Secrets are masked.
@@ -56,6 +79,11 @@ EVENTS = {
     "listener closed": (
         "gateway",
         "A new configuration has no use for an address any more: nothing is accepted there.",
+    ),
+    "terms changed": (
+        "gateway",
+        "A listener asks something else of connections now (TLS, client certificates, PROXY headers): those that it "
+        "has end after what runs.",
     ),
     "configuration applied": (
         "gateway",
@@ -104,6 +132,10 @@ EVENTS = {
     "upstream ejected": (
         "gateway",
         "Requests to an address, or to a session of an agent, failed in a row: it is left out for some seconds.",
+    ),
+    "upstream flooded": (
+        "gateway, agent",
+        "An HTTP/2 connection to an upstream was ended for frames that carry nothing; its requests get 502.",
     ),
     "upstream up": ("gateway", "What was down or ejected works again."),
     "stream refused": ("forward", "A connection was reset because no gateway opened a stream for it."),
@@ -164,7 +196,7 @@ def errors() -> str:
     reserved = ", ".join(f"`{code}`" for code in _codes_without_use())
     if reserved:
         text.append(f"\nReserved, and not answered by this version: {reserved}.\n")
-    return "".join(text)
+    return "".join([*text, PROXY_HEADERS])
 
 
 def _codes_without_use() -> list[str]:

@@ -46,11 +46,25 @@ class Role:
     def explain(self, question: bytes) -> bytes:
         """What becomes of a request, and why, one JSON object. Raises `EngineError` for what cannot be asked."""
 
-    def set_level(self, level: str) -> None:
-        """Keeps events up to this level: error, warn, info (at the start), debug or trace."""
+    def next_question(self, kind: str, timeout: float) -> bytes | None:
+        """
+        Waits for the next question about a credential, of kind `token` or `password`, one JSON object.
+
+        The one method that takes its time; the GIL is free meanwhile. None: there was none within `timeout` seconds, or,
+        at once, there will be none any more.
+        """
+
+    def answer(self, number: int, verdict: bytes) -> None:
+        """Answers a question. Raises `EngineError` for what is no verdict; one that nobody waits for is nothing."""
+
+    def revoke(self, keys: list[str]) -> int:
+        """Ends what these keys have verified, now; how many credentials that were. Refusals are forgotten in any case."""
 
     def set_token(self, token: str) -> None:
         """What is shown to gateways from the next connection on. Raises `EngineError` at a gateway."""
+
+    def set_level(self, level: str) -> None:
+        """Keeps events up to this level: error, warn, info (at the start), debug or trace."""
 
     def drain(self, grace: float) -> None:
         """Begins to leave, within `grace` seconds. The event `stopped` says when it has ended."""

@@ -12,7 +12,7 @@ import json
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +85,39 @@ class Role:
         """All metrics in Prometheus' text format."""
         return self._native.metrics()
 
+    def next_question(self, kind: str, timeout: float) -> dict[str, Any] | None:
+        """
+        Waits for the next question about a credential of kind `token` or `password`. Long: for a thread of its own.
+
+        None: there was none within `timeout` seconds, or the role has ended and there will be none any more.
+        """
+        text = self._native.next_question(kind, timeout)
+        if text is None:
+            return None
+        question: dict[str, Any] = json.loads(text)
+        return question
+
+    def answer(self, number: int, verdict: Mapping[str, Any]) -> None:
+        """Answers a question with what it grants, or why it does not."""
+        try:
+            self._native.answer(number, json.dumps(verdict).encode())
+        except _engine.EngineError as error:
+            raise _translated(error) from None
+
+    def revoke(self, keys: Iterable[str]) -> int:
+        """
+        Ends what these keys have verified, now: verdicts, sessions, requests. How many credentials that were.
+
+        Refusals are forgotten, too, because keys may have been added.
+        """
+        return self._native.revoke(list(keys))
+
     def set_token(self, token: str) -> None:
-        """Agent and forward: shows this token to gateways from the next connection on."""
-        self._native.set_token(token)
+        """What an agent or a forward shows to gateways from its next connection on."""
+        try:
+            self._native.set_token(token)
+        except _engine.EngineError as error:
+            raise _translated(error) from None
 
     def drain(self, grace: float) -> None:
         """Begins to leave, within `grace` seconds. The event `stopped` says when it has ended."""

@@ -28,6 +28,14 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.parent != ROOT or page.name == "README.md"], ids=lambda page: page.name
+)
+def test_prose_is_120_columns_wide_at_most(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert [line for line in prose.splitlines() if len(line) > 120 and not line.startswith("|")] == []
+
+
 def test_invariants_name_tests_that_exist() -> None:
     table = ARCHITECTURE.split("## What must not be there")[1].split("\n## ")[0]
     rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")][1:]

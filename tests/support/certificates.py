@@ -53,5 +53,15 @@ class Authority:
         context.verify_mode = ssl.CERT_REQUIRED
         return context
 
+    def client(self, *protocols: str, known: tuple[Path, Path] | None = None) -> ssl.SSLContext:
+        """What a client speaks that trusts it, for whatever name; `known` are its own certificate and key."""
+        context = ssl.create_default_context(cafile=str(self.ca))
+        context.check_hostname = False
+        if protocols:
+            context.set_alpn_protocols(list(protocols))
+        if known:
+            context.load_cert_chain(*known)
+        return context
+
     def _openssl(self, *arguments: str | Path) -> None:
         run(need("openssl"), *arguments)

@@ -8,7 +8,9 @@ makes what no library would send.
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
+import ssl
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,20 +23,30 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
+from tests.support.http import request
 from tests.support.process import DEADLINE
 from tests.support.raw import at
 from tests.support.service import TcpService
+from tests.support.tidegate import Gateway
 
 Fields = list[tuple[str, str]]
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
-ENHANCE_YOUR_CALM = 11
+REFUSED_STREAM, ENHANCE_YOUR_CALM = 7, 11
 
 
 def frame(kind: int, stream: int, payload: bytes = b"", flags: int = 0) -> bytes:
     """One frame, whatever stands in it."""
     return struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + payload
+
+
+def closed(gateway: Gateway, reason: str) -> int:
+    """How many connections were ended for this reason."""
+    text = request(gateway.admin, "/metrics").body.decode()
+    found = re.search(rf'^tidegate_http2_closed_total{{reason="{reason}"}} (\d+)$', text, re.MULTILINE)
+    assert found is not None, text
+    return int(found[1])
 
 
 def config(client: bool) -> h2.config.H2Configuration:
@@ -76,11 +88,22 @@ class Stream:
 
 
 class Two:
-    """A downstream's connection, by prior knowledge."""
+    """A downstream's connection, by prior knowledge or with TLS in it; without `pongs` pings go unanswered."""
 
-    def __init__(self, address: str, *, window: int | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        window: int | None = None,
+        tls: ssl.SSLContext | None = None,
+        name: str | None = None,
+        pongs: bool = True,
+    ) -> None:
         self.socket = socket.create_connection(at(address), timeout=DEADLINE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=name)
+        self._pongs = pongs
         self.connection = h2.connection.H2Connection(config(client=True))
         self.streams: dict[int, Stream] = {}
         self.goaway: int | None = None
@@ -175,6 +198,8 @@ class Two:
             if whole[3] == GOAWAY:
                 # The library would take nothing more after it.
                 self.goaway = int.from_bytes(whole[13:17], "big")
+                continue
+            if whole[3] == PING and not self._pongs:
                 continue
             # It knows nothing of what a test has sent past it.
             with contextlib.suppress(h2.exceptions.ProtocolError):

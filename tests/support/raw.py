@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import struct
 from http.client import HTTPException, HTTPResponse
 from types import TracebackType
@@ -39,11 +40,15 @@ class Answer:
 
 
 class Raw:
-    """A TCP connection."""
+    """A TCP connection, with TLS in it where a context and the server's name are given."""
 
-    def __init__(self, address: str, timeout: float = DEADLINE) -> None:
+    def __init__(
+        self, address: str, timeout: float = DEADLINE, tls: ssl.SSLContext | None = None, name: str | None = None
+    ) -> None:
         self.socket = socket.create_connection(at(address), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=name)
 
     def __enter__(self) -> Self:
         return self

@@ -142,20 +142,14 @@ def is_cut(got: Curled) -> None:
     assert got.status == 502 or (got.status == 200 and got.code in (18, 56)), got
 
 
-def test_a_response_cut_in_the_middle_is_seen_as_cut_by_the_downstream() -> None:
+@pytest.mark.parametrize(
+    "part",
+    [b"Content-Length: 10\r\n\r\nfive.", b"Transfer-Encoding: chunked\r\n\r\n5\r\nfive.\r\n5\r\nfi"],
+    ids=["length", "chunks"],
+)
+def test_a_response_cut_in_the_middle_is_seen_as_cut_by_the_downstream(part: bytes) -> None:
     def cut(exchange: Exchange) -> None:
-        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfive.")
-        exchange.socket.shutdown(socket.SHUT_RDWR)
-
-    with Site(cut) as site:
-        got = curl(site.url("/cut"))
-
-    is_cut(got)
-
-
-def test_chunks_cut_in_the_middle_are_seen_as_cut_by_the_downstream() -> None:
-    def cut(exchange: Exchange) -> None:
-        exchange.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfive.\r\n5\r\nfi")
+        exchange.send(b"HTTP/1.1 200 OK\r\n" + part)
         exchange.socket.shutdown(socket.SHUT_RDWR)
 
     with Site(cut) as site:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.http import Response, request
+from tests.support.raw import Raw
 from tests.support.service import Exchange, Service, echo
 from tests.support.tidegate import Gateway
 from tests.support.tools import curl
@@ -91,6 +92,42 @@ def test_pages_of_the_user_take_the_place_of_ours_and_are_filled_in(tmp_path: Pa
         assert program.json() == {
             "status": 502, "title": "Bad Gateway", "trace": program.headers["x-tidegate-request-id"], "why": "",
         }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"Host : a\r\n\r\n", 400),
+        (b"Host: a\r\nX-Long: " + b"x" * 100_000 + b"\r\n\r\n", 431),
+        (b"Host: a\r\nX-Nev", 408),
+    ],
+    ids=["400", "431", "408"],
+)
+def test_a_request_whose_head_cannot_be_read_gets_the_page_for_programs(
+    tmp_path: Path, head: bytes, status: int
+) -> None:
+    (html := tmp_path / "error.html").write_text("<h1>{status}</h1>")
+    (json := tmp_path / "error.json").write_text('{"mine": {status}}')
+    config = {"error_pages": {"html": str(html), "json": str(json)}, "timeouts": {"head": 0.3}}
+    accept = f"GET / HTTP/1.1\r\nAccept: {FIREFOX}\r\n".encode()
+    with Gateway(config) as gateway, Raw(gateway.proxy) as downstream:
+        # What the request before on this connection accepted says nothing about this one.
+        downstream.send(accept + b"Host: a\r\n\r\n")
+        assert downstream.answer().body == b"<h1>400</h1>"
+        downstream.send(accept + head)
+        answer = downstream.answer()
+        assert (answer.status, answer.field("content-type")) == (status, "application/json")
+        assert answer.json() == {"mine": status}
+
+
+def test_a_request_that_is_refused_for_what_it_says_gets_the_page_it_accepts(tmp_path: Path) -> None:
+    (html := tmp_path / "error.html").write_text("<h1>{status} {code}</h1>")
+    refused = (
+        b"GET / HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n"
+    )
+    with Gateway({"error_pages": {"html": str(html)}}) as gateway, Raw(gateway.proxy) as downstream:
+        downstream.send(refused)
+        assert downstream.answer().body == b"<h1>400 malformed_request</h1>"
 
 
 def test_what_an_upstream_says_about_itself_is_left_alone() -> None:

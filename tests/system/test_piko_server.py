@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 import subprocess
-from collections.abc import Iterator
 from http.client import HTTPSConnection
 from pathlib import Path
 
@@ -32,19 +31,6 @@ class PikoServer(Program):
     def address(self, listener: str) -> str:
         """`host:port` of a listener."""
         return str(self.event("listening", listener=listener)["address"])
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    """What agents offer."""
-    with Service() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Who signs servers and clients."""
-    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 def test_visitors_and_agents_meet(service: Service) -> None:

@@ -8,7 +8,6 @@ import pty
 import select
 import signal
 import socket
-import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,6 @@ from typing import IO, Any
 
 import pytest
 
-from tests.support.certificates import Authority
 from tests.support.http import request
 from tests.support.process import DEADLINE, until
 from tests.support.raw import Raw, at
@@ -183,6 +181,7 @@ def test_what_has_not_changed_is_not_applied_again(gateway: Gateway) -> None:
     gateway.file.touch()
     gateway.write(says("new"))
     until_said(gateway, "new")
+    gateway.event("configuration applied")
     assert len(gateway.seen("configuration applied")) == 1
 
 
@@ -369,49 +368,3 @@ def test_ten_thousand_routes_are_in_force_soon_after_they_are_saved(gateway: Gat
     until(lambda: request(gateway.proxy, "/p9999", headers=host).text == "9999", "in force")
     assert request(gateway.admin, "/ready").status == 200
     assert len(request(gateway.admin, "/status/routes").json()["routes"]) == 10_000
-
-
-# The admin listener itself.
-
-
-def test_the_admin_listener_speaks_tls_knows_clients_and_shows_a_renewed_certificate(tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
-    cert, key = authority.issue("admin", "IP:127.0.0.1")
-    shown = [tmp_path / "shown.pem", tmp_path / "shown.key"]
-    tls = {"certificates": [{"cert": str(shown[0]), "key": str(shown[1])}], "client_ca": str(authority.ca)}
-    client = [str(name) for name in authority.issue("operator", use="clientAuth")]
-
-    def show(cert: Path, key: Path) -> None:
-        for source, name in zip((cert, key), shown, strict=True):
-            name.with_suffix(".new").write_bytes(source.read_bytes())
-            name.with_suffix(".new").replace(name)
-
-    def ask(*words: str, known: bool = True) -> subprocess.CompletedProcess[str]:
-        url = f"https://{running.admin}"
-        options = ["--cert", client[0], "--key", client[1]] if known else []
-        words = (*words, "--url", url, "--ca", str(authority.ca), *options)
-        return subprocess.run(command(*words), capture_output=True, text=True, timeout=30, check=False)
-
-    show(cert, key)
-    with Gateway(says("old", admin={"bind": BIND, "tls": tls})) as running:
-        assert ask("reload").returncode == 0
-        assert "in force for" in ask("status", "config").stdout
-        assert ask("status", known=False).returncode == 1
-        before = shown_serial(running.admin, client, authority)
-        show(*authority.issue("renewed", "IP:127.0.0.1"))
-        until(lambda: shown_serial(running.admin, client, authority) != before, "the new certificate is shown")
-        shown[0].write_text("broken")
-        running.event("configuration refused", trigger="file")
-        assert ask("status").returncode == 0
-
-
-def shown_serial(address: str, client: list[str], authority: Authority) -> str:
-    """The serial number of the certificate that a new connection is shown."""
-    context = ssl.create_default_context(cafile=str(authority.ca))
-    context.load_cert_chain(*client)
-    with (
-        socket.create_connection(at(address), 10) as plain,
-        context.wrap_socket(plain, server_hostname="127.0.0.1") as tls,
-    ):
-        found: dict[str, Any] = dict(tls.getpeercert() or {})
-        return str(found["serialNumber"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,19 +15,6 @@ from tests.support.service import Service, TcpService
 from tests.support.tidegate import Forward, Gateway, Tidegate, command
 
 NAMES = ("DNS:localhost", "IP:127.0.0.1")
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """An authority that no system trusts."""
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    """A local service."""
-    with Service() as running:
-        yield running
 
 
 class Agent(Tidegate):

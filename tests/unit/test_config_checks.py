@@ -26,13 +26,6 @@ def test_what_is_wrong_in_itself_is_not_told_as_missing_too() -> None:
     ]  # fmt: skip
 
 
-def test_two_addresses_of_one_gateway_differ() -> None:
-    assert mistakes("listeners:\n  a: {bind: ':80'}\n  b: {bind: ':80'}\n  c: {bind: '127.0.0.1:8003'}") == (
-        "f:3: listeners.b.bind: listener 'b' and 'a' both bind :80",
-        "f:4: listeners.c.bind: listener 'c' and the admin listener both bind 127.0.0.1:8003",
-    )
-
-
 def test_the_nearest_name_is_looked_for_only_so_often_that_a_long_file_stays_fast() -> None:
     names = "".join(f"  shop{number}: {{addresses: ['h:1']}}\n" for number in range(100))
     routes = "".join(f"  - {{host: h{number}.example, to: {{upstream: shp{number}}}}}\n" for number in range(100))

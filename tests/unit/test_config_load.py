@@ -83,11 +83,6 @@ def test_keys_belong_to_their_kind_of_listener() -> None:
     assert "belongs to" in "".join(mistakes("listeners: {a: {bind: ':80', kind: tunnel, dynamic_endpoints: true}}"))
 
 
-def test_two_listeners_cannot_have_one_address() -> None:
-    assert "both bind" in "".join(mistakes("listeners: {a: {bind: ':80'}, b: {bind: ':80'}}"))
-    gateway("listeners: {a: {bind: 'localhost:0'}, b: {bind: 'localhost:0'}}")
-
-
 def test_variables_expand_in_values_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "81")
     monkeypatch.setenv("LEVEL", "debug")
@@ -102,16 +97,70 @@ def test_a_variable_that_is_not_set_is_told_with_its_line() -> None:
     )
 
 
+def test_a_variable_that_is_not_closed_or_no_name_is_told_with_its_line() -> None:
+    assert mistakes("log: {}\npublic_url: https://${HOME\nnode: '${a-b}'\n") == (
+        "tidegate.yaml:2: public_url: '${HOME' has no } at its end "
+        "(write ${NAME} or ${NAME:default}; $${ stands for ${ itself)",
+        "tidegate.yaml:3: node: '${a-b}' is no variable (write ${NAME} or ${NAME:default}; $${ stands for ${ itself)",
+    )
+
+
+def test_a_merge_key_takes_over_what_is_not_written() -> None:
+    text = (
+        "log: {level: warn}\nlimits:\n  <<: [&a {connections: 7, head_fields: 9}, &b {head_fields: 8, http2_streams: 5}"
+        "]\n  connections: 6\n"
+    )
+    tree = parse(text, "tidegate.yaml")
+    assert tree.data["limits"] == {"connections": 6, "head_fields": 9, "http2_streams": 5}
+    assert [tree.where["limits", key] for key in ("connections", "head_fields")] == [
+        "tidegate.yaml:4",
+        "tidegate.yaml:3",
+    ]
+
+
+def test_a_merge_key_of_an_alias_is_read_where_it_stands() -> None:
+    text = "listeners:\n  a: &a {bind: 'localhost:1'}\n  web:\n    <<: *a\n    bind: 'localhost:2'\n"
+    tree = parse(text, "tidegate.yaml")
+    assert tree.data["listeners"] == {"a": {"bind": "localhost:1"}, "web": {"bind": "localhost:2"}}
+
+
+def test_a_merge_key_that_is_no_mapping_is_told_with_its_line() -> None:
+    assert mistakes("log:\n  <<: warn\n") == (
+        "tidegate.yaml:2: log: `<<` takes over the keys of mappings (`<<: *name`, `<<: [*one, *two]`)",
+    )
+
+
+def test_merge_keys_do_not_grow_without_end() -> None:
+    lines = ["k0: &k0 {a: x}"] + [f"k{n}: &k{n} {{<<: [{', '.join([f'*k{n - 1}'] * 9)}]}}" for n in range(1, 9)]
+    assert "aliases repeat more than" in mistakes("\n".join(lines))[0]
+
+
+def test_a_tag_is_refused_but_the_one_of_text() -> None:
+    assert mistakes("log: !Foo {level: info}\nnode: !bar x\nlimits: {connections: !!int 5}\n") == (
+        "tidegate.yaml:1: log: the tag !Foo is not known here (write the value without it)",
+        "tidegate.yaml:2: node: the tag !bar is not known here (write the value without it)",
+        "tidegate.yaml:3: limits.connections: the tag !!int is not known here (write the value without it)",
+    )
+    assert parse("a: !!str 5\nb: !!str true\n", "f").data == {"a": "5", "b": "true"}
+
+
+@pytest.mark.parametrize(("character", "called"), [("\0", "U+0000"), ("\x1b", "U+001B"), ("\x7f", "U+007F")])
+def test_a_control_character_is_told_with_its_line(character: str, called: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse(f"log: {{}}\nnode: a{character}b\n", "f")
+    assert str(refused.value) == f"f:2: holds the control character {called} (it may be a binary file)"
+
+
 def test_words_that_yaml_makes_into_something_else_stay_words() -> None:
     assert parse("a: off\nb: no\nc: 2024-01-01\nd: 12:30\ne: '5'\nf: 5\ng: true\nh: 1.5", "f").data == {
         "a": "off", "b": "no", "c": "2024-01-01", "d": "12:30", "e": "5", "f": 5, "g": True, "h": 1.5,
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1", "just words", "? [a]\n: b", "a: &x [*x]", "\x00"])
+@pytest.mark.parametrize("text", ["a: [", "- 1", "just words", "? [a]\n: b\nlog: {}", "a: &x [*x]", "\x00"])
 def test_a_file_that_cannot_be_used_is_one_sentence_with_its_name(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"^f(:\d+)?: "):
-        parse(text, "f")
+    with pytest.raises(ConfigError, match=r"^f(:\d+)?: [^\n]*$"):
+        validate(Gateway, parse(text, "f"))
 
 
 def test_a_variable_between_braces_gets_a_hint_about_quotes() -> None:

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use tidegate_engine::event::Events;
 use tidegate_engine::roles;
+use tidegate_engine::verdict::Kind;
 
 use crate::errors::{EngineError, raised};
 
@@ -58,6 +59,28 @@ impl Role {
     fn explain(&self, py: Python<'_>, question: &[u8]) -> PyResult<Cow<'static, [u8]>> {
         let told = py.detach(|| roles::question(question).and_then(|question| self.role.explain(&question)));
         told.map(|told| Cow::Owned(told.to_string().into_bytes())).map_err(EngineError::new_err)
+    }
+
+    /// Waits for the next question about a credential, one JSON object.
+    fn next_question(&self, py: Python<'_>, kind: &str, timeout: f64) -> PyResult<Option<Cow<'static, [u8]>>> {
+        let kind = Kind::of(kind).ok_or_else(|| EngineError::new_err(format!("\"{kind}\" is no kind of question")))?;
+        let timeout = Duration::try_from_secs_f64(timeout).map_err(|error| EngineError::new_err(error.to_string()))?;
+        Ok(py.detach(|| self.role.next_question(kind, timeout)).map(Cow::Owned))
+    }
+
+    /// Answers a question.
+    fn answer(&self, py: Python<'_>, number: u64, verdict: &[u8]) -> PyResult<()> {
+        py.detach(|| self.role.answer(number, verdict)).map_err(EngineError::new_err)
+    }
+
+    /// Ends what was verified by these keys.
+    fn revoke(&self, py: Python<'_>, keys: Vec<String>) -> usize {
+        py.detach(|| self.role.revoke(&keys))
+    }
+
+    /// Shows this token to gateways from the next connection on.
+    fn set_token(&self, token: String) -> PyResult<()> {
+        self.role.set_token(token).map_err(EngineError::new_err)
     }
 
     /// Keeps events up to this level: error, warn, info, debug, trace.

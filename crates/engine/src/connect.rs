@@ -4,7 +4,10 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
 
 use crate::dial;
 use crate::error::{Code, Error};
@@ -29,9 +32,12 @@ pub struct Gateway {
     prefix: String,
     tls: Option<Connector>,
     proxy: Option<Secret>,
-    token: Option<Secret>,
+    token: Token,
     tenant: String,
 }
+
+/// The token that is shown, which may be replaced while others connect.
+pub type Token = Arc<ArcSwapOption<Secret>>;
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -50,9 +56,11 @@ impl Refused {
 }
 
 impl Gateway {
-    /// The gateways of a configuration, in its order. An error names the URL and what is wrong with it.
-    pub fn all(connect: &Connect) -> Result<Vec<Gateway>, String> {
-        let one = |(i, url): (usize, &String)| {
+    /// The gateways of a configuration, in its order, and the token that all of them are shown. An error names the URL and
+    /// what is wrong with it.
+    pub fn all(connect: &Connect) -> Result<(Vec<Gateway>, Token), String> {
+        let token: Token = Arc::new(ArcSwapOption::from_pointee(connect.token.clone()));
+        let one = |(i, url): (usize, &String)| -> Result<Gateway, String> {
             let (tls, host, port, prefix) = parse(url)?;
             let tls = if tls { Some(Connector::new(&connect.tls).map_err(|e| format!("{url}: {e}"))?) } else { None };
             Ok(Gateway {
@@ -62,11 +70,12 @@ impl Gateway {
                 prefix,
                 tls,
                 proxy: connect.proxies.get(i).cloned().flatten(),
-                token: connect.token.clone(),
+                token: token.clone(),
                 tenant: connect.tenant.clone(),
             })
         };
-        connect.urls.iter().enumerate().map(one).collect()
+        let gateways = connect.urls.iter().enumerate().map(one).collect::<Result<_, String>>()?;
+        Ok((gateways, token))
     }
 
     /// Opens a WebSocket at `path`; `h2`: streams on it may carry HTTP/2. What came right behind the answer is in the buffer.
@@ -117,13 +126,13 @@ impl Gateway {
         version: &str,
         h2: bool,
     ) -> Result<(BoxedIo, Buffer, Told), Refused> {
-        let key = new_key();
+        let (key, token) = (new_key(), self.token.load_full());
         let mut out = Buffer::new();
         out.extend(&hello::request(&Ask {
             authority: &self.authority(),
             path: &format!("{}{path}", self.prefix),
             key: &key,
-            token: self.token.as_ref().map(Secret::expose),
+            token: token.as_deref().map(Secret::expose),
             tenant: &self.tenant,
             agent,
             version,

@@ -72,8 +72,29 @@ codes! {
     MethodNotSupported = "method_not_supported", Downstream, 405, "method not supported";
     /// HTTP without TLS came to a port that speaks TLS: ask `https://`.
     TlsExpected = "tls_expected", Downstream, 400, "this port speaks TLS";
-    /// The host has a certificate or route of its own: the request came by a TLS connection for another name.
+    /// The host has a certificate or route of its own: the request came by a TLS connection for another name. Or what the
+    /// listener asks of connections has changed since this one was let in.
     Misdirected = "misdirected", Downstream, 421, "misdirected request";
+    /// No credential was shown where one is needed.
+    MissingAuthorization = "missing_authorization", Downstream, 401, "missing authorization";
+    /// The credential cannot be read.
+    InvalidAuthorization = "invalid_authorization", Downstream, 401, "invalid authorization";
+    /// A credential of a kind that is not taken here.
+    UnsupportedAuthType = "unsupported_auth_type", Downstream, 401, "unsupported auth type";
+    /// The token or password is not good here.
+    InvalidToken = "invalid_token", Downstream, 401, "invalid token";
+    /// The token was good and its time is over; what it had opened ends.
+    ExpiredToken = "expired_token", Downstream, 401, "expired token";
+    /// The tenant that is asked for is not known, or not that of the credential.
+    UnknownTenant = "unknown_tenant", Downstream, 401, "unknown tenant";
+    /// The credential is good, but not for this endpoint.
+    EndpointNotPermitted = "endpoint_not_permitted", Downstream, 401, "endpoint not permitted";
+    /// The address is denied, or not among those that are allowed.
+    AddressDenied = "address_denied", Downstream, 403, "not from this address";
+    /// More than a limit of the token or tenant allows.
+    TooMany = "too_many", Downstream, 429, "too many";
+    /// Whoever checks credentials gives no answer, for want of a key or of time.
+    CredentialsUnavailable = "credentials_unavailable", Gateway, 503, "credentials cannot be checked now";
     /// No route matches, or a reserved path that is not served.
     NoRoute = "no_route", Gateway, 404, "no route";
     /// Nobody offers the endpoint, or this listener does not permit it.
@@ -101,6 +122,8 @@ pub struct Error {
     pub undelivered: bool,
     /// What a person needs besides the code; never a secret, never raw bytes of a peer.
     pub detail: Cow<'static, str>,
+    /// Fields that the answer has because of it: what to show instead, when to come again.
+    pub fields: Vec<(&'static str, String)>,
 }
 
 /// Shorthand of this crate.
@@ -109,12 +132,18 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of which nothing says that it may be tried again.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Error { code, undelivered: false, detail: detail.into() }
+        Error { code, undelivered: false, detail: detail.into(), fields: Vec::new() }
     }
 
     /// The same, where non-delivery is certain.
     pub fn undelivered(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Error { code, undelivered: true, detail: detail.into() }
+        Error { code, undelivered: true, detail: detail.into(), fields: Vec::new() }
+    }
+
+    /// The same, with a field in its answer.
+    pub fn with(mut self, name: &'static str, value: String) -> Self {
+        self.fields.push((name, value));
+        self
     }
 }
 

@@ -287,9 +287,19 @@ pub struct WithEarly<S> {
 }
 
 impl<S: Io> WithEarly<S> {
-    /// `stream`, with `early` in front of what it brings. Where there is nothing, there is no need of this.
+    /// `stream`, with `early` in front of what it brings.
     pub fn new(early: Buffer, stream: S) -> Self {
         WithEarly { early, stream }
+    }
+
+    /// What has been read and not taken.
+    pub fn early(&self) -> &[u8] {
+        self.early.chunk()
+    }
+
+    /// Reads once more, ahead of whoever takes it. `Ok(0)` is the end of the stream.
+    pub fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.early.poll_fill(cx, &mut self.stream)
     }
 }
 
@@ -303,7 +313,11 @@ impl<S: Io> Io for WithEarly<S> {
     }
 
     fn into_tcp(self: Box<Self>) -> Result<TcpStream, BoxedIo> {
-        Err(self)
+        if self.early.is_empty() { Box::new(self.stream).into_tcp() } else { Err(self) }
+    }
+
+    fn as_tcp(&self) -> Option<&TcpStream> {
+        if self.early.is_empty() { self.stream.as_tcp() } else { None }
     }
 
     fn detach(self: Box<Self>) -> Result<Detached, BoxedIo> {

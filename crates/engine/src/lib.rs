@@ -6,9 +6,11 @@ pub mod event;
 pub mod snapshot;
 pub mod metrics;
 pub mod shutdown;
+pub mod terms;
 pub mod timer;
 pub mod io;
 pub mod backoff;
+pub mod allowance;
 pub mod identity;
 pub mod room;
 pub mod worker;
@@ -21,6 +23,7 @@ pub mod http2;
 pub mod route;
 pub mod forwarded;
 pub mod headers;
+pub mod credential;
 
 // link
 pub mod tls;
@@ -31,6 +34,7 @@ pub mod connect;
 // reach
 pub mod upstream;
 pub mod registry;
+pub mod verdict;
 
 // carry
 pub mod proxy;

@@ -19,6 +19,8 @@ pub struct Drain {
     is_begun: Arc<AtomicBool>,
     cut: CancellationToken,
     tasks: TaskTracker,
+    /// Those that a drain does not wait for.
+    beside: TaskTracker,
 }
 
 impl Drain {
@@ -29,17 +31,24 @@ impl Drain {
 
     /// Spawns a task that ends at the cut at the latest.
     pub fn spawn_on(&self, runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(self.until_cut(task), runtime);
+    }
+
+    /// Spawns a task that serves the others for as long as there are any: it ends at the cut, and until then nobody waits
+    /// for it.
+    pub fn spawn_beside(&self, runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) {
+        self.beside.spawn_on(self.until_cut(task), runtime);
+    }
+
+    fn until_cut(&self, task: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static {
         let cut = self.cut.clone().cancelled_owned();
-        self.tasks.spawn_on(
-            async move {
-                tokio::select! {
-                    biased;
-                    () = task => {}
-                    () = cut => {}
-                }
-            },
-            runtime,
-        );
+        async move {
+            tokio::select! {
+                biased;
+                () = task => {}
+                () = cut => {}
+            }
+        }
     }
 
     /// Asks everybody to finish.
@@ -81,6 +90,8 @@ impl Drain {
         let clean = tokio::time::timeout(grace, self.tasks.wait()).await.is_ok();
         self.cut();
         self.tasks.wait().await;
+        self.beside.close();
+        self.beside.wait().await;
         clean
     }
 
@@ -103,6 +114,18 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(1)).await;
         });
         assert!(drain.finish(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_serves_the_others_is_not_waited_for_and_ends_with_them() {
+        let (drain, alive) = (Drain::new(), Arc::new(()));
+        let held = alive.clone();
+        drain.spawn_beside(&Handle::current(), async move {
+            let _held = held;
+            std::future::pending().await
+        });
+        assert!(drain.finish(Duration::from_secs(5)).await);
+        assert_eq!(Arc::strong_count(&alive), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,15 +4,18 @@
 //! fields are ignored, so that a newer Python can speak to an older engine. Checking what people write is Python's;
 //! what is refused here is a mistake between the two.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
+pub mod auth;
 pub mod route;
 pub mod upstream;
 
+pub use auth::{Auth, Neighbours};
 pub use route::{Destination, Route};
 pub use upstream::Upstream;
 
@@ -63,6 +66,12 @@ pub struct Gateway {
     pub tunnel: Tunnel,
     /// One line a request, or none.
     pub access_log: AccessLog,
+    /// What tokens have to look like, by the ids that policies name.
+    #[serde(default)]
+    pub verifier_sets: Vec<auth::VerifierSet>,
+    /// What all tokens of a tenant together may have, for tenants where that is bounded.
+    #[serde(default)]
+    pub tenants: BTreeMap<String, auth::Allowed>,
 }
 
 /// A local address that downstreams or agents connect to.
@@ -76,6 +85,18 @@ pub struct Listener {
     pub tls: Option<ServerTls>,
     /// Sources from which every connection begins with a PROXY header; elsewhere one is refused. Empty: nowhere.
     pub proxy_protocol: Vec<IpNet>,
+    /// The owner of the endpoints that it leads to or that are offered on it, where nothing else says; may be empty.
+    #[serde(default)]
+    pub tenant: String,
+    /// Addresses that may connect; empty: all.
+    #[serde(default)]
+    pub allow: Vec<IpNet>,
+    /// Addresses that may not.
+    #[serde(default)]
+    pub deny: Vec<IpNet>,
+    /// Which credentials open it; none: nothing is asked for.
+    #[serde(default)]
+    pub auth: Option<Auth>,
     /// What is spoken on it.
     #[serde(flatten)]
     pub kind: ListenerKind,
@@ -189,6 +210,13 @@ pub struct EndpointRef {
     pub tenant: String,
     /// The name.
     pub endpoint: String,
+}
+
+impl EndpointRef {
+    /// The owner: `usual` where it does not say.
+    pub fn owner<'a>(&'a self, usual: &'a str) -> &'a str {
+        if self.tenant.is_empty() { usual } else { &self.tenant }
+    }
 }
 
 /// Deadlines, in seconds in the snapshot. None bounds a whole message.
@@ -406,6 +434,12 @@ impl Secret {
     /// The secret itself, for the one place that needs it.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(secret: String) -> Self {
+        Secret(secret)
     }
 }
 

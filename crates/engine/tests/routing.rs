@@ -6,6 +6,7 @@ use tidegate_engine::message::{RequestHead, Version};
 use tidegate_engine::route::matcher::{Matcher, TwoWays};
 use tidegate_engine::route::why::{Asked, why_not};
 use tidegate_engine::snapshot::Routing;
+use tidegate_engine::snapshot::auth::RouteAuth;
 use tidegate_engine::snapshot::route::{Action, HeaderMatch, PathMatch, Redirect, Route};
 use tidegate_engine::sniff::name;
 
@@ -18,6 +19,9 @@ fn route(host: Option<&str>, path: Option<PathMatch>) -> Route {
         path,
         methods: vec![],
         headers: vec![],
+        allow: vec![],
+        deny: vec![],
+        auth: RouteAuth::Inherit,
         action: Action::Redirect(Redirect { status: 308, to: String::new() }),
     }
 }

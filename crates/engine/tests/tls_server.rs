@@ -15,7 +15,7 @@ use rustls::{
 use serde_json::{Value, json};
 use tidegate_engine::io::BoxedIo;
 use tidegate_engine::snapshot::ServerTls;
-use tidegate_engine::tls::server::{Acceptor, Terms};
+use tidegate_engine::tls::server::{Acceptor, Agreed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -94,15 +94,15 @@ async fn shake(
     acceptor: &Acceptor,
     client: &Arc<ClientConfig>,
     name: &str,
-) -> io::Result<(TlsStream<DuplexStream>, BoxedIo, Terms)> {
+) -> io::Result<(TlsStream<DuplexStream>, BoxedIo, Agreed)> {
     let (near, far) = tokio::io::duplex(1 << 20);
     let server_name = ServerName::try_from(name.to_owned()).expect("a name");
     let certificate = acceptor.names().find(name).unwrap_or(0);
     let connect = TlsConnector::from(client.clone()).connect(server_name, near);
     let accept = acceptor.accept(Box::new(far), certificate);
     let (connected, accepted) = tokio::join!(connect, accept);
-    let (io, terms) = accepted.map_err(|(error, _)| error)?;
-    Ok((connected?, io, terms))
+    let (io, agreed) = accepted.map_err(|(error, _)| error)?;
+    Ok((connected?, io, agreed))
 }
 
 /// One byte each way, so that the client has seen the tickets.
@@ -185,10 +185,10 @@ async fn the_protocol_inside_is_agreed_on() {
     let policy = policy(json!([certificate(&["a.test"])]), json!({}));
     let (one, two, any) = (acceptor(&policy, HTTP), acceptor(&policy, BOTH), acceptor(&policy, &[]));
     let wants = |protocols: &[&[u8]]| client(&[&TLS13], None, protocols);
-    let (.., terms) = shake(&two, &wants(&[b"http/1.1", b"h2"]), "a.test").await.expect("a handshake");
-    assert!(terms.http2);
-    let (.., terms) = shake(&one, &wants(&[b"h2", b"http/1.1"]), "a.test").await.expect("a handshake");
-    assert!(!terms.http2);
+    let (.., agreed) = shake(&two, &wants(&[b"http/1.1", b"h2"]), "a.test").await.expect("a handshake");
+    assert!(agreed.http2);
+    let (.., agreed) = shake(&one, &wants(&[b"h2", b"http/1.1"]), "a.test").await.expect("a handshake");
+    assert!(!agreed.http2);
     assert!(shake(&one, &wants(&[b"h2"]), "a.test").await.is_err());
     assert!(shake(&any, &wants(&[b"anything"]), "a.test").await.is_ok());
 }
@@ -204,13 +204,13 @@ async fn a_clients_certificate_is_asked_for_checked_and_known() {
         let (good, bad) = (client(versions, Some(&authority), &[]), client(versions, Some(&stranger), &[]));
         let none = client(versions, None, &[]);
         for acceptor in [&required, &optional] {
-            let (.., terms) = shake(acceptor, &good, "a.test").await.expect("a known client");
-            assert_eq!(terms.client.as_ref(), Some(&authority.client.0));
+            let (.., agreed) = shake(acceptor, &good, "a.test").await.expect("a known client");
+            assert_eq!(agreed.client.as_ref(), Some(&authority.client.0));
             assert!(shake(acceptor, &bad, "a.test").await.is_err());
         }
         assert!(shake(&required, &none, "a.test").await.is_err());
-        let (.., terms) = shake(&optional, &none, "a.test").await.expect("a client without one");
-        assert_eq!(terms.client, None);
+        let (.., agreed) = shake(&optional, &none, "a.test").await.expect("a client without one");
+        assert_eq!(agreed.client, None);
     }
 }
 
@@ -221,16 +221,16 @@ async fn sessions_are_resumed_under_the_same_policy_and_name_only() {
     let (here, elsewhere) = (acceptor(&policy, HTTP), acceptor(&policy, HTTP));
     for versions in [&[&TLS13], &[&TLS12]] {
         let config = client(versions, None, &[]);
-        let (mut connected, mut accepted, terms) = shake(&here, &config, "a.test").await.expect("a handshake");
+        let (mut connected, mut accepted, agreed) = shake(&here, &config, "a.test").await.expect("a handshake");
         greet(&mut connected, &mut accepted).await;
-        assert!(!terms.resumed);
-        let (mut connected, mut accepted, terms) = shake(&here, &config, "a.test").await.expect("a handshake");
+        assert!(!agreed.resumed);
+        let (mut connected, mut accepted, agreed) = shake(&here, &config, "a.test").await.expect("a handshake");
         greet(&mut connected, &mut accepted).await;
-        assert!(terms.resumed);
-        let (.., terms) = shake(&elsewhere, &config, "a.test").await.expect("a handshake");
-        assert!(!terms.resumed);
-        let (.., terms) = shake(&here, &config, "b.test").await.expect("a handshake");
-        assert!(!terms.resumed);
+        assert!(agreed.resumed);
+        let (.., agreed) = shake(&elsewhere, &config, "a.test").await.expect("a handshake");
+        assert!(!agreed.resumed);
+        let (.., agreed) = shake(&here, &config, "b.test").await.expect("a handshake");
+        assert!(!agreed.resumed);
     }
 }
 
@@ -242,9 +242,9 @@ async fn case_31_no_session_carries_a_clients_certificate_over() {
     for versions in [&[&TLS13], &[&TLS12]] {
         let config = client(versions, Some(&authority), &[]);
         for name in ["a.test", "a.test", "b.test"] {
-            let (mut connected, mut accepted, terms) = shake(&acceptor, &config, name).await.expect("a handshake");
+            let (mut connected, mut accepted, agreed) = shake(&acceptor, &config, name).await.expect("a handshake");
             greet(&mut connected, &mut accepted).await;
-            assert!(!terms.resumed);
+            assert!(!agreed.resumed);
             assert_eq!(connected.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
         }
     }

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from tidegate import engine
 from tidegate.admin.app import KNOWN, create_app
 from tidegate.admin.tls import Shown, is_known
-from tidegate.config.snapshot import resolve_bind
+from tidegate.config.binds import resolve_bind
 from tidegate.config.values import bind_parts
 from tidegate.control.state import Admin, State
 from tidegate.errors import ConfigError

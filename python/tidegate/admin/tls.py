@@ -1,14 +1,12 @@
 """
-TLS of the admin listener: its certificate, which may be renewed while it runs, and whom it asks for one.
+TLS of the admin listener: its certificate, and whose certificates it believes. All of it may change while it runs.
 
 Which files those are is the configuration's; connections that are open keep what they began with.
 """
 
-import contextlib
 import ssl
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tidegate.control.state import Tls
 from tidegate.errors import ConfigError
@@ -19,21 +17,16 @@ _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
 class Shown:
-    """What new connections are shown; `context` is what a server takes."""
+    """What new connections are shown and asked for; `context` is what a server takes."""
 
     def __init__(self, tls: Tls) -> None:
-        self._tls = tls
-        self._authorities = _authorities(tls)
         self._current = _context(tls)
-        self.context = _context(tls)
-        self.context.sni_callback = self._choose
+        self.context = _EachItsOwn(lambda: self._current)
 
     def prepare(self, tls: Tls | None) -> Callable[[], None]:
-        """Reads a renewed certificate, or raises `ConfigError`; what is returned shows it from then on."""
-        if tls is None or (tls.required, tls.min_version) != (self._tls.required, self._tls.min_version):
-            raise ConfigError("admin.tls: takes a restart, except for a renewed certificate")
-        if _authorities(tls) != self._authorities:
-            raise ConfigError("admin.tls.client_ca: other authorities take a restart")
+        """Reads what is to be in force, or raises `ConfigError`; what is returned puts it in force."""
+        if tls is None:
+            raise ConfigError("admin.tls: takes a restart to leave it out")
         fresh = _context(tls)
 
         def commit() -> None:
@@ -41,8 +34,24 @@ class Shown:
 
         return commit
 
-    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        connection.context = self._current
+
+class _EachItsOwn(ssl.SSLContext):
+    """
+    A context in whose place each connection gets the one of its moment.
+
+    A whole one, so that authorities and versions change too, and no session of before goes on under another.
+    """
+
+    def __new__(cls, _current: Callable[[], ssl.SSLContext]) -> Self:
+        return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+
+    def __init__(self, current: Callable[[], ssl.SSLContext]) -> None:
+        super().__init__()
+        self._current = current
+
+    def wrap_bio(self, *given: Any, **named: Any) -> ssl.SSLObject:
+        """What a connection of asyncio is made of."""
+        return self._current().wrap_bio(*given, **named)
 
 
 def is_known(transport: Any) -> bool:
@@ -67,15 +76,6 @@ def _context(tls: Tls) -> ssl.SSLContext:
             raise ConfigError(f"admin.tls.client_ca: {tls.client_ca}: {_reason(error)}") from None
         context.verify_mode = ssl.CERT_REQUIRED if tls.required else ssl.CERT_OPTIONAL
     return context
-
-
-def _authorities(tls: Tls) -> bytes | None:
-    if tls.client_ca is None:
-        return None
-    found = b""
-    with contextlib.suppress(OSError):  # told when it is read
-        found = Path(tls.client_ca).read_bytes()
-    return found
 
 
 def _reason(error: Exception) -> str:

@@ -131,7 +131,8 @@ class Jwks:
                 if fetching.waiting == 1:
                     self._after(max(0.0, fetching.began + WAIT - now), lambda: _settle(fetching.settled))
                 return fetching.settled
-            if not known or self._failed is not None or self._running is not None:
+            given_up = self._running is not None and self._running.settled.done()
+            if not known or self._failed is not None or given_up:
                 raise KeysUnavailableError(self._failed or "its keys have not come yet")
             # A key without a name stands for tokens of any.
             return tuple(key for key in keys if key.kid is None)

@@ -1,7 +1,8 @@
 """
 Turns the admin listener's answers into aligned text.
 
-Pure: JSON in, text out. Whatever a peer may have named itself is printed without control characters.
+Pure: JSON in, text out. RUNNING is how many requests run now, REQUESTS how many there were. Whatever a peer may have
+named itself is printed without control characters.
 """
 
 import time
@@ -38,7 +39,7 @@ def endpoints(found: Sequence[dict[str, Any]]) -> str:
         return "no endpoints: no agent is connected (tidegate agent http 3000 offers one)"
     if any("tunnels" in endpoint for endpoint in found):
         return table(["ENDPOINT", "KIND", "TO", "TUNNELS", "URL"], [_offered(endpoint) for endpoint in found])
-    return table(["ENDPOINT", "LISTENERS", "REQUESTS", "STREAMS", "RTT"], [_reached(endpoint) for endpoint in found])
+    return table(["ENDPOINT", "LISTENERS", "RUNNING", "STREAMS", "RTT"], [_reached(endpoint) for endpoint in found])
 
 
 def one_endpoint(endpoint: dict[str, Any]) -> str:
@@ -58,7 +59,7 @@ def one_endpoint(endpoint: dict[str, Any]) -> str:
         ]
         for li in listeners
     ]  # fmt: skip
-    columns = ["SESSION", "AGENT", "ADDRESS", "TRANSPORT", "SINCE", "REQUESTS", "STREAMS", "RTT"]
+    columns = ["SESSION", "AGENT", "ADDRESS", "TRANSPORT", "SINCE", "RUNNING", "STREAMS", "RTT"]
     return f"endpoint {_name(endpoint)}\n\n{table(columns, rows)}"
 
 
@@ -78,10 +79,10 @@ def upstreams(found: Sequence[dict[str, Any]]) -> str:
     for group in found:
         for at in group.get("addresses", []):
             row = [group.get("name"), at.get("address"), at.get("name"), at.get("state"), _ago(at.get("since"))]
-            rows.append([*row, at.get("requests"), at.get("requests_in_flight"), at.get("failures"), at.get("reason")])
+            rows.append([*row, at.get("requests_in_flight"), at.get("requests"), at.get("failures"), at.get("reason")])
         if not group.get("addresses"):
             rows.append([group.get("name"), None, None, "no address", None, None, None, None, None])
-    columns = ["UPSTREAM", "ADDRESS", "NAME", "STATE", "SINCE", "REQUESTS", "IN FLIGHT", "FAILURES", "REASON"]
+    columns = ["UPSTREAM", "ADDRESS", "NAME", "STATE", "SINCE", "RUNNING", "REQUESTS", "FAILURES", "REASON"]
     return table(columns, rows)
 
 

@@ -15,7 +15,6 @@ from tidegate.config.listeners import Listener
 from tidegate.config.names import address, normal_path
 from tidegate.config.routes import Route
 from tidegate.config.upstreams import Addresses, To, Upstream
-from tidegate.config.values import bind_parts
 
 __all__ = ["Mistake", "Path", "Traffic", "hint", "listener_upstream", "mistakes", "route_name"]
 
@@ -67,9 +66,8 @@ def listener_upstream(name: str) -> str:
     return f"listeners.{name}"
 
 
-def mistakes(traffic: Traffic, admin: str | None) -> Iterator[Mistake]:
-    """Every mistake with its place; `admin` is the address of the admin listener."""
-    yield from _binds(traffic, admin)
+def mistakes(traffic: Traffic) -> Iterator[Mistake]:
+    """Every mistake with its place."""
     for name, listener in traffic.listeners.items():
         if listener is not None and listener.to is not None:
             yield from _leads(traffic, ("listeners", name, "to"), listener.to)
@@ -80,22 +78,6 @@ def mistakes(traffic: Traffic, admin: str | None) -> Iterator[Mistake]:
     if traffic.specific:
         yield from _equal_routes(traffic)
     yield from _passed_and_decrypted(traffic)
-
-
-def _binds(traffic: Traffic, admin: str | None) -> Iterator[Mistake]:
-    seen: dict[str, str] = {} if admin is None else {admin: "admin"}
-    for name, listener in traffic.listeners.items():
-        if listener is not None and bind_parts(listener.bind)[1] != 0:
-            other = seen.setdefault(listener.bind, name)
-            if other != name:
-                yield (
-                    ("listeners", name, "bind"),
-                    f"listener {name!r} and {_listener(other)} both bind {listener.bind}",
-                )
-
-
-def _listener(name: str) -> str:
-    return "the admin listener" if name == "admin" else repr(name)
 
 
 def _leads(traffic: Traffic, path: Path, to: To) -> Iterator[Mistake]:

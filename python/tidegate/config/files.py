@@ -3,11 +3,12 @@ Collects what is wrong while a snapshot is made, so that all of it is told, and 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from tidegate.config.values import bind_parts
+from tidegate.config.binds import collisions, is_every_address
+from tidegate.config.load import line_of
 from tidegate.errors import ConfigError
 
 __all__ = ["Checked", "Where", "read"]
@@ -20,13 +21,18 @@ class Checked:
     """Collects mistakes, so that all of them are told."""
 
     def __init__(self, where: Where | None = None) -> None:
-        self.mistakes: list[str] = []
+        self._mistakes: list[tuple[int, str]] = []
         self._where = where
+
+    @property
+    def mistakes(self) -> list[str]:
+        """All of them, in the order of lines; what stands in no file comes last."""
+        return [told for _, told in sorted(self._mistakes, key=lambda each: each[0])]
 
     def mistake(self, key: str, message: str) -> None:
         """Something is wrong with what stands under this key."""
-        place = self._where(key) if self._where is not None else ""
-        self.mistakes.append(f"{place}: {key}: {message}" if place else f"{key}: {message}")
+        place = self._place(key)
+        self._mistakes.append((line_of(place), f"{place}: {key}: {message}" if place else f"{key}: {message}"))
 
     def call(self, key: str, function: Callable[..., Any], *given: Any) -> Any:
         """What a function returns; where it refuses, that is told under this key."""
@@ -49,21 +55,28 @@ class Checked:
         """The text of a file that has to hold a block of PEM."""
         return None if name is None else self.call(key, _pem, name, what)
 
-    def differ(self, places: list[tuple[str, list[str] | None]]) -> None:
-        """Refuses two keys that stand for one address."""
-        seen: dict[str, str] = {}
-        for key, addresses in places:
-            for address in addresses or []:
-                other = seen.setdefault(address, key)
-                if other != key and bind_parts(address)[1] != 0:
-                    self.mistake(key, f"{other} binds {address} already")
-                    break
+    def differ(self, places: Iterable[tuple[str, list[str] | None]]) -> None:
+        """Refuses two keys that stand for addresses of which only one can be bound."""
+        for key, address, other, theirs in collisions(places):
+            place = self._place(other)
+            holder = f"{other} ({place})" if place else other
+            if address == theirs:
+                self.mistake(key, f"{holder} binds {address} already")
+            elif is_every_address(theirs):
+                self.mistake(key, f"{holder} binds {theirs}, which is every address, {address} too (take another port)")
+            else:
+                self.mistake(
+                    key, f"{address} is every address, and {holder} binds {theirs} already (take another port)"
+                )
 
     def done(self, snapshot: dict[str, Any]) -> bytes:
         """The snapshot, or every mistake."""
-        if self.mistakes:
+        if self._mistakes:
             raise ConfigError(self.mistakes)
         return json.dumps(snapshot).encode()
+
+    def _place(self, key: str) -> str:
+        return self._where(key) if self._where is not None else ""
 
 
 def read(name: str) -> str:

@@ -10,7 +10,7 @@ import gc
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
@@ -22,16 +22,21 @@ from tidegate.config.knobs import Model, Parts, child_model, plain_type
 from tidegate.config.looks import Looks
 from tidegate.errors import ConfigError
 
-__all__ = ["Tree", "dump", "parse", "read_text", "uncollected", "validate"]
+__all__ = ["UNREAD", "Tree", "dotted", "dump", "line_of", "parse", "read_text", "uncollected", "validate"]
 
 M = TypeVar("M", bound=Model)
 Path_ = tuple[str | int, ...]
 Expand = Callable[[str], str]
 
-_VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}")
+_VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}|\$\{[^}]*\}?")
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_CONTROL: re.Pattern[str] = yaml.reader.Reader.NON_PRINTABLE
+_TEXT_TAG = "tag:yaml.org,2002:str"
 _DEEPEST = 40
+
+UNREAD = object()
+"""Stands for a value that is told as wrong already, and fits no key."""
 _MOST_REPEATED = 10_000
 
 
@@ -62,6 +67,10 @@ class Tree:
     """What to call the whole where no place is known."""
     base: str = ""
     """The folder that file names start from."""
+    mistakes: list[str] = field(default_factory=list)
+    """What is wrong already, each with its place; it is told together with what is found later."""
+    unread: set[Path_] = field(default_factory=set)
+    """Where `UNREAD` stands."""
 
     def set(self, path: tuple[str, ...], value: object, where: str) -> None:
         """Sets one value, as an option does."""
@@ -82,7 +91,7 @@ class Tree:
 
         def place(key: str) -> str:
             if not known:
-                known.update((_dotted(path), where) for path, where in self.where.items() if path)
+                known.update((dotted(path), where) for path, where in self.where.items() if path)
             while key and key not in known:
                 shorter = re.sub(r"(?:^|\.)[^.\[]+$|\[\d+\]$", "", key)
                 key = "" if shorter == key else shorter
@@ -121,8 +130,13 @@ def expand(text: str, env: Mapping[str, str] = os.environ) -> str:
     """Replaces `${VAR}` and `${VAR:default}`; `$${` stands for itself."""
 
     def replaced(match: re.Match[str]) -> str:
-        if match[1] is None:
+        if match[0] == "$${":
             return "${"
+        if match[1] is None:
+            problem = "is no variable" if match[0].endswith("}") else "has no } at its end"
+            raise ValueError(
+                f"{match[0]!r} {problem} (write ${{NAME}} or ${{NAME:default}}; $${{ stands for ${{ itself)"
+            )
         value = env.get(match[1]) or match[2]
         if value is None:
             raise ValueError(
@@ -136,6 +150,7 @@ def expand(text: str, env: Mapping[str, str] = os.environ) -> str:
 @uncollected()
 def parse(text: str, name: str, expanded: Expand | None = expand) -> Tree:
     """A tree from YAML. `expanded` is applied to values, never to keys or structure."""
+    _refuse_control_characters(text, name)
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -150,11 +165,18 @@ def parse(text: str, name: str, expanded: Expand | None = expand) -> Tree:
     reader = _Reader(tree, expanded)
     data = reader.value(root, ())
     if not isinstance(data, dict):
-        reader.mistakes.append(f"{name}: expected keys and values, such as `log: {{level: info}}`")
-    if reader.mistakes:
-        raise ConfigError(reader.mistakes)
+        raise ConfigError(tree.mistakes or f"{name}: expected keys and values, such as `log: {{level: info}}`")
     tree.data = data
     return tree
+
+
+def _refuse_control_characters(text: str, name: str) -> None:
+    """YAML holds none, and its libraries do not say where one stands."""
+    found = _CONTROL.search(text)
+    if found is not None:
+        line = text.count("\n", 0, found.start()) + 1
+        what = f"the control character U+{ord(found[0]):04X}"
+        raise ConfigError(f"{name}:{line}: holds {what} (it may be a binary file)")
 
 
 class _Reader:
@@ -163,7 +185,6 @@ class _Reader:
     def __init__(self, tree: Tree, expanded: Expand | None) -> None:
         self.tree = tree
         self.expanded = expanded
-        self.mistakes: list[str] = []
         self._seen: set[int] = set()
         self._repeated = 0
 
@@ -171,11 +192,13 @@ class _Reader:
         line = node.start_mark.line + 1
         self.tree.where.setdefault(path, f"{self.tree.name}:{line}")
         if len(path) > _DEEPEST:
-            self.mistakes.append(f"{self.tree.name}:{line}: nested too deeply")
-            return None
+            raise ConfigError([*self.tree.mistakes, f"{self.tree.name}:{line}: nested too deeply"])
         # Aliases of aliases grow without end in a few lines.
         self._repeated += id(node) in self._seen
         self._seen.add(id(node))
+        if node.tag and node.tag != _TEXT_TAG:
+            short = node.tag.replace("tag:yaml.org,2002:", "!!")
+            return self._unread(path, line, f"the tag {short} is not known here (write the value without it)")
         if self._repeated > _MOST_REPEATED:
             raise ConfigError(f"{self.tree.name}:{line}: aliases repeat more than {_MOST_REPEATED:,} values")
         if isinstance(node, yaml.MappingNode):
@@ -184,17 +207,38 @@ class _Reader:
             return [self.value(child, (*path, index)) for index, child in enumerate(node.value)]
         return self._scalar(node, path, line)
 
-    def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def _unread(self, path: Path_, line: int, message: str) -> Any:
+        """Notes a mistake in the place of a value."""
+        self.tree.mistakes.append(f"{self.tree.name}:{line}: {dotted(path)}{': ' if path else ''}{message}")
+        self.tree.unread.add(path)
+        return UNREAD
+
+    def _mapping(self, node: yaml.MappingNode, path: Path_) -> Any:
+        own: dict[str, tuple[str, yaml.Node]] = {}
+        taken: list[yaml.Node] = []
         for key_node, value_node in node.value:
             place = f"{self.tree.name}:{key_node.start_mark.line + 1}"
             if not isinstance(key_node, yaml.ScalarNode):
-                self.mistakes.append(f"{place}: a key must be a word")
+                self.tree.mistakes.append(f"{place}: a key must be a word")
                 continue
             key = str(key_node.value)
-            if key in found:
-                self.mistakes.append(f"{place}: {_dotted((*path, key))} is written twice")
-                continue
+            if key == "<<" and not key_node.style:
+                taken += value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+            elif key in own:
+                self.tree.mistakes.append(f"{place}: {dotted((*path, key))} is written twice")
+            else:
+                own[key] = place, value_node
+        found: dict[str, Any] = {}
+        # The last first: what is read later wins, and the place of a key with it.
+        for other in reversed(taken):
+            keys = self.value(other, path)
+            if not isinstance(keys, dict):
+                line = other.start_mark.line + 1
+                return self._unread(
+                    path, line, "`<<` takes over the keys of mappings (`<<: *name`, `<<: [*one, *two]`)"
+                )
+            found.update(keys)
+        for key, (place, value_node) in own.items():
             self.tree.where[(*path, key)] = place
             found[key] = self.value(value_node, (*path, key))
         return found
@@ -205,9 +249,8 @@ class _Reader:
             try:
                 text = self.expanded(text)
             except ValueError as error:
-                self.mistakes.append(f"{self.tree.name}:{line}: {_dotted(path)}: {error}")
-                return None
-        if getattr(node, "style", None):  # quoted, or a block of text
+                return self._unread(path, line, str(error))
+        if getattr(node, "style", None) or node.tag:  # quoted, a block of text, or said to be text
             return text
         if text in ("", "~", "null"):
             return None
@@ -219,17 +262,27 @@ class _Reader:
 
 
 @uncollected()
-def validate(model: type[M], tree: Tree, files: Looks | None = None) -> M:
-    """The model, or a `ConfigError` with every mistake, each with its place. `files` gets those that are named."""
+def validate(
+    model: type[M],
+    tree: Tree,
+    files: Looks | None = None,
+    outside: Callable[[type[M], Tree], Iterable[str]] = lambda *_: (),
+) -> M:
+    """
+    The model, or a `ConfigError` with every mistake, each with its place.
+
+    `files` gets those that are named. Where something is wrong, `outside` tells what else is, beyond what is written.
+    """
     context = {"base": tree.base, "files": files}
-    told: list[str] = []
+    told = list(tree.mistakes)
     config: M | None = None
     broken: set[Path_] = set()
     try:
         config = model.model_validate(tree.data, context=context)
     except ValidationError as error:
         for item in error.errors(include_url=False):
-            told.append(_mistake(model, tree, dict(item)))
+            if not _told_already(tree, dict(item)):
+                told.append(_mistake(model, tree, dict(item)))
             broken.update(tuple(item["loc"])[:length] for length in (0, 1, 2))
 
     def value(key: str) -> Any:
@@ -240,13 +293,24 @@ def validate(model: type[M], tree: Tree, files: Looks | None = None) -> M:
     parts = Parts(value=value, where=lambda path: _place(tree, path))
     told += [_told(tree, path, message) for path, message in model.between(parts)]
     if config is None or told:
+        told += outside(model, tree)
         raise ConfigError(sorted(told, key=lambda mistake: _line(mistake, tree.name)))
     return config
 
 
+def _told_already(tree: Tree, item: dict[str, Any]) -> bool:
+    path: Path_ = tuple(item["loc"])
+    return item["type"] != "extra_forbidden" and any(path[:length] in tree.unread for length in range(len(path) + 1))
+
+
 def _line(mistake: str, name: str) -> int:
     """The line that a mistake begins with; what stands in no file comes last."""
-    number = mistake.removeprefix(f"{name}:").partition(":")[0]
+    return line_of(name + ":" + mistake.removeprefix(f"{name}:").partition(":")[0])
+
+
+def line_of(place: str) -> int:
+    """The line of a place such as `tidegate.yaml:7`; what stands in no file comes last."""
+    number = place.rpartition(":")[2]
     return int(number) if number.isdigit() else sys.maxsize
 
 
@@ -289,7 +353,7 @@ def _told(tree: Tree, path: Path_, message: str, shown: Path_ | None = None) -> 
     place = _place(tree, path)
     shown = path if shown is None else shown
     if not place.startswith(("--", "TIDEGATE_")) and shown:
-        return f"{place}: {_dotted(shown)}: {message}"
+        return f"{place}: {dotted(shown)}: {message}"
     return f"{place}: {message}"
 
 
@@ -334,7 +398,8 @@ def _model_at(model: type[BaseModel], path: Path_) -> type[BaseModel] | None:
     return current
 
 
-def _dotted(path: Path_) -> str:
+def dotted(path: Path_) -> str:
+    """A path as people write it: `routes[3].to`."""
     text = ""
     for part in path:
         if part == "[key]":  # pydantic's word for the name in front of the value

@@ -4,7 +4,6 @@ Everything that can be configured. One line per knob: its default, what it does,
 No default stands anywhere else. Reading files is `load`, precedence `sources`, what the engine gets `snapshot`.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -262,7 +261,7 @@ class Gateway(Model):
             tenants=parts.value("tenants") or {},
             admin=admin.auth if admin else None,
         )
-        yield from checks.mistakes(traffic, admin.bind if admin else None)
+        yield from checks.mistakes(traffic)
         yield from auth_checks.mistakes(traffic, credentials)
 
 
@@ -398,14 +397,17 @@ class Agent(Model):
     limits: Limits = Limits()
     tunnel: Tunnel = Tunnel()
 
-    @model_validator(mode="after")
-    def _names_differ(self) -> Self:
-        for name, count in Counter(offer.name for offer in self.endpoints).items():
-            if count > 1:
-                raise ValueError(
-                    f"endpoint {name!r} is offered twice (one entry an endpoint; `connections` adds tunnels)"
+    @classmethod
+    def between(cls, parts: Parts) -> Iterable[tuple[tuple[str | int, ...], str]]:
+        offers: dict[int, Offer | None] = parts.value("endpoints") or {}
+        seen: set[str] = set()
+        for position, offer in offers.items():
+            if offer is not None and offer.name in seen:
+                yield (
+                    ("endpoints", position),
+                    f"endpoint {offer.name!r} is offered twice (one entry an endpoint; `connections` adds tunnels)",
                 )
-        return self
+            seen.update([offer.name] if offer is not None else [])
 
 
 class ForwardPort(Model):

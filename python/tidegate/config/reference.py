@@ -7,6 +7,7 @@ Nothing in that page is written by hand; a test fails when it is stale.
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import fill
 from typing import get_origin
 
 from pydantic import BaseModel
@@ -24,7 +25,8 @@ This page is made from the model; `python -m tidegate.config.reference docs/refe
 
 An option wins over its environment name, that over the file, that over the default. No file is searched for except
 `--config` and `TIDEGATE_CONFIG`; an agent also reads `~/.config/tidegate/agent.yaml`. `${VAR}` and `${VAR:default}`
-expand in values (`$${` stands for itself). An unknown key is a mistake.
+expand in values (`$${` stands for itself). An unknown key is a mistake. Of YAML there are anchors, aliases and
+merge keys (`<<`), and no tags but `!!str`; only `true`, `false`, `null` and numbers are not text.
 
 | Value | How it is written |
 |---|---|
@@ -50,9 +52,8 @@ def render() -> str:
         parts.append(_table(("Key", "Value", "Default", "What it is"), _keys(model)))
         refused = sorted(_later(model))
         if refused:
-            parts.append(
-                f"Not built yet, and refused rather than ignored: {', '.join(f'`{key}`' for key in refused)}.\n"
-            )
+            sentence = f"Not built yet, and refused rather than ignored: {', '.join(f'`{key}`' for key in refused)}."
+            parts.append(fill(sentence, 120, break_on_hyphens=False) + "\n")
     parts.append("## Options and environment names\n\nA list in the environment is separated by commas.\n")
     parts.append(_table(("Option", "Environment", "Key", "Commands"), _options()))
     return "\n".join(parts)

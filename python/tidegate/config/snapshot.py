@@ -15,6 +15,7 @@ from typing import Any
 
 from tidegate import __version__
 from tidegate.config import credentials
+from tidegate.config.binds import resolve_bind
 from tidegate.config.checks import listener_upstream
 from tidegate.config.connect import connect
 from tidegate.config.files import Checked, Where
@@ -26,6 +27,7 @@ from tidegate.config.model import (
     Gateway,
     Limits,
     Listener,
+    Offer,
     Timeouts,
     Tunnel,
 )
@@ -37,15 +39,14 @@ from tidegate.config.traffic import (
     server_tls,
     upstreams,
 )  # fmt: skip
-from tidegate.config.values import bind_parts, service
+from tidegate.config.values import service
 
 # What a process needs besides connections: tunnels, listeners, logs, libraries.
 OTHER_DESCRIPTORS = 200
 FEWEST_CONNECTIONS = 16
 
 __all__ = [
-    "agent_snapshot", "describe", "forward_snapshot", "gateway_snapshot", "new_agent_id", "note",
-    "resolve_bind",
+    "agent_snapshot", "describe", "forward_snapshot", "gateway_snapshot", "new_agent_id", "note", "offer",
 ]  # fmt: skip
 
 
@@ -67,9 +68,11 @@ def gateway_snapshot(config: Gateway, where: Where | None = None) -> bytes:
         }
         for name, listener in config.listeners.items()
     ]
-    checked.differ([(f"listeners.{each['name']}.bind", each["bind"]) for each in listeners])
+    # The admin listener is Python's own to serve, and as likely to be wrong.
+    admin = checked.call("admin.bind", resolve_bind, config.admin.bind)
+    server_tls(config.admin.tls, "admin.tls", checked)
     credentials.files(config, checked)
-    server_tls(config.admin.tls, "admin.tls", checked)  # Python's own to serve, and as likely to be wrong
+    checked.differ([("admin.bind", admin), *((f"listeners.{each['name']}.bind", each["bind"]) for each in listeners)])
     return checked.done(
         {
             "role": "gateway",
@@ -101,23 +104,7 @@ def agent_snapshot(config: Agent, agent_id: str, where: Where | None = None, tok
     checked = Checked(where)
     if not config.endpoints:
         checked.mistake("endpoints", "nothing to offer (add `endpoints: [{name: web, to: 3000}]`)")
-    offers = []
-    for position, offer in enumerate(config.endpoints):
-        here = f"endpoints[{position}]"
-        to = service(offer.to)
-        tls = client_tls(offer, here, checked)
-        if not to.tls and offer.says_something():
-            checked.mistake(here, f"has TLS settings, but `to` is {to} (write https://)")
-        offers.append(
-            {
-                "name": offer.name,
-                "kind": to.kind,
-                "to": {"host": to.host, "port": to.port, "tls": tls if to.tls else None},
-                "host_header": host_header(offer.host_header),
-                "protocol": "http2" if offer.protocol == "h2c" else "http1",
-                "health": offer.health.model_dump() if offer.health else None,
-            }
-        )
+    offers = [offer(each, f"endpoints[{position}]", checked) for position, each in enumerate(config.endpoints)]
     return checked.done(
         {
             "role": "agent",
@@ -153,6 +140,22 @@ def forward_snapshot(config: Forward, where: Where | None = None, token: str | N
     )
 
 
+def offer(offer: Offer, here: str, checked: Checked) -> dict[str, Any]:
+    """One endpoint that an agent offers; `here` is its key."""
+    to = service(offer.to)
+    tls = client_tls(offer, here, checked)
+    if not to.tls and offer.says_something():
+        checked.mistake(here, f"has TLS settings, but `to` is {to} (write https://)")
+    return {
+        "name": offer.name,
+        "kind": to.kind,
+        "to": {"host": to.host, "port": to.port, "tls": tls if to.tls else None},
+        "host_header": host_header(offer.host_header),
+        "protocol": "http2" if offer.protocol == "h2c" else "http1",
+        "health": offer.health.model_dump() if offer.health else None,
+    }
+
+
 def new_agent_id() -> str:
     """A random id, by which a gateway knows an agent that comes back."""
     return secrets.token_hex(16)
@@ -181,32 +184,6 @@ def _shown_to(listener: Listener) -> dict[str, Any]:
     if listener.to is None:
         return {}
     return {key: value for key in ("endpoint", "upstream") if (value := getattr(listener.to, key)) is not None}
-
-
-def resolve_bind(address: str) -> list[str]:
-    """Socket addresses of what somebody wrote: `:80` is all interfaces, `localhost` both loopbacks."""
-    host, port = bind_parts(address)
-    if not host:
-        return [f"[::]:{port}"] if _has_ipv6("::") else [f"0.0.0.0:{port}"]
-    if host == "localhost":
-        # A port that the system picks cannot be the same on both.
-        both = port != 0 and _has_ipv6("::1")
-        return [f"127.0.0.1:{port}", *([f"[::1]:{port}"] if both else [])]
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError):
-        raise ValueError(f"{address!r}: no address is known for {host!r}") from None
-    hosts = dict.fromkeys(str(entry[4][0]) for entry in found)
-    return [f"[{each}]:{port}" if ":" in each else f"{each}:{port}" for each in hosts]
-
-
-def _has_ipv6(host: str) -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.bind((host, 0))
-    except OSError:
-        return False
-    return True
 
 
 def _listener_kind(name: str, listener: Listener, has_routes: bool) -> dict[str, Any]:
@@ -266,4 +243,4 @@ def _try_to_append(name: str, checked: Checked) -> None:
         os.close(os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
     except OSError as error:
         if error.errno != errno.ENXIO:
-            checked.mistakes.append(f"access log {name}: cannot be opened: {(error.strerror or str(error)).lower()}")
+            checked.mistake("access_log.to", f"cannot open {name}: {(error.strerror or str(error)).lower()}")

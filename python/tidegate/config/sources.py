@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from tidegate.config.knobs import Knob, Model, knobs
-from tidegate.config.load import Tree, parse, read_text, validate
+from tidegate.config.load import Tree, parse, read_text
 from tidegate.config.looks import Looks, look
 from tidegate.config.model import SHORTCUTS, Agent, Gateway, default_listeners
+from tidegate.config.whole import whole
 from tidegate.errors import ConfigError
 
 __all__ = ["AGENT_FILE", "Source", "find_file", "options"]
@@ -60,13 +61,13 @@ class Source(Generic[M]):
 
     def read(self, files: Looks | None = None) -> M:
         """Reads everything. Raises `ConfigError` with every mistake. `files` gets every file that has a say in it."""
-        return validate(self.model, self.tree(files), files)
+        return whole(self.model, self.tree(files), files)
 
     def again(self, files: Looks) -> M:
         """Reads everything while it is in force: a file that has been emptied is a mistake, and not a wish."""
         if self.file is not None and self.file.exists() and not self.file.is_file():
             raise ConfigError(f"{self.file}: is no file that can be read again")
-        return validate(self.model, self.tree(files, may_be_empty=False), files)
+        return whole(self.model, self.tree(files, may_be_empty=False), files)
 
     def tree(self, files: Looks | None = None, *, may_be_empty: bool = True) -> Tree:
         """What was written, all sources together, before it is checked."""

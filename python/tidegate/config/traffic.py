@@ -17,18 +17,18 @@ from tidegate.config.tls import Certificate, ClientTls, ServerTls
 from tidegate.config.upstreams import Addresses, To
 
 __all__ = [
-    "client_tls", "destination", "host_header", "routes", "server_tls", "upstreams",
+    "certificate", "client_tls", "destination", "host_header", "routes", "server_tls", "upstream", "upstreams",
 ]  # fmt: skip
 
 
 def upstreams(config: Gateway, checked: Checked) -> list[dict[str, Any]]:
     """Every upstream: named ones, and those made of addresses that a route or listener has of its own."""
-    return [_upstream(name, each, where, checked) for name, where, each in _groups(config)]
+    return [upstream(name, each, where, checked) for name, where, each in _groups(config)]
 
 
 def _groups(config: Gateway) -> Iterator[tuple[str, str, Addresses]]:
-    for name, upstream in config.upstreams.items():
-        yield name, f"upstreams.{name}", upstream
+    for name, named in config.upstreams.items():
+        yield name, f"upstreams.{name}", named
     for position, route in enumerate(config.routes):
         if route.to is not None and route.to.addresses:
             yield route_name(position, route), f"routes[{position}].to", route.to
@@ -37,7 +37,8 @@ def _groups(config: Gateway) -> Iterator[tuple[str, str, Addresses]]:
             yield listener_upstream(name), f"listeners.{name}.to", listener.to
 
 
-def _upstream(name: str, group: Addresses, where: str, checked: Checked) -> dict[str, Any]:
+def upstream(name: str, group: Addresses, where: str, checked: Checked) -> dict[str, Any]:
+    """One upstream; `where` is the key of what it is made of."""
     parsed = [(address(each.address), each.weight) for each in group.addresses]
     tls = client_tls(group.tls, f"{where}.tls", checked) if any(each.tls for each, _ in parsed) else None
     return {
@@ -134,7 +135,7 @@ def server_tls(tls: ServerTls | None, where: str, checked: Checked) -> dict[str,
         return None
     return {
         "certificates": [
-            _certificate(each, f"{where}.certificates[{position}]", checked)
+            certificate(each, f"{where}.certificates[{position}]", checked)
             for position, each in enumerate(tls.certificates)
         ],
         "client_ca": checked.pem(f"{where}.client_ca", tls.client_ca, "CERTIFICATE"),
@@ -143,7 +144,8 @@ def server_tls(tls: ServerTls | None, where: str, checked: Checked) -> dict[str,
     }
 
 
-def _certificate(written: Certificate, where: str, checked: Checked) -> dict[str, Any]:
+def certificate(written: Certificate, where: str, checked: Checked) -> dict[str, Any]:
+    """A certificate and its key, with the text of both."""
     cert = checked.pem(f"{where}.cert", written.cert, "CERTIFICATE")
     key = checked.pem(f"{where}.key", written.key, "PRIVATE KEY")
     if cert is not None and key is not None:

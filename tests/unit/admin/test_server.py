@@ -32,35 +32,33 @@ def test_it_answers_on_the_port_it_names_and_gives_it_back() -> None:
     asyncio.run(scene())
 
 
-def test_a_connection_that_asks_nothing_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "CONNECTION_SECONDS", 0.01)
+def answered(sent: bytes) -> bytes:
+    """What comes back on one connection until it is ended."""
 
-    async def scene() -> None:
+    async def scene() -> bytes:
         server = Server(Admin("127.0.0.1:0"))
         async with server.serve(State(FixedRole(), "gateway")):
             host, port = server.addresses[0].split(":")
             reader, writer = await asyncio.open_connection(host, int(port))
-            writer.write(b"GET /health HTTP/1.1\r\n")
+            writer.write(sent)
+            answer = b""
             with suppress(ConnectionResetError):
-                assert await asyncio.wait_for(reader.read(), 10) == b""
+                answer = await asyncio.wait_for(reader.read(), 10)
             writer.close()
+            return answer
 
-    asyncio.run(scene())
+    return asyncio.run(scene())
+
+
+def test_a_connection_that_asks_nothing_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "CONNECTION_SECONDS", 0.01)
+    assert answered(b"GET /health HTTP/1.1\r\n") == b""
 
 
 def test_a_connection_serves_one_request() -> None:
-    async def scene() -> None:
-        server = Server(Admin("127.0.0.1:0"))
-        async with server.serve(State(FixedRole(), "gateway")):
-            host, port = server.addresses[0].split(":")
-            reader, writer = await asyncio.open_connection(host, int(port))
-            writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-            answer = await asyncio.wait_for(reader.read(), 10)
-            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-            assert answer.endswith(b"\r\n\r\nok\n")
-            writer.close()
-
-    asyncio.run(scene())
+    answer = answered(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"\r\n\r\nok\n")
 
 
 def test_it_leaves_signals_alone() -> None:

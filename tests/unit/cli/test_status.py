@@ -2,15 +2,13 @@
 
 import json
 import socket
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from tests.unit.cli.conftest import Answers
 from tidegate.cli.status import status
 from tidegate.errors import TidegateError
 
@@ -18,39 +16,16 @@ WHOLE: dict[str, Any] = {"role": "gateway", "version": "1.2.3", "state": "runnin
 ONE: dict[str, Any] = {"name": "web", "listeners": []}
 
 
-class Answers(BaseHTTPRequestHandler):
-    """What an admin listener would say."""
-
-    known: dict[str, tuple[int, bytes]] = {  # noqa: RUF012
-        "/status": (200, json.dumps(WHOLE).encode()),
-        "/status/endpoints": (200, json.dumps({"endpoints": [ONE]}).encode()),
-        "/status/endpoints/web": (200, json.dumps(ONE).encode()),
-        "/status/endpoints/nobody": (404, b'{"error": "no such endpoint", "detail": "nobody offers nobody here"}'),
-        "/other/status": (200, b"<html>welcome</html>"),
-        "/lost/status": (404, b"<html>lost</html>"),
-    }
-
-    def do_GET(self) -> None:
-        code, body = self.known[self.path]
-        self.send_response(code)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing."""
-
-
 @pytest.fixture
-def url() -> Iterator[str]:
-    with HTTPServer(("127.0.0.1", 0), Answers) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+def answers() -> Answers:
+    return {
+        "GET /status": (200, json.dumps(WHOLE).encode()),
+        "GET /status/endpoints": (200, json.dumps({"endpoints": [ONE]}).encode()),
+        "GET /status/endpoints/web": (200, json.dumps(ONE).encode()),
+        "GET /status/endpoints/nobody": (404, b'{"error": "no such endpoint", "detail": "nobody offers nobody here"}'),
+        "GET /other/status": (200, b"<html>welcome</html>"),
+        "GET /lost/status": (404, b"<html>lost</html>"),
+    }
 
 
 def run(*arguments: str, **environment: str) -> Result:

@@ -37,8 +37,8 @@ def test_a_gateway_fits_one_screen() -> None:
         "proxy     http    127.0.0.1:8000                       12\n"
         "agents    tunnel  127.0.0.1:8001, [::1]:8001            4\n"
         "\n"
-        "ENDPOINT  LISTENERS  REQUESTS  STREAMS  RTT\n"
-        "web               1         2        1  0.4 ms\n"
+        "ENDPOINT  LISTENERS  RUNNING  STREAMS  RTT\n"
+        "web               1        2        1  0.4 ms\n"
         "\n"
         "since the start: 17 requests, 0 errors\n"
         "\n"
@@ -97,9 +97,11 @@ def test_routes_and_upstreams_have_a_line_each() -> None:
         "ROUTE  MATCH       TO             REQUESTS",
         "all    every host  upstream shop        40",
     ]
-    address = {"address": "10.0.0.7:80", "state": "down", "reason": "refused", "requests": 3, "failures": 2}
+    address = {"address": "10.0.0.7:80", "state": "down", "reason": "refused", "failures": 2}
+    address |= {"requests_in_flight": 1, "requests": 3}
     lines = tables.upstreams([{"name": "shop", "addresses": [address]}, {"name": "none", "addresses": []}]).splitlines()
-    assert lines[1].split() == ["shop", "10.0.0.7:80", "-", "down", "-", "3", "-", "2", "refused"]
+    assert lines[0].split()[4:] == ["SINCE", "RUNNING", "REQUESTS", "FAILURES", "REASON"]
+    assert lines[1].split() == ["shop", "10.0.0.7:80", "-", "down", "-", "1", "3", "2", "refused"]
     assert "no address" in lines[2]
     assert "by itself" in tables.routes([])
     assert "no upstreams" in tables.upstreams([])

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::error::{Code, Error};
+
 /// Why a message is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadError {
@@ -17,6 +19,15 @@ impl HeadError {
         match self {
             HeadError::Malformed(detail) | HeadError::TooLarge(detail) => detail,
         }
+    }
+
+    /// The error of a downstream whose request is refused.
+    pub fn of_request(self) -> Error {
+        let code = match self {
+            HeadError::TooLarge(_) => Code::HeadTooLarge,
+            HeadError::Malformed(_) => Code::MalformedRequest,
+        };
+        Error::new(code, self.detail())
     }
 }
 

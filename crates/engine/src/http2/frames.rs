@@ -18,7 +18,8 @@ const PER_SECOND: i64 = 100;
 /// What a frame with a head or data in it earns.
 const EARNED: i64 = 4;
 
-/// What a reset costs: the request it ends has been routed and sent on by then.
+/// What a downstream's reset costs: the request it ends has been routed and sent on by then. An upstream's costs as
+/// little as any other frame: a request of ours went before it.
 const RESET: i64 = 20;
 
 /// What a frame costs that carries nothing.
@@ -89,32 +90,36 @@ pub struct Account {
     arriving: Scanner,
     leaving: Scanner,
     left: i64,
+    /// What a reset costs.
+    reset: i64,
     earned: Instant,
     resets: u64,
     empty: u64,
 }
 
 impl Account {
-    /// An account at the start of a connection; so many bytes arrive before the first frame.
-    pub fn new(before: usize, now: Instant) -> Self {
-        Account {
-            arriving: Scanner::new(before),
-            leaving: Scanner::new(0),
-            left: SAVED,
-            earned: now,
-            resets: 0,
-            empty: 0,
-        }
+    /// The account of a downstream at the start of its connection; so many bytes arrive before the first frame.
+    pub fn of_downstream(before: usize, now: Instant) -> Self {
+        Account::new(Scanner::new(before), Scanner::new(0), RESET, now)
+    }
+
+    /// The account of an upstream at the start of a connection; so many bytes leave before the first frame.
+    pub fn of_upstream(before: usize, now: Instant) -> Self {
+        Account::new(Scanner::new(0), Scanner::new(before), EMPTY, now)
+    }
+
+    fn new(arriving: Scanner, leaving: Scanner, reset: i64, now: Instant) -> Self {
+        Account { arriving, leaving, left: SAVED, reset, earned: now, resets: 0, empty: 0 }
     }
 
     /// Bytes have arrived.
     pub fn arrived(&mut self, bytes: &[u8], now: impl FnOnce() -> Instant) -> Result<(), Flood> {
-        let (left, resets, empty) = (&mut self.left, &mut self.resets, &mut self.empty);
+        let (left, reset, resets, empty) = (&mut self.left, self.reset, &mut self.resets, &mut self.empty);
         self.arriving.scan(bytes, |kind| match kind {
             Kind::Message => *left = (*left + EARNED).min(SAVED),
             Kind::Reset => {
-                *left -= RESET;
-                *resets += RESET as u64;
+                *left -= reset;
+                *resets += reset as u64;
             }
             Kind::Empty => {
                 *left -= EMPTY;
@@ -176,14 +181,14 @@ mod tests {
     fn cases_16_to_19_what_carries_nothing_is_bounded_by_what_carries_something_and_by_time() {
         let start = Instant::now();
         let ping = frame(6, 0, 8);
-        let mut account = Account::new(0, start);
+        let mut account = Account::of_downstream(0, start);
         let burst = (0..10_000).position(|_| account.arrived(&ping, || start).is_err());
         assert_eq!(burst, Some(SAVED as usize));
         assert_eq!(account.arrived(&ping, || start), Err(Flood::Frames));
         assert_eq!(account.arrived(&ping, || start + Duration::from_secs(1)), Ok(()));
 
         // A peer that answers each frame of a body with a ping and two window updates goes on for ever.
-        let mut account = Account::new(0, start);
+        let mut account = Account::of_downstream(0, start);
         for _ in 0..100_000 {
             account.left(&frame(0, 0, 5));
             for _ in 0..3 {
@@ -191,8 +196,19 @@ mod tests {
             }
         }
 
+        // An upstream may refuse every request, and may not say more about it than that.
+        let mut account = Account::of_upstream(0, start);
+        let reset = frame(3, 0, 4);
+        for _ in 0..100_000 {
+            account.left(&frame(1, 5, 10));
+            assert_eq!(account.arrived(&reset, || start), Ok(()));
+        }
+        account.left(&frame(1, 5, 10));
+        let burst = (0..10_000).position(|_| account.arrived(&reset, || start).is_err());
+        assert_eq!(burst, Some(SAVED as usize));
+
         // Rapid reset: each stream earns less than its end costs.
-        let mut account = Account::new(0, start);
+        let mut account = Account::of_downstream(0, start);
         let pair = [frame(1, 5, 10), frame(3, 0, 4)].concat();
         let refused = (0..1000).find_map(|_| account.arrived(&pair, || start).err());
         assert_eq!(refused, Some(Flood::Resets));

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +25,7 @@ pub struct Door<T> {
     /// Open connections of this listener.
     pub connections: Arc<AtomicUsize>,
     /// Networks whose connections begin with a PROXY header.
-    pub balancers: ArcSwap<Vec<IpNet>>,
+    pub balancers: Vec<IpNet>,
     /// What is done with them.
     pub leads: T,
 }

@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::error::{Code, Error, Result};
-use crate::io::{BoxedIo, Buffer, Io};
+use crate::io::{BoxedIo, Buffer, Detached, Io, WithEarly};
+use crate::proxy::passthrough::Opaque;
 use crate::room::Place;
 use crate::sniff::proxy::{Begins, begins, parse};
 
@@ -104,41 +106,45 @@ impl Arrival {
         }
     }
 
+    /// The same connection, to be carried as it is.
+    pub fn opaque(self, listener: Arc<str>) -> Opaque {
+        let Arrival { io, read, client, place } = self;
+        Opaque { io, read, client, listener, server_name: None, route: Arc::default(), place }
+    }
+
     /// The same connection, which breaks where it begins with a PROXY header: nobody behind us is to believe it either.
     pub fn nameless(self) -> Self {
-        Arrival { io: Box::new(Nameless { io: self.io, held: Buffer::new(), judged: false }), ..self }
+        Arrival { io: Box::new(Nameless::new(self.io)), ..self }
     }
 }
 
 /// A byte stream that may not begin with a PROXY header.
 struct Nameless {
-    io: BoxedIo,
-    /// First bytes that were looked at and not read yet.
-    held: Buffer,
+    io: WithEarly<BoxedIo>,
     /// It does not begin with one.
     judged: bool,
+}
+
+impl Nameless {
+    fn new(io: BoxedIo) -> Self {
+        Nameless { io: WithEarly::new(Buffer::new(), io), judged: false }
+    }
 }
 
 impl AsyncRead for Nameless {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         while !this.judged {
-            match begins(this.held.chunk()) {
+            match begins(this.io.early()) {
                 Begins::No => this.judged = true,
                 Begins::Yes => {
                     let why = "a PROXY header from a source that is not in proxy_protocol";
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
                 }
-                Begins::More => this.judged = ready!(this.held.poll_fill(cx, &mut *this.io))? == 0,
+                Begins::More => this.judged = ready!(this.io.poll_early(cx))? == 0,
             }
         }
-        if this.held.is_empty() {
-            return Pin::new(&mut this.io).poll_read(cx, buf);
-        }
-        let n = this.held.len().min(buf.remaining());
-        buf.put_slice(&this.held.chunk()[..n]);
-        this.held.consume(n);
-        Poll::Ready(Ok(()))
+        Pin::new(&mut this.io).poll_read(cx, buf)
     }
 }
 
@@ -158,7 +164,7 @@ impl AsyncWrite for Nameless {
 
 impl Io for Nameless {
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.judged && !self.held.is_empty() { Poll::Ready(()) } else { self.io.poll_read_ready(cx) }
+        self.io.poll_read_ready(cx)
     }
 
     fn reset(&mut self) {
@@ -166,11 +172,15 @@ impl Io for Nameless {
     }
 
     fn into_tcp(self: Box<Self>) -> Result<TcpStream, BoxedIo> {
-        if self.as_tcp().is_some() { self.io.into_tcp() } else { Err(self) }
+        if self.judged { Box::new(self.io).into_tcp() } else { Err(self) }
     }
 
     fn as_tcp(&self) -> Option<&TcpStream> {
-        if self.judged && self.held.is_empty() { self.io.as_tcp() } else { None }
+        if self.judged { self.io.as_tcp() } else { None }
+    }
+
+    fn detach(self: Box<Self>) -> Result<Detached, BoxedIo> {
+        if self.judged { Box::new(self.io).detach() } else { Err(self) }
     }
 }
 
@@ -199,7 +209,7 @@ mod tests {
     /// What is read of a stream that says these things, one after the other.
     async fn read_of(says: &[&[u8]]) -> io::Result<Vec<u8>> {
         let (near, mut far) = tokio::io::duplex(4096);
-        let mut nameless = Nameless { io: Box::new(near), held: Buffer::new(), judged: false };
+        let mut nameless = Nameless::new(Box::new(near));
         let writing = async move {
             for piece in says {
                 far.write_all(piece).await.expect("written");

@@ -1,4 +1,4 @@
-//! Binds an address once for each worker.
+//! Binds an address once for each worker, and finds out which addresses are bound already.
 //!
 //! With SO_REUSEPORT the kernel spreads connections over the workers' sockets; it would also let a second program
 //! share the port unseen, so a probe without it comes first.
@@ -8,6 +8,8 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::snapshot::Listener;
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -66,9 +68,40 @@ fn open(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// The position of the socket that goes on, for each address of each listener; none where one has to be bound. Of each
+/// socket that accepts: the listener's name, the address as it was asked for, the address that it got.
+pub(super) fn keep(wanted: &[Listener], accepting: &[(&str, SocketAddr, SocketAddr)]) -> Vec<Vec<Option<usize>>> {
+    let mut taken = vec![false; accepting.len()];
+    let mut kept: Vec<Vec<Option<usize>>> = wanted.iter().map(|listener| vec![None; listener.bind.len()]).collect();
+    // A port that the system picked belongs to its listener; every other address is known by itself.
+    for same_name in [true, false] {
+        for (listener, kept) in wanted.iter().zip(&mut kept) {
+            for (address, kept) in listener.bind.iter().zip(kept).filter(|(_, kept)| kept.is_none()) {
+                let fits = |(name, asked, got): (&str, SocketAddr, SocketAddr)| match same_name {
+                    true => name == listener.name && asked == *address,
+                    false => address.port() != 0 && (asked == *address || got == *address),
+                };
+                *kept = (0..accepting.len()).find(|at| !taken[*at] && fits(accepting[*at]));
+                if let Some(at) = *kept {
+                    taken[at] = true;
+                }
+            }
+        }
+    }
+    kept
+}
+
+/// True when one socket would take connections that the other one takes.
+pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers =
+        |wide: SocketAddr, narrow: SocketAddr| wide.ip().is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4());
+    one.port() == other.port() && (one.ip() == other.ip() || covers(one, other) || covers(other, one))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::{DynamicEndpoints, ListenerKind};
 
     #[test]
     fn workers_share_a_port_that_the_system_picked_and_nobody_else_gets_it() {
@@ -78,5 +111,55 @@ mod tests {
         assert!(sockets.iter().all(|socket| socket.local_addr().ok() == Some(address)));
         assert_eq!(bind(address, 1, false).expect_err("in use").kind(), io::ErrorKind::AddrInUse);
         bind(address, 1, true).expect("a takeover may share it");
+    }
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("an address")
+    }
+
+    fn listener(name: &str, bind: &str) -> Listener {
+        let kind = ListenerKind::Http { dynamic_endpoints: DynamicEndpoints::Unnamed };
+        Listener {
+            name: name.into(),
+            bind: vec![address(bind)],
+            tls: None,
+            proxy_protocol: Vec::new(),
+            tenant: String::new(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            auth: None,
+            kind,
+        }
+    }
+
+    fn kept(wanted: &[(&str, &str)], accepting: &[(&str, &str, &str)]) -> Vec<Option<usize>> {
+        let wanted: Vec<_> = wanted.iter().map(|(name, bind)| listener(name, bind)).collect();
+        let accepting: Vec<_> =
+            accepting.iter().map(|(name, asked, got)| (*name, address(asked), address(got))).collect();
+        keep(&wanted, &accepting).into_iter().flatten().collect()
+    }
+
+    #[test]
+    fn an_address_keeps_its_sockets_whatever_listener_it_belongs_to() {
+        let running = [("a", "[::]:80", "[::]:80"), ("b", "[::]:81", "[::]:81")];
+        assert_eq!(kept(&[("a", "[::]:80"), ("b", "[::]:81")], &running), [Some(0), Some(1)]);
+        assert_eq!(kept(&[("a", "[::]:81"), ("b", "[::]:80")], &running), [Some(1), Some(0)]);
+        assert_eq!(kept(&[("c", "[::]:81"), ("b", "[::]:82")], &running), [Some(1), None]);
+    }
+
+    #[test]
+    fn a_port_that_was_picked_stays_with_its_listener() {
+        let running = [("a", "[::1]:0", "[::1]:4000"), ("b", "[::1]:0", "[::1]:4001")];
+        assert_eq!(kept(&[("b", "[::1]:0"), ("a", "[::1]:0")], &running), [Some(1), Some(0)]);
+        assert_eq!(kept(&[("c", "[::1]:0"), ("a", "[::1]:4000")], &running), [None, Some(0)]);
+        assert_eq!(kept(&[("b", "[::1]:4000"), ("a", "[::1]:0")], &running), [None, Some(0)]);
+    }
+
+    #[test]
+    fn every_interface_overlaps_with_each_of_its_family() {
+        let wide = address("[::]:80");
+        assert!(overlap(wide, address("[::1]:80")) && overlap(address("127.0.0.1:80"), wide));
+        assert!(overlap(address("0.0.0.0:80"), address("127.0.0.1:80")));
+        assert!(!overlap(address("0.0.0.0:80"), address("[::1]:80")) && !overlap(wide, address("[::1]:81")));
     }
 }

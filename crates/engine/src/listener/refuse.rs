@@ -1,13 +1,10 @@
 //! The last word on a connection that is not served, so that it arrives.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 use crate::error::{Code, Error};
 use crate::io::{BoxedIo, Buffer, Io};
@@ -16,10 +13,7 @@ use crate::proxy::access::{Answered, Record};
 use crate::proxy::http1::Http1;
 use crate::proxy::shared::Proxy;
 use crate::room::Full;
-
-/// How long the other side may take to read the last word. Until then what it sends is dropped: a reset would overtake
-/// what it has not read.
-const LINGER: Duration = Duration::from_secs(1);
+use crate::timer::Timer;
 
 /// Refusals in words that may be under way at once, in the whole process; beyond it connections are reset.
 const IN_WORDS: usize = 64;
@@ -66,15 +60,9 @@ impl Drop for UnderWay {
     }
 }
 
-/// Says a last word, ends our direction, and reads on until the other side ends too.
+/// Says a last word on a connection and lets it end.
 pub async fn part(io: BoxedIo, last: &[u8]) {
     let mut connection = Http1::new(io, Buffer::new());
     connection.send_raw(last);
-    let gone = poll_fn(|cx| {
-        // Ended in order or not: either way only what is still being sent is left to drop.
-        let _ = connection.poll_shutdown(cx);
-        connection.poll_discard(cx)
-    });
-    // One that does not end in time is closed.
-    let _ = timeout(LINGER, gone).await;
+    connection.part(&mut Timer::new()).await;
 }

@@ -1,7 +1,7 @@
 //! All listeners of a gateway: what runs, and what a new configuration changes about that.
 
 use std::net::{IpAddr, SocketAddr, TcpListener as Socket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -12,18 +12,20 @@ use tracing::info;
 
 use super::accept::{Door, accept};
 use super::arrive::{Arrival, Source};
-use super::bind::{ListenError, bind};
+use super::bind::{ListenError, bind, keep, overlap};
 use super::tcp;
 use super::tls::{self, Tls};
-use super::tunnel::Tunnels;
+use super::tunnel::{TunnelListener, Tunnels};
 use super::{http, refuse, tunnel};
 use crate::metrics::Page;
 use crate::proxy::access::{Answered, Record};
+use crate::proxy::passthrough;
 use crate::proxy::shared::Proxy;
 use crate::proxy::site::HttpListener;
 use crate::proxy::table::Table;
 use crate::room::{self, Room};
 use crate::snapshot::{DynamicEndpoints, Gateway, Listener, ListenerKind};
+use crate::terms::Terms;
 
 /// The listeners that run.
 pub struct Listeners {
@@ -56,6 +58,8 @@ struct Accepting {
 /// What a listener does with its connections.
 struct Leads {
     kind: Kind,
+    /// What connections are let in by.
+    terms: Arc<Terms>,
     /// How it speaks TLS; none: it does not.
     tls: ArcSwapOption<Tls>,
 }
@@ -63,7 +67,7 @@ struct Leads {
 enum Kind {
     Http(Arc<HttpListener>),
     Tcp(Arc<tcp::TcpListener>),
-    Tunnel,
+    Tunnel(Arc<TunnelListener>),
 }
 
 /// An address, bound for every worker.
@@ -79,14 +83,14 @@ impl Listeners {
         Listeners { proxy, tunnels, room, tunnel_room, running: Mutex::default(), stopped: AtomicBool::new(false) }
     }
 
-    /// How each listener of a snapshot speaks TLS, in their order. What has not changed is what runs already.
+    /// How each listener of a snapshot speaks TLS, in their order. What has not changed is what runs already, `before`.
     ///
     /// # Errors
     /// Says what cannot be.
-    pub fn compile_tls(&self, snapshot: &Gateway) -> Result<Vec<Option<Arc<Tls>>>, String> {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn compile_tls(snapshot: &Gateway, before: Option<&Self>) -> Result<Vec<Option<Arc<Tls>>>, String> {
+        let running = before.map(|before| before.running.lock().unwrap_or_else(PoisonError::into_inner));
         let compile = |listener: &Listener| {
-            let before = running.iter().find(|one| is_same(&one.listener, listener));
+            let before = running.iter().flat_map(|running| running.iter()).find(|one| is_same(&one.listener, listener));
             Tls::compile(listener, before.and_then(|one| one.door.leads.tls.load_full()))
         };
         snapshot.listeners.iter().map(compile).collect()
@@ -136,9 +140,10 @@ impl Listeners {
         }
         for ((listener, origins), tls) in wanted.iter().zip(plan).zip(tls) {
             let before = old.iter().position(|(before, _)| is_same(before, listener)).map(|at| old.swap_remove(at));
-            let door = match before {
-                Some((_, door)) => update(door, listener, table),
-                None => self.door(listener, table),
+            let (door, outdated) = match before {
+                Some((_, door)) if door.leads.terms.are_of(listener) => (update(door, listener, table), None),
+                Some((_, door)) => (self.door(listener, table, door.connections.clone()), Some(door)),
+                None => (self.door(listener, table, Arc::default()), None),
             };
             door.leads.tls.store(tls);
             let sockets = listener.bind.iter().zip(origins).filter_map(|(wanted, origin)| match origin {
@@ -146,15 +151,18 @@ impl Listeners {
                 Origin::Kept(at) => sockets[at].take().map(|socket| socket.lead_to(*wanted, &door)),
             });
             running.push(Running { listener: listener.clone(), sockets: sockets.collect(), door });
+            // What is accepted from now on comes through the new door.
+            if let Some(door) = outdated {
+                info!(listener = &*door.name, connections = door.connections.load(Ordering::Relaxed), "terms changed");
+                door.leads.terms.revoke();
+            }
         }
         for socket in sockets.into_iter().flatten() {
             socket.stop.cancel();
             info!(listener = &*socket.door.load().name, address = %socket.address, "listener closed");
         }
         for (_, door) in old {
-            if let Kind::Http(listener) = &door.leads.kind {
-                listener.closing.cancel();
-            }
+            door.leads.terms.end();
         }
         if self.stopped.load(Ordering::Relaxed) {
             cancel(&running);
@@ -218,24 +226,27 @@ impl Listeners {
         room::render(&[&self.room, &self.tunnel_room], page);
     }
 
-    /// Where a listener that was not there before leads.
-    fn door(&self, listener: &Listener, table: &Table) -> Arc<Door<Leads>> {
+    /// Where a listener that was not there before leads, or one that asks for something else now: `connections` are
+    /// open already.
+    fn door(&self, listener: &Listener, table: &Table, connections: Arc<AtomicUsize>) -> Arc<Door<Leads>> {
         let name: Arc<str> = listener.name.as_str().into();
+        let terms = Terms::of(listener, &self.proxy.drain);
+        let access = ArcSwap::new(table.access(&listener.name));
         let kind = match &listener.kind {
             ListenerKind::Http { dynamic_endpoints } => {
                 let dynamic = ArcSwap::from_pointee(dynamic_endpoints.clone());
-                Kind::Http(Arc::new(HttpListener { name: name.clone(), dynamic, closing: self.proxy.drain.part() }))
+                Kind::Http(Arc::new(HttpListener { name: name.clone(), dynamic, access, terms: terms.clone() }))
             }
             ListenerKind::Tcp { to } => {
                 let to = ArcSwap::from_pointee(tcp::To::new(to, table));
-                Kind::Tcp(Arc::new(tcp::TcpListener { name: name.clone(), to }))
+                Kind::Tcp(Arc::new(tcp::TcpListener { name: name.clone(), to, access, terms: terms.clone() }))
             }
-            ListenerKind::Tunnel {} => Kind::Tunnel,
+            ListenerKind::Tunnel {} => Kind::Tunnel(Arc::new(TunnelListener { access, terms: terms.clone() })),
         };
-        let room = if matches!(kind, Kind::Tunnel) { &self.tunnel_room } else { &self.room };
-        let leads = Leads { kind, tls: ArcSwapOption::empty() };
-        let balancers = ArcSwap::from_pointee(listener.proxy_protocol.clone());
-        Arc::new(Door { name, room: room.clone(), connections: Arc::default(), balancers, leads })
+        let room = if matches!(kind, Kind::Tunnel(_)) { &self.tunnel_room } else { &self.room };
+        let leads = Leads { kind, terms, tls: ArcSwapOption::empty() };
+        let balancers = listener.proxy_protocol.clone();
+        Arc::new(Door { name, room: room.clone(), connections, balancers, leads })
     }
 
     /// Accepts on an address that has just been bound.
@@ -288,9 +299,9 @@ impl Listeners {
 /// Begins to serve a connection that has a place.
 fn begin(tunnels: &Arc<Tunnels>, worker: usize, door: &Arc<Door<Leads>>, from: IpAddr, arrival: Arrival) {
     let leads = &door.leads;
-    match (Source::of(from, &door.balancers.load()), &leads.kind) {
+    match (Source::of(from, &door.balancers), &leads.kind) {
         // Agents come by sockets of their own.
-        (_, Kind::Tunnel) => hand_on(tunnels, worker, door, arrival),
+        (_, Kind::Tunnel(_)) => hand_on(tunnels, worker, door, arrival),
         (Source::Balancer, _) => {
             let task = behind_balancer(tunnels.clone(), worker, door.clone(), arrival);
             tunnels.proxy.drain.spawn_on(tunnels.proxy.runtime(worker), task);
@@ -322,6 +333,15 @@ async fn behind_balancer(tunnels: Arc<Tunnels>, worker: usize, door: Arc<Door<Le
 fn hand_on(tunnels: &Arc<Tunnels>, worker: usize, door: &Door<Leads>, arrival: Arrival) {
     let proxy = &tunnels.proxy;
     let runtime = proxy.runtime(worker);
+    let access = match &door.leads.kind {
+        // A request is answered, and may come from somebody else than the connection.
+        Kind::Http(_) => None,
+        Kind::Tcp(listener) => Some(listener.access.load()),
+        Kind::Tunnel(listener) => Some(listener.access.load()),
+    };
+    if access.is_some_and(|access| !access.neighbours.admit(arrival.client.ip())) {
+        return passthrough::deny(proxy, worker, arrival.opaque(door.name.clone()));
+    }
     let Some(tls) = door.leads.tls.load_full() else {
         return match &door.leads.kind {
             Kind::Http(listener) => {
@@ -329,8 +349,9 @@ fn hand_on(tunnels: &Arc<Tunnels>, worker: usize, door: &Door<Leads>, arrival: A
                 proxy.drain.spawn_on(runtime, task);
             }
             Kind::Tcp(listener) => tcp::arrived(proxy, worker, listener, arrival),
-            Kind::Tunnel => {
-                tunnels.drain.spawn_on(runtime, tunnel::connection(tunnels.clone(), worker, arrival));
+            Kind::Tunnel(listener) => {
+                let task = tunnel::connection(tunnels.clone(), worker, listener.clone(), arrival, None);
+                tunnels.drain.spawn_on(runtime, task);
             }
         };
     };
@@ -338,7 +359,9 @@ fn hand_on(tunnels: &Arc<Tunnels>, worker: usize, door: &Door<Leads>, arrival: A
     match &door.leads.kind {
         Kind::Http(listener) => proxy.drain.spawn_on(runtime, tls::http(knock, listener.clone(), tls)),
         Kind::Tcp(listener) => proxy.drain.spawn_on(runtime, tls::tcp(knock, listener.clone(), tls)),
-        Kind::Tunnel => tunnels.drain.spawn_on(runtime, tls::tunnel(knock, tunnels.clone(), tls)),
+        Kind::Tunnel(listener) => {
+            tunnels.drain.spawn_on(runtime, tls::tunnel(knock, listener.clone(), tunnels.clone(), tls));
+        }
     }
 }
 
@@ -373,36 +396,6 @@ enum Origin {
     Bound(Bound),
 }
 
-/// The position of the socket that goes on, for each address of each listener; none where one has to be bound. Of each
-/// socket that accepts: the listener's name, the address as it was asked for, the address that it got.
-fn keep(wanted: &[Listener], accepting: &[(&str, SocketAddr, SocketAddr)]) -> Vec<Vec<Option<usize>>> {
-    let mut taken = vec![false; accepting.len()];
-    let mut kept: Vec<Vec<Option<usize>>> = wanted.iter().map(|listener| vec![None; listener.bind.len()]).collect();
-    // A port that the system picked belongs to its listener; every other address is known by itself.
-    for same_name in [true, false] {
-        for (listener, kept) in wanted.iter().zip(&mut kept) {
-            for (address, kept) in listener.bind.iter().zip(kept).filter(|(_, kept)| kept.is_none()) {
-                let fits = |(name, asked, got): (&str, SocketAddr, SocketAddr)| match same_name {
-                    true => name == listener.name && asked == *address,
-                    false => address.port() != 0 && (asked == *address || got == *address),
-                };
-                *kept = (0..accepting.len()).find(|at| !taken[*at] && fits(accepting[*at]));
-                if let Some(at) = *kept {
-                    taken[at] = true;
-                }
-            }
-        }
-    }
-    kept
-}
-
-/// True when one socket would take connections that the other one takes.
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    let covers =
-        |wide: SocketAddr, narrow: SocketAddr| wide.ip().is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4());
-    one.port() == other.port() && (one.ip() == other.ip() || covers(one, other) || covers(other, one))
-}
-
 /// True when the connections of the one are connections of the other.
 fn is_same(before: &Listener, wanted: &Listener) -> bool {
     before.name == wanted.name && std::mem::discriminant(&before.kind) == std::mem::discriminant(&wanted.kind)
@@ -410,7 +403,12 @@ fn is_same(before: &Listener, wanted: &Listener) -> bool {
 
 /// A listener that goes on, under its new rules.
 fn update(door: Arc<Door<Leads>>, wanted: &Listener, table: &Table) -> Arc<Door<Leads>> {
-    door.balancers.store(Arc::new(wanted.proxy_protocol.clone()));
+    let access = match &door.leads.kind {
+        Kind::Http(listener) => &listener.access,
+        Kind::Tcp(listener) => &listener.access,
+        Kind::Tunnel(listener) => &listener.access,
+    };
+    access.store(table.access(&wanted.name));
     match (&door.leads.kind, &wanted.kind) {
         (Kind::Http(listener), ListenerKind::Http { dynamic_endpoints }) => {
             listener.dynamic.store(Arc::new(dynamic_endpoints.clone()));
@@ -426,53 +424,7 @@ impl Kind {
         match self {
             Kind::Http(_) => "http",
             Kind::Tcp(_) => "tcp",
-            Kind::Tunnel => "tunnel",
+            Kind::Tunnel(_) => "tunnel",
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::snapshot::DynamicEndpoints;
-
-    fn address(text: &str) -> SocketAddr {
-        text.parse().expect("an address")
-    }
-
-    fn listener(name: &str, bind: &str) -> Listener {
-        let kind = ListenerKind::Http { dynamic_endpoints: DynamicEndpoints::Unnamed };
-        Listener { name: name.into(), bind: vec![address(bind)], tls: None, proxy_protocol: Vec::new(), kind }
-    }
-
-    fn kept(wanted: &[(&str, &str)], accepting: &[(&str, &str, &str)]) -> Vec<Option<usize>> {
-        let wanted: Vec<_> = wanted.iter().map(|(name, bind)| listener(name, bind)).collect();
-        let accepting: Vec<_> =
-            accepting.iter().map(|(name, asked, got)| (*name, address(asked), address(got))).collect();
-        keep(&wanted, &accepting).into_iter().flatten().collect()
-    }
-
-    #[test]
-    fn an_address_keeps_its_sockets_whatever_listener_it_belongs_to() {
-        let running = [("a", "[::]:80", "[::]:80"), ("b", "[::]:81", "[::]:81")];
-        assert_eq!(kept(&[("a", "[::]:80"), ("b", "[::]:81")], &running), [Some(0), Some(1)]);
-        assert_eq!(kept(&[("a", "[::]:81"), ("b", "[::]:80")], &running), [Some(1), Some(0)]);
-        assert_eq!(kept(&[("c", "[::]:81"), ("b", "[::]:82")], &running), [Some(1), None]);
-    }
-
-    #[test]
-    fn a_port_that_was_picked_stays_with_its_listener() {
-        let running = [("a", "[::1]:0", "[::1]:4000"), ("b", "[::1]:0", "[::1]:4001")];
-        assert_eq!(kept(&[("b", "[::1]:0"), ("a", "[::1]:0")], &running), [Some(1), Some(0)]);
-        assert_eq!(kept(&[("c", "[::1]:0"), ("a", "[::1]:4000")], &running), [None, Some(0)]);
-        assert_eq!(kept(&[("b", "[::1]:4000"), ("a", "[::1]:0")], &running), [None, Some(0)]);
-    }
-
-    #[test]
-    fn every_interface_overlaps_with_each_of_its_family() {
-        let wide = address("[::]:80");
-        assert!(overlap(wide, address("[::1]:80")) && overlap(address("127.0.0.1:80"), wide));
-        assert!(overlap(address("0.0.0.0:80"), address("127.0.0.1:80")));
-        assert!(!overlap(address("0.0.0.0:80"), address("[::1]:80")) && !overlap(wide, address("[::1]:81")));
     }
 }

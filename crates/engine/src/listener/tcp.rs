@@ -6,11 +6,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::arrive::Arrival;
-use crate::proxy::passthrough::{self, Opaque};
+use crate::proxy::passthrough;
 use crate::proxy::shared::Proxy;
+use crate::proxy::site;
 use crate::proxy::table::Table;
 use crate::snapshot::Destination;
+use crate::terms::Terms;
 use crate::upstream::{Group, UpstreamSet};
+use crate::verdict::Access;
 
 /// A listener of kind tcp.
 pub struct TcpListener {
@@ -18,6 +21,10 @@ pub struct TcpListener {
     pub name: Arc<str>,
     /// Where it leads.
     pub to: ArcSwap<To>,
+    /// What connections were let in by.
+    pub terms: Arc<Terms>,
+    /// Who may come in.
+    pub access: ArcSwap<Access>,
 }
 
 /// Where a listener leads. An upstream is held, so that a connection finds it whatever has changed meanwhile.
@@ -38,22 +45,23 @@ impl To {
         group.map_or_else(|| To::Named(to.clone()), To::Group)
     }
 
-    fn find(&self, proxy: &Proxy, client: IpAddr) -> Option<(UpstreamSet, Arc<str>)> {
+    fn find(&self, proxy: &Proxy, tenant: &str, client: IpAddr) -> Option<(UpstreamSet, Arc<str>)> {
         match self {
-            To::Named(to) => proxy.destination(to, client),
-            To::Group(group) => {
-                let key = group.key_of(None, client);
-                Some((UpstreamSet::Group(group.clone(), key), group.name.clone()))
-            }
+            To::Named(to) => proxy.destination(to, tenant, client),
+            To::Group(group) => Some(UpstreamSet::of_group(group, None, client)),
         }
     }
 }
 
 /// Relays a connection that has arrived.
 pub fn arrived(proxy: &Arc<Proxy>, worker: usize, listener: &TcpListener, arrival: Arrival) {
-    let Arrival { io, read, client, place } = arrival;
-    let to = listener.to.load().find(proxy, client.ip());
-    let listener = listener.name.clone();
-    let route = Arc::default();
-    passthrough::pass(proxy, worker, Opaque { io, read, client, listener, server_name: None, route, place }, to);
+    let client = arrival.client.ip();
+    let to = match listener.terms.are_revoked() {
+        true => Err(site::revoked()),
+        false => {
+            let found = listener.to.load().find(proxy, &listener.access.load().tenant, client);
+            found.ok_or_else(passthrough::nobody)
+        }
+    };
+    passthrough::pass(proxy, worker, arrival.opaque(listener.name.clone()), to);
 }

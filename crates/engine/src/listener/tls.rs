@@ -17,7 +17,7 @@ use super::arrive::Arrival;
 use super::http;
 use super::refuse::part;
 use super::tcp::{self, TcpListener};
-use super::tunnel::{self, Tunnels};
+use super::tunnel::{self, TunnelListener, Tunnels};
 use crate::error::{Code, Error};
 use crate::io::{BoxedIo, Buffer, Io, WithEarly};
 use crate::message::{Known, RequestHead, Version};
@@ -27,11 +27,11 @@ use crate::proxy::passthrough::{self, Opaque};
 use crate::proxy::respond;
 use crate::proxy::secured::{Policy, Rules, Secured};
 use crate::proxy::shared::Proxy;
-use crate::proxy::site::HttpListener;
+use crate::proxy::site::{self, HttpListener};
 use crate::room::Place;
 use crate::snapshot::{Listener, ListenerKind};
 use crate::sniff::tls::{Alert, ClientHello, Sniffed, Sniffer};
-use crate::tls::server::{Acceptor, Terms};
+use crate::tls::server::{Acceptor, Agreed};
 
 /// What a listener of kind http offers by ALPN, the preferred one first.
 const HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
@@ -136,19 +136,24 @@ pub async fn http(mut knock: Knock, listener: Arc<HttpListener>, tls: Arc<Tls>) 
     match (policy, &tls.acceptor) {
         (Policy::PassThrough(position), _) => {
             knock.proxy.metrics.handshake(&knock.listener, "passed_through");
+            let from = listener;
             let Knock { proxy, worker, listener, io, read, client, place, .. } = knock;
             place.busy();
             let lead = table.lead(position);
             let (read, route) = (Buffer::from(read), lead.name.clone());
             let opaque = Opaque { io, read, client, listener, server_name: name, route, place };
-            passthrough::pass_to(&proxy, worker, opaque, lead);
+            let access = from.access.load();
+            match access.neighbours.admit(client.ip()) {
+                _ if from.terms.are_revoked() => passthrough::pass(&proxy, worker, opaque, Err(site::revoked())),
+                true => passthrough::pass_to(&proxy, worker, opaque, lead, &access.tenant),
+                false => passthrough::deny(&proxy, worker, opaque),
+            }
         }
         (Policy::Terminate(certificate), Some(acceptor)) => {
             let (proxy, worker) = (knock.proxy.clone(), knock.worker);
-            let Some((arrival, terms)) = knock.end_tls(acceptor, certificate).await else { return };
-            let server_name = name.map(String::into_boxed_str);
-            let (http2, client, acceptor) = (terms.http2, terms.client, acceptor.clone());
-            let secured = Secured { server_name, client, http2, policy, acceptor };
+            let Some((arrival, agreed)) = knock.end_tls(acceptor, certificate).await else { return };
+            let (http2, client, acceptor) = (agreed.http2, agreed.client, acceptor.clone());
+            let secured = Secured { client, http2, policy, acceptor };
             http::connection(proxy, worker, listener, arrival, Some(Arc::new(secured))).await;
         }
         _ => knock.refuse(Refusal::Alert(Alert::UnrecognizedName), true).await,
@@ -158,26 +163,26 @@ pub async fn http(mut knock: Knock, listener: Arc<HttpListener>, tls: Arc<Tls>) 
 /// Serves a connection of a listener of kind tcp.
 pub async fn tcp(knock: Knock, listener: Arc<TcpListener>, tls: Arc<Tls>) {
     let (proxy, worker) = (knock.proxy.clone(), knock.worker);
-    if let Some(arrival) = end_always(knock, &tls, false).await {
+    if let Some((arrival, _)) = end_always(knock, &tls, false).await {
         tcp::arrived(&proxy, worker, &listener, arrival);
     }
 }
 
 /// Serves a connection of a listener of kind tunnel.
-pub async fn tunnel(knock: Knock, tunnels: Arc<Tunnels>, tls: Arc<Tls>) {
+pub async fn tunnel(knock: Knock, listener: Arc<TunnelListener>, tunnels: Arc<Tunnels>, tls: Arc<Tls>) {
     let worker = knock.worker;
-    if let Some(arrival) = end_always(knock, &tls, true).await {
-        tunnel::connection(tunnels, worker, arrival).await;
+    if let Some((arrival, agreed)) = end_always(knock, &tls, true).await {
+        tunnel::connection(tunnels, worker, listener, arrival, agreed.client).await;
     }
 }
 
 /// Ends TLS whatever the server name, with the certificate that fits it best.
-async fn end_always(mut knock: Knock, tls: &Tls, speaks_http: bool) -> Option<Arrival> {
+async fn end_always(mut knock: Knock, tls: &Tls, speaks_http: bool) -> Option<(Arrival, Agreed)> {
     let acceptor = tls.acceptor.as_ref()?;
     match knock.hello().await {
         Ok(hello) => {
             let fits = hello.server_name.and_then(|name| acceptor.names().find(&name));
-            knock.end_tls(acceptor, fits.unwrap_or(0)).await.map(|(arrival, _)| arrival)
+            knock.end_tls(acceptor, fits.unwrap_or(0)).await
         }
         Err(refusal) => {
             knock.refuse(refusal, speaks_http).await;
@@ -209,7 +214,7 @@ impl Knock {
     }
 
     /// Shakes hands. None: it failed, and that has been dealt with.
-    async fn end_tls(self, acceptor: &Acceptor, certificate: usize) -> Option<(Arrival, Terms)> {
+    async fn end_tls(self, acceptor: &Acceptor, certificate: usize) -> Option<(Arrival, Agreed)> {
         let Knock { proxy, listener, io, read, client, place, by, .. } = self;
         let io = Box::new(WithEarly::new(Buffer::from(read), io));
         let shaken = match within(&place, &proxy, by, acceptor.accept(io, certificate)).await {
@@ -218,10 +223,10 @@ impl Knock {
             Err(refusal) => Err(refusal),
         };
         match shaken {
-            Ok((io, terms)) => {
+            Ok((io, agreed)) => {
                 place.busy();
-                proxy.metrics.handshake(&listener, if terms.resumed { "resumed" } else { "full" });
-                Some((Arrival { io, read: Buffer::new(), client, place }, terms))
+                proxy.metrics.handshake(&listener, if agreed.resumed { "resumed" } else { "full" });
+                Some((Arrival { io, read: Buffer::new(), client, place }, agreed))
             }
             Err(refusal) => {
                 note(&proxy, &listener, client, &refusal);

@@ -10,25 +10,40 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::time::Instant;
+use rustls::pki_types::CertificateDer;
+use tokio::time::{Instant, sleep};
 use tracing::info;
 
 use super::arrive::Arrival;
+use crate::allowance::{Taken, Wanted};
 use crate::error::{Code, Error, Result};
 use crate::http1::head::HeadLimits;
+use crate::identity::Identity;
 use crate::io::{BoxedIo, Buffer};
 use crate::message::{RequestHead, Version};
-use crate::proxy::exchange::malformed;
+use crate::proxy::admission::{WITHIN, too_many};
 use crate::proxy::http1::{Http1, Stop};
 use crate::proxy::respond::Pages;
 use crate::proxy::shared::Proxy;
 use crate::route::valid_name;
 use crate::shutdown::Drain;
 use crate::snapshot::Tunnel;
+use crate::terms::Terms;
 use crate::tunnel::hello::{self, Features, UPSTREAM_PATH, Welcome};
 use crate::tunnel::{Config, Ending, Session, start};
 use crate::upstream::ejection::Condition;
 use crate::upstream::{AgentSession, next_id};
+use crate::verdict::{Access, Policy};
+
+/// How long before its end a session is told that it comes.
+const ANNOUNCED: Duration = Duration::from_secs(2);
+
+/// How long what an agent offers is still used after the terms have ended that it came by: a few round trips to dial, to
+/// shake hands and to be registered, from far away.
+const COME_BACK: Duration = Duration::from_secs(2);
+
+/// How often a session that is to end is looked at.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What a gateway tells agents, and how it watches them.
 pub struct Greeting {
@@ -73,67 +88,143 @@ impl Tunnels {
     }
 }
 
+/// A listener of kind tunnel.
+pub struct TunnelListener {
+    /// Who may come in.
+    pub access: ArcSwap<Access>,
+    /// What agents were let in by.
+    pub terms: Arc<Terms>,
+}
+
 /// Who wants to offer what.
 struct Asked {
+    admitted: Admitted,
     endpoint: String,
     key: String,
     features: Features,
     agent: Option<Arc<str>>,
 }
 
+/// Who was let in.
+struct Admitted {
+    identity: Arc<Identity>,
+    /// The owner of what is offered.
+    tenant: Arc<str>,
+    /// The session ends when the credential expires.
+    ends: bool,
+    /// What the session counts against.
+    taken: Taken,
+}
+
 /// Reads the upgrade of an accepted connection and hands it to the worker with the fewest tunnels of that endpoint.
-pub async fn connection(tunnels: Arc<Tunnels>, worker: usize, arrival: Arrival) {
+/// `certificate`: what the agent has shown by TLS.
+pub async fn connection(
+    tunnels: Arc<Tunnels>,
+    worker: usize,
+    listener: Arc<TunnelListener>,
+    arrival: Arrival,
+    certificate: Option<CertificateDer<'static>>,
+) {
     let Arrival { io, read: begun, client: from, place } = arrival;
     let greeting = tunnels.greeting.load_full();
     let mut connection = Http1::new(io, begun);
     place.idle(Instant::now());
-    let asked = tokio::select! {
-        asked = tokio::time::timeout(greeting.handshake, read(&mut connection, &greeting.head)) => asked,
+    let head = tokio::select! {
+        head = tokio::time::timeout(greeting.handshake, read(&mut connection, &greeting.head)) => head,
         () = place.evicted() => return,
     };
     place.busy();
-    let asked = match asked {
-        Ok(Ok(Some(asked))) => asked,
-        Ok(Ok(None)) => return,
-        Ok(Err(error)) => return refuse(&tunnels, &mut connection, &error, from).await,
-        Err(_) => return,
+    let asked = match head {
+        Ok(Ok(Some(head))) => asked(&tunnels, &listener, &head, certificate.as_deref(), from).await,
+        Ok(Ok(None)) | Err(_) => return,
+        Ok(Err(error)) => Err(error),
     };
-    if tunnels.proxy.drain.is_begun() {
-        let leaving = Error::new(Code::Draining, "this gateway is leaving: connect to another");
-        return refuse(&tunnels, &mut connection, &leaving, from).await;
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(error) => return refuse(&tunnels, &mut connection, &error, from).await,
+    };
+    let leaving = match (tunnels.proxy.drain.is_begun(), listener.terms.have_ended()) {
+        (true, _) => Some("this gateway is leaving: connect to another"),
+        (_, true) => Some("the terms of this connection are in force no more: connect again"),
+        (false, false) => None,
+    };
+    if let Some(why) = leaving {
+        return refuse(&tunnels, &mut connection, &Error::new(Code::Draining, why), from).await;
     }
-    let counts = tunnels.proxy.registry.tunnels_by_worker(
-        &tunnels.proxy.anonymous.tenant,
-        &asked.endpoint,
-        tunnels.proxy.workers.len(),
-    );
+    let workers = tunnels.proxy.workers.len();
+    let counts = tunnels.proxy.registry.tunnels_by_worker(&asked.admitted.tenant, &asked.endpoint, workers);
     let fewest = (0..counts.len()).min_by_key(|i| (counts[*i], *i != worker)).unwrap_or(worker);
     let (io, early) = connection.take_stream();
     let tunnels_there = tunnels.clone();
     tunnels.proxy.carry_on(&tunnels.drain, io, (worker, fewest), move |worker, io| async move {
         let _place = place;
-        serve(tunnels_there, worker, io, early, from, asked, &greeting).await;
+        serve(tunnels_there, worker, &listener.terms, (io, early), from, asked, &greeting).await;
     });
 }
 
-async fn read(connection: &mut Http1, limits: &HeadLimits) -> Result<Option<Asked>> {
+async fn read(connection: &mut Http1, limits: &HeadLimits) -> Result<Option<RequestHead>> {
     let mut head = RequestHead::new();
     match poll_fn(|cx| connection.poll_request(cx, &mut head, limits)).await {
-        Ok(true) => {}
-        Err(Stop::Malformed(error)) => return Err(malformed(error)),
-        Ok(false) | Err(_) => return Ok(None),
+        Ok(true) => Ok(Some(head)),
+        Err(Stop::Malformed(error)) => Err(error.of_request()),
+        Ok(false) | Err(_) => Ok(None),
     }
+}
+
+/// Finds out who asks for what. Nothing is said about endpoints before it is known who asks.
+async fn asked(
+    tunnels: &Tunnels,
+    listener: &TunnelListener,
+    head: &RequestHead,
+    certificate: Option<&[u8]>,
+    from: SocketAddr,
+) -> Result<Asked> {
     let Some(name) = head.path().strip_prefix(UPSTREAM_PATH.as_bytes()) else {
         return Err(Error::new(
             Code::NoRoute,
             "agents connect to /piko/v1/upstream/ENDPOINT; requests go to a proxy port",
         ));
     };
+    let key = hello::websocket_key(head)?;
+    let access = listener.access.load_full();
+    let (identity, ends) = match &access.policy {
+        None => (tunnels.proxy.anonymous.clone(), false),
+        Some(policy) => {
+            let identity = identify(tunnels, policy, head, certificate, from).await?;
+            (identity, policy.disconnect_on_expiry)
+        }
+    };
     let endpoint = valid_name(name)
         .ok_or_else(|| Error::new(Code::InvalidEndpoint, "an endpoint's name has 1 to 128 of A-Z a-z 0-9 . _ -"))?;
-    let key = hello::websocket_key(&head)?;
+    let tenant = match (&identity.tenant, &access.tenant) {
+        (own, here) if own == here || here.is_empty() => own.clone(),
+        (own, here) if own.is_empty() => here.clone(),
+        _ => return Err(Error::new(Code::UnknownTenant, "this listener is another tenant's")),
+    };
+    if !identity.listen.contains(endpoint) {
+        return Err(Error::new(Code::EndpointNotPermitted, ""));
+    }
+    let taken = Taken::from(&identity.allowances, Wanted::Session).map_err(too_many)?;
     let agent = head.fields.find("x-tidegate-agent").and_then(valid_name).map(Arc::from);
-    Ok(Some(Asked { endpoint: endpoint.to_owned(), key, features: Features::of(&head.fields), agent }))
+    let admitted = Admitted { identity, tenant, ends, taken };
+    Ok(Asked { admitted, endpoint: endpoint.to_owned(), key, features: Features::of(&head.fields), agent })
+}
+
+async fn identify(
+    tunnels: &Tunnels,
+    policy: &Policy,
+    head: &RequestHead,
+    certificate: Option<&[u8]>,
+    from: SocketAddr,
+) -> Result<Arc<Identity>> {
+    let verdicts = &tunnels.proxy.verdicts;
+    let counted = |error: Error| {
+        verdicts.count(error.code);
+        error
+    };
+    let shown = policy.shown(&head.fields, certificate.is_some()).map_err(counted)?;
+    let ask = policy.ask(shown.as_ref(), &head.fields, certificate).map_err(counted)?;
+    verdicts.judge(&ask, ask.digest(), from.ip(), WITHIN).await.map_err(|error| policy.challenge(error))
 }
 
 async fn refuse(tunnels: &Tunnels, connection: &mut Http1, error: &Error, from: SocketAddr) {
@@ -150,8 +241,8 @@ async fn refuse(tunnels: &Tunnels, connection: &mut Http1, error: &Error, from: 
 async fn serve(
     tunnels: Arc<Tunnels>,
     worker: usize,
-    mut io: BoxedIo,
-    early: Buffer,
+    terms: &Terms,
+    (mut io, early): (BoxedIo, Buffer),
     from: SocketAddr,
     asked: Asked,
     greeting: &Greeting,
@@ -164,16 +255,17 @@ async fn serve(
     if !matches!(written, Ok(Ok(()))) {
         return;
     }
+    let admitted = asked.admitted;
     let (tunnel, driver) = start(io, early, Config::gateway(&greeting.tunnel));
     let proxy = &tunnels.proxy;
     let session = Arc::new(AgentSession {
         id: next_id(),
-        tenant: proxy.anonymous.tenant.clone(),
+        tenant: admitted.tenant,
         endpoint: asked.endpoint.into(),
         agent: asked.agent,
         address: from,
         since: SystemTime::now(),
-        identity: proxy.anonymous.clone(),
+        identity: admitted.identity,
         features: asked.features,
         tunnel,
         open_timeout: proxy.settings.load().timeouts.connect,
@@ -189,7 +281,8 @@ async fn serve(
         tenant = &*session.tenant, endpoint = &*session.endpoint, session = session.id,
         address = %from, transport = "websocket", "agent connected"
     );
-    drive(&tunnels, &session, driver).await;
+    drive(&tunnels, &session, terms, admitted.ends, driver).await;
+    drop(admitted.taken);
     proxy.registry.remove(&session);
     proxy.forget(session.id);
     let reason = session.tunnel.end_reason().map_or_else(String::new, |end| end.to_string());
@@ -199,14 +292,24 @@ async fn serve(
     );
 }
 
-/// Runs a session to its end, which is the agent's, or ours when the gateway leaves.
-async fn drive(tunnels: &Tunnels, session: &AgentSession, driver: impl Future<Output = ()>) {
+/// Runs a session to its end, which is the agent's, that of its credential, or ours when the gateway leaves or its
+/// listener's terms have ended. `expires`: the session ends with its credential.
+async fn drive(
+    tunnels: &Tunnels,
+    session: &AgentSession,
+    terms: &Terms,
+    expires: bool,
+    driver: impl Future<Output = ()>,
+) {
+    let identity = &session.identity;
+    let known = !identity.is_anonymous();
     let mut driver = pin!(driver);
     let mut leaving = pin!(tunnels.proxy.drain.begun());
     let mut ending = pin!(tunnels.drain.begun());
     let mut gone_away = pin!(session.tunnel.gone_away());
-    let entry = tunnels.proxy.directory.enter(session.identity.clone());
-    let mut disowned = pin!(entry.ended());
+    let mut outlived = pin!(outlive(tunnels, session, terms));
+    let mut expiring = pin!(soon_over(identity.expires.filter(|_| expires)));
+    let (mut over, mut revoked) = (pin!(identity.ended()), pin!(identity.revoked()));
     let (mut said, mut withdrawn, mut ended) = (false, false, false);
     loop {
         tokio::select! {
@@ -221,9 +324,22 @@ async fn drive(tunnels: &Tunnels, session: &AgentSession, driver: impl Future<Ou
                 said = true;
                 session.tunnel.go_away();
             }
-            () = &mut disowned, if !ended => {
+            () = &mut expiring, if known && !said => {
+                said = true;
+                session.tunnel.go_away();
+            }
+            () = &mut revoked, if known && !ended => {
+                ended = true;
+                end(&session.tunnel, session.features);
+            }
+            // As Piko's own server does: an agent whose token is over has nothing to come back with.
+            () = &mut over, if known && expires && !ended && !identity.is_revoked() => {
                 ended = true;
                 session.tunnel.end(Ending::Close);
+            }
+            () = &mut outlived, if !ended => {
+                ended = true;
+                end(&session.tunnel, session.features);
             }
             () = &mut ending, if !ended => {
                 ended = true;
@@ -231,6 +347,35 @@ async fn drive(tunnels: &Tunnels, session: &AgentSession, driver: impl Future<Ou
             }
         }
     }
+}
+
+/// Waits until nothing runs any more on a session whose terms have ended. Its agent is told, and has a moment to come
+/// back by what is asked now; from then on nothing new goes to this session.
+async fn outlive(tunnels: &Tunnels, session: &AgentSession, terms: &Terms) {
+    terms.closing().await;
+    if !terms.have_ended() {
+        // The gateway leaves, with all its sessions.
+        return std::future::pending().await;
+    }
+    session.tunnel.go_away();
+    sleep(COME_BACK).await;
+    tunnels.proxy.registry.remove(session);
+    loop {
+        // What ended just now may have been kept for another request.
+        tunnels.proxy.forget(session.id);
+        if session.tunnel.streams() == 0 {
+            return;
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Resolves when it is time to tell an agent that its session will end: in the second half of what is left, so that one
+/// whose time is short is not told at once.
+async fn soon_over(expires: Option<SystemTime>) {
+    let Some(expires) = expires else { return std::future::pending().await };
+    let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
+    tokio::time::sleep(left.saturating_sub(ANNOUNCED.min(left / 2))).await;
 }
 
 /// Ends a session so that its agent comes back: a Piko agent exits after an orderly close (compat.md §1.1).

@@ -57,6 +57,8 @@ pub struct Record {
     pub listener: Arc<str>,
     /// The route of the configuration that it took; empty where it took none.
     pub route: Arc<str>,
+    /// Whose credential it came with; empty where it needed none, or one of nobody's.
+    pub tenant: Arc<str>,
     /// The endpoint it went to; empty where it reached none.
     pub endpoint: Arc<str>,
     /// What it asked, kept only where a log is written.
@@ -110,6 +112,7 @@ impl Record {
             client,
             listener,
             route: Arc::default(),
+            tenant: Arc::default(),
             endpoint: Arc::default(),
             asked: None,
             server_name: None,
@@ -249,6 +252,7 @@ fn json_line(record: &Record) -> String {
         "host": record.host(),
         "path": asked.map(|a| &a.path),
         "route": &*record.route,
+        "tenant": &*record.tenant,
         "endpoint": &*record.endpoint,
         "upstream": record.upstream,
         "attempts": record.attempts,

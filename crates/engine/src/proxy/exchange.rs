@@ -1,17 +1,17 @@
 //! One request and its response: the attempts, the two bodies at the same time, and what becomes of the connections.
 //!
-//! The request's head is routed by `turn` and `site`. What an error looks like to the downstream is `respond`.
+//! The request's head is routed by `turn` and `site`; connections come from `connector`. What an error looks like to the downstream is `respond`.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use tokio::time::Instant;
 
 use super::access::{Answered, Record};
+use super::connector::Connector;
+use super::delivery::{Delivery, cut_answer, downstream_left, no_answer};
 use super::http::Http;
 use super::http1::{Http1, Stop};
-use super::http2::channels::Opening;
-use super::http2::stream::Stream;
 use super::pump::{PumpError, Replay, poll_pump};
 use super::shared::{Proxy, Settings};
 use super::site::{Route, Site};
@@ -20,13 +20,12 @@ use crate::forwarded::Visitor;
 use crate::headers::{self, Forwarding, Hop, Return};
 use crate::http1::framing::{self, Framing};
 use crate::http1::refusal::HeadError;
-use crate::io::Buffer;
 use crate::message::{Known, RequestHead, ResponseHead, Version};
 use crate::snapshot::HostHeader;
 use crate::snapshot::route::Edits;
 use crate::timer::Timer;
 use crate::upstream::any::Busy;
-use crate::upstream::{StreamInfo, StreamKind, Upstream};
+use crate::upstream::{StreamInfo, Upstream};
 
 /// Interim responses that one request may get.
 const INTERIMS: usize = 64;
@@ -117,7 +116,7 @@ impl Exchange<'_> {
             idempotent: is_idempotent(head.method()),
             upgrade: headers::upgrade_of(head).is_some(),
             expects: head.version != Version::Http10 && head.fields.get(Known::Expect).is_some(),
-            keep_alive: framing::keeps_alive_request(head) && !self.site.is_closing(self.proxy),
+            keep_alive: framing::keeps_alive_request(head),
             edits: route.forward().map(|forward| &forward.response_headers),
         };
         if let Some(target) = &route.target {
@@ -201,10 +200,15 @@ impl Exchange<'_> {
     }
 
     /// Sends the request to one upstream and waits for the head of its answer, which is in `self.response` then.
-    async fn attempt(&mut self, down: &mut Http, attempt: &Attempt<'_>, replay: &mut Replay) -> Result<Up, Failure> {
+    async fn attempt(
+        &mut self,
+        down: &mut Http,
+        attempt: &Attempt<'_>,
+        replay: &mut Replay,
+    ) -> Result<Delivery, Failure> {
         let (upstream, plan) = (attempt.upstream, attempt.plan);
         let (connection, kept) = self.connection(attempt).await?;
-        let mut up = Up { connection, request_done: false, request_broken: false };
+        let mut up = Delivery::new(connection);
         up.connection.send_request(attempt.head, plan.framing);
         let before = up.connection.received();
         self.response_head(down, &mut up, plan, replay).await.map_err(|error| {
@@ -245,55 +249,39 @@ impl Exchange<'_> {
 
     /// A kept connection, else a new one, or a place on one that many share. Says whether it was there.
     async fn connection(&self, attempt: &Attempt<'_>) -> Result<(Http, bool), Failure> {
-        let upstream = attempt.upstream;
-        // HTTP/2 knows no Upgrade: there the request goes without it, as a server may treat it (RFC 9110 §7.8).
-        let kind = upstream.http();
-        let alone = kind == StreamKind::Http1;
-        if alone && attempt.kept_allowed && (upstream.features().reuse || attempt.plan.idempotent) {
-            while let Some(mut kept) = self.proxy.pool(self.worker, |pool| pool.take(upstream.id(), kind)) {
-                if kept.is_quiet() {
-                    return Ok((Http::One(kept), true));
-                }
-            }
+        let (upstream, connector) = (attempt.upstream, self.connector());
+        if attempt.kept_allowed
+            && let Some(kept) = connector.kept(upstream, attempt.plan.idempotent)
+        {
+            return Ok((kept, true));
         }
         let info = StreamInfo {
             tenant: attempt.route.upstreams.tenant(),
             endpoint: attempt.route.endpoint.clone(),
-            kind,
+            // HTTP/2 knows no Upgrade: there the request goes without it, as a server may treat it (RFC 9110 §7.8).
+            kind: upstream.http(),
             client: self.visitor.client,
             local: None,
             request_id: self.record.id,
             hops: 0,
         };
-        let opened = match alone {
-            true => upstream.open(&info).await.map(|io| (Http::One(Http1::new(io, Buffer::new())), false)),
-            false => {
-                let opening = Opening {
-                    runtime: self.proxy.runtime(self.worker),
-                    drain: &self.proxy.drain,
-                    timeouts: &self.settings.timeouts,
-                    limits: self.settings.head,
-                    info,
-                };
-                // On the heap, where a connection of HTTP/1 has no room for it.
-                let lease = Box::pin(self.proxy.channels(self.worker).lease(upstream, &opening)).await;
-                lease.map(|(lease, kept)| {
-                    (Http::Two(Box::new(Stream::opened(lease, &self.settings.head))), kept && attempt.kept_allowed)
-                })
-            }
-        };
-        opened.map_err(|error| {
+        let (connection, was_there) = connector.open(upstream, &info).await.map_err(|error| {
             let error = self.site.blame(error);
             let repeatable = error.undelivered;
             Failure { error, repeatable, stale: false, paid: false, tried: vec![upstream.id()] }
-        })
+        })?;
+        Ok((connection, was_there && attempt.kept_allowed))
+    }
+
+    fn connector(&self) -> Connector<'_> {
+        Connector { proxy: self.proxy, settings: self.settings, worker: self.worker }
     }
 
     /// Pumps the request until the head of the final response is there.
     async fn response_head(
         &mut self,
         down: &mut Http,
-        up: &mut Up,
+        up: &mut Delivery,
         plan: &Plan<'_>,
         replay: &mut Replay,
     ) -> Result<(), Error> {
@@ -358,7 +346,7 @@ impl Exchange<'_> {
     async fn answer(
         &mut self,
         down: &mut Http,
-        mut up: Up,
+        mut up: Delivery,
         plan: &Plan<'_>,
         upstream: &Upstream,
         busy: Busy,
@@ -368,7 +356,7 @@ impl Exchange<'_> {
         let method: &[u8] = if plan.is_head { b"HEAD" } else { b"GET" };
         let framing = match up.connection.expect_response_body(self.response, method, &self.settings.head) {
             Ok(framing) => framing,
-            Err(error) => return Err(refuse_response(up, error)),
+            Err(error) => return Err(up.refuse(error)),
         };
         if self.response.status == 101 {
             return self.switch(down, up, plan, busy).await;
@@ -376,7 +364,8 @@ impl Exchange<'_> {
         let reusable = framing::keeps_alive_response(self.response, framing) && framing != Framing::UntilClose;
 
         let towards = framing.towards(plan.version);
-        let keep_alive = plan.keep_alive && towards != Framing::UntilClose && up.request_done;
+        let asked = plan.keep_alive && !self.site.is_closing(self.proxy);
+        let keep_alive = asked && towards != Framing::UntilClose && up.request_done;
         let believed = self.record.error.as_ref().map(|error| error.code.as_str());
         headers::to_downstream(self.response, &Return { version: plan.version, keep_alive, framing: towards });
         if let Some(edits) = plan.edits {
@@ -395,33 +384,13 @@ impl Exchange<'_> {
             return Ok(Next::Reset);
         }
         if up.request_done {
-            self.keep(up.connection, reusable && !upstream.is_personal(), upstream).await;
+            self.connector().give_back(up.connection, reusable && !upstream.is_personal(), upstream).await;
         }
         Ok(if keep_alive { Next::KeepAlive } else { Next::Close })
     }
 
-    /// Keeps what a whole exchange leaves for the next one, or ends it in order.
-    async fn keep(&self, connection: Http, reusable: bool, upstream: &Upstream) {
-        let surplus = match connection {
-            Http::One(connection) if reusable && upstream.is_open() && !self.proxy.drain.is_begun() => {
-                self.proxy.pool(self.worker, |pool| pool.put(upstream.id(), StreamKind::Http1, connection))
-            }
-            Http::One(connection) => Some(connection),
-            Http::Two(stream) if stream.has_ended() => return,
-            Http::Two(stream) => return self.proxy.drain.spawn_on(self.proxy.runtime(self.worker), stream.finish()),
-        };
-        // It may have begun to leave just now, when what is kept for it had been given up already.
-        if reusable && !upstream.is_open() {
-            self.proxy.forget(upstream.id());
-        }
-        if let Some(mut surplus) = surplus {
-            // An idle connection is ended in order; that it cannot be ended at once is no concern of anybody.
-            let _ = poll_fn(|cx| Poll::Ready(surplus.poll_shutdown(cx))).await;
-        }
-    }
-
     /// Moves both bodies until the response is whole.
-    async fn bodies(&mut self, down: &mut Http, up: &mut Up) -> Result<(), Error> {
+    async fn bodies(&mut self, down: &mut Http, up: &mut Delivery) -> Result<(), Error> {
         let mut progress = Progress::new(self.settings.timeouts.idle);
         let (record, timer) = (&mut *self.record, &mut *self.timer);
         poll_fn(|cx| {
@@ -451,12 +420,12 @@ impl Exchange<'_> {
         .await
     }
 
-    async fn switch(&mut self, down: &mut Http, up: Up, plan: &Plan<'_>, busy: Busy) -> Result<Next, Error> {
+    async fn switch(&mut self, down: &mut Http, up: Delivery, plan: &Plan<'_>, busy: Busy) -> Result<Next, Error> {
         if !plan.upgrade {
-            return Err(refuse_response(up, HeadError::Malformed("101 to a request that asked for no upgrade")));
+            return Err(up.refuse(HeadError::Malformed("101 to a request that asked for no upgrade")));
         }
         let Http::One(connection) = up.connection else {
-            return Err(refuse_response(up, HeadError::Malformed("101 in HTTP/2")));
+            return Err(up.refuse(HeadError::Malformed("101 in HTTP/2")));
         };
         let way = Return { version: plan.version, keep_alive: true, framing: Framing::None };
         headers::to_downstream(self.response, &way);
@@ -465,54 +434,6 @@ impl Exchange<'_> {
             true => Next::Upgraded(Box::new(connection), busy),
             false => Next::Reset,
         })
-    }
-}
-
-/// The connection to an upstream during an exchange.
-struct Up {
-    connection: Http,
-    /// The whole request has gone out.
-    request_done: bool,
-    /// The upstream takes no more of it; an answer may still come.
-    request_broken: bool,
-}
-
-impl Up {
-    /// Sends the request as far as it goes. An error is the downstream's.
-    fn poll_request(
-        &mut self,
-        cx: &mut Context<'_>,
-        down: &mut Http,
-        mut replay: Option<&mut Replay>,
-        bytes: &mut u64,
-    ) -> Poll<Result<(), Error>> {
-        if self.request_done || self.request_broken {
-            return Poll::Ready(Ok(()));
-        }
-        let resent = match replay.as_deref_mut() {
-            Some(replay) => replay.poll_resend(cx, &mut self.connection),
-            None => Poll::Ready(Ok(())),
-        };
-        let sent = match resent {
-            Poll::Ready(Ok(())) => poll_pump(cx, down, &mut self.connection, replay, bytes),
-            Poll::Ready(Err(stop)) => Poll::Ready(Err(PumpError::To(stop))),
-            Poll::Pending => Poll::Pending,
-        };
-        match sent {
-            Poll::Ready(Ok(())) => self.request_done = true,
-            // Its answer may have come before it stopped reading.
-            Poll::Ready(Err(PumpError::To(_))) => self.request_broken = true,
-            Poll::Ready(Err(PumpError::From(Stop::Malformed(error)))) => {
-                self.connection.reset();
-                return Poll::Ready(Err(malformed(error)));
-            }
-            Poll::Ready(Err(PumpError::From(_))) => {
-                self.connection.reset();
-                return Poll::Ready(Err(downstream_left()));
-            }
-            Poll::Pending => return Poll::Pending,
-        }
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -539,44 +460,4 @@ impl Progress {
 
 fn is_idempotent(method: &[u8]) -> bool {
     matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
-}
-
-/// The downstream broke the rules of HTTP.
-pub fn malformed(error: HeadError) -> Error {
-    let code = match error {
-        HeadError::TooLarge(_) => Code::HeadTooLarge,
-        HeadError::Malformed(_) => Code::MalformedRequest,
-    };
-    Error::new(code, error.detail())
-}
-
-fn downstream_left() -> Error {
-    Error::new(Code::DownstreamClosed, "")
-}
-
-/// The upstream's answer cannot be sent on.
-fn refuse_response(mut up: Up, why: HeadError) -> Error {
-    up.connection.reset();
-    Error::new(Code::UpstreamMalformed, why.detail())
-}
-
-/// The upstream ended before its answer began.
-fn no_answer(stop: &Stop) -> Error {
-    match stop {
-        Stop::Malformed(error) => Error::new(Code::UpstreamMalformed, error.detail()),
-        Stop::Unsayable(error) => Error::new(Code::MalformedRequest, error.detail()),
-        Stop::Refused => Error::undelivered(Code::UpstreamUnreachable, "the stream was refused"),
-        Stop::Io(error) if crate::tunnel::never_accepted(error) => {
-            Error::undelivered(Code::UpstreamUnreachable, "the stream was not accepted")
-        }
-        Stop::Io(_) | Stop::Closed => Error::new(Code::UpstreamClosed, "before it answered"),
-    }
-}
-
-/// The upstream ended in the middle of its answer.
-fn cut_answer(stop: &Stop) -> Error {
-    match stop {
-        Stop::Malformed(error) => Error::new(Code::UpstreamMalformed, error.detail()),
-        _ => Error::new(Code::UpstreamClosed, "in the middle of its answer"),
-    }
 }

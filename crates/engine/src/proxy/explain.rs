@@ -132,7 +132,7 @@ fn read(question: &Question) -> Result<Result<RequestHead, Error>, String> {
     Ok(match parse_request(text.as_bytes(), &mut 0, &mut head, &limits) {
         Ok(Some(_)) => Ok(head),
         Ok(None) => Err(Error::new(Code::MalformedRequest, "")),
-        Err(error) => Err(super::exchange::malformed(error)),
+        Err(error) => Err(error.of_request()),
     })
 }
 

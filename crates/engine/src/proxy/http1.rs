@@ -3,9 +3,13 @@
 //! Knows buffers and framing, not what a request means. Everything is polled, so that one task can move both directions
 //! of an exchange without splitting the stream.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::http1::body::{Decoder, Encoder, What};
 use crate::http1::framing::Framing;
@@ -13,9 +17,13 @@ use crate::http1::head::{self, HeadLimits};
 use crate::http1::refusal::HeadError;
 use crate::io::{BUFFER_SIZE, BoxedIo, Buffer, ended};
 use crate::message::{Fields, RequestHead, ResponseHead};
+use crate::timer::Timer;
 
 /// From this many bytes on, body data goes straight from one buffer to the other stream, without a copy.
 const DIRECT: usize = 8 * 1024;
+
+/// How long the last word on a connection or stream may take to be read, and the other side to end.
+pub const LINGER: Duration = Duration::from_secs(2);
 
 /// Why a connection can say no more.
 #[derive(Debug)]
@@ -302,6 +310,19 @@ impl Http1 {
             }
         }
         Poll::Ready(())
+    }
+
+    /// Says the last word that is queued, ends our direction, and reads on until the other side ends too: a reset would
+    /// overtake what it has not read. One that does not end in time is closed.
+    pub async fn part(&mut self, timer: &mut Timer) {
+        let until = Instant::now() + LINGER;
+        poll_fn(|cx| {
+            // Ended in order or not: either way only what is still being sent is left to drop.
+            let _ = self.poll_shutdown(cx);
+            let gone = self.poll_discard(cx);
+            if gone.is_ready() { gone } else { timer.poll_until(cx, until) }
+        })
+        .await;
     }
 
     /// Makes the end of this connection a broken one, so that the other side does not take half a message for a whole.

@@ -15,8 +15,11 @@ pub mod table;
 pub mod shared;
 pub mod site;
 pub mod secured;
+pub mod admission;
 pub mod explain;
 // One request, one stream, one connection.
+pub mod connector;
+pub mod delivery;
 pub mod exchange;
 pub mod opening;
 pub mod stream;

@@ -12,7 +12,7 @@ use super::relay::Leg;
 use super::shared::Proxy;
 use super::stream::relay_tcp;
 use super::table::Lead;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Result};
 use crate::io::{BoxedIo, Buffer};
 use crate::room::Place;
 use crate::upstream::UpstreamSet;
@@ -35,39 +35,57 @@ pub struct Opaque {
     pub place: Place,
 }
 
-/// Passes a connection through to where a route leads.
-pub fn pass_to(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, lead: &Lead) {
+/// Passes a connection through to where a route leads, from where that is permitted. `tenant`: whose endpoint that is
+/// where the route does not say.
+pub fn pass_to(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, lead: &Lead, tenant: &str) {
     lead.requests.fetch_add(1, Ordering::Relaxed);
     let client = connection.client.ip();
+    if !lead.neighbours.admit(client) {
+        return deny(proxy, worker, connection);
+    }
     let to = match (&lead.group, lead.forward()) {
-        (Some(group), _) => Some((UpstreamSet::Group(group.clone(), group.key_of(None, client)), group.name.clone())),
-        (None, Some(forward)) => proxy.destination(&forward.to, client),
+        (Some(group), _) => Some(UpstreamSet::of_group(group, None, client)),
+        (None, Some(forward)) => proxy.destination(&forward.to, tenant, client),
         (None, None) => None,
     };
-    pass(proxy, worker, connection, to);
+    pass(proxy, worker, connection, to.ok_or_else(nobody));
 }
 
-/// Passes a connection through, to whom and what logs and metrics call that; none: nobody is there, and it is reset.
-pub fn pass(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, to: Option<(UpstreamSet, Arc<str>)>) {
+/// Nobody is there to pass a connection to.
+pub fn nobody() -> Error {
+    Error::undelivered(Code::NoUpstream, "")
+}
+
+/// Resets a connection that comes from where none may come from.
+pub fn deny(proxy: &Proxy, worker: usize, connection: Opaque) {
+    let Opaque { mut io, client, listener, server_name, route, .. } = connection;
+    io.reset();
+    let mut record = Record::new(proxy.next_request(), client, listener, Answered::Gateway);
+    (record.server_name, record.route) = (server_name, route);
+    record.error = Some(Error::undelivered(Code::AddressDenied, ""));
+    proxy.finish(worker, &record);
+}
+
+/// Passes a connection through, to whom and what logs and metrics call that, or resets it and notes why.
+pub fn pass(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, to: Result<(UpstreamSet, Arc<str>)>) {
     let Opaque { mut io, read, client, listener, server_name, route, place } = connection;
     let mut record = Record::new(proxy.next_request(), client, listener, Answered::Gateway);
     record.server_name = server_name;
     record.route = route;
-    let Some((upstreams, label)) = to else {
-        io.reset();
-        record.error = Some(Error::undelivered(Code::NoUpstream, ""));
-        return proxy.finish(worker, &record);
+    let (upstreams, label) = match to {
+        Ok(to) => to,
+        Err(error) => {
+            io.reset();
+            record.error = Some(error);
+            return proxy.finish(worker, &record);
+        }
     };
     record.endpoint = label;
     let (there, proxy_there) = (upstreams.better_worker(worker).unwrap_or(worker), proxy.clone());
     proxy.carry_on(&proxy.drain, io, (worker, there), move |worker, io| async move {
         let (_place, proxy) = (place, proxy_there);
         proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
-        let entry = proxy.directory.enter(proxy.anonymous.clone());
-        tokio::select! {
-            () = relay_tcp(&proxy, worker, &upstreams, Leg { io, read }, client, &mut record) => {}
-            () = entry.ended() => {}
-        }
+        relay_tcp(&proxy, worker, &upstreams, Leg { io, read }, client, &mut record).await;
         proxy.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
         proxy.finish(worker, &record);
     });

@@ -104,6 +104,9 @@ impl Pages {
         fields.push(b"Cache-Control", b"no-store");
         fields.push(b"x-tidegate-error", error.code.as_str().as_bytes());
         fields.push(b"x-tidegate-request-id", says.id().as_bytes());
+        for (name, value) in &error.fields {
+            fields.push(name.as_bytes(), value.as_bytes());
+        }
         if error.code == Code::MethodNotSupported {
             fields.push(b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         }

@@ -83,8 +83,6 @@ impl<'a> Rules<'a> {
 
 /// A connection whose TLS ended here.
 pub struct Secured {
-    /// The name it is for, in normal form.
-    pub server_name: Option<Box<str>>,
     /// The certificate that the downstream has shown, checked against `client_ca`; none where it showed none.
     pub client: Option<CertificateDer<'static>>,
     /// It speaks HTTP/2.

@@ -11,15 +11,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::exchange::malformed;
 use super::http::Http;
-use super::http1::{Http1, Stop};
+use super::http1::{Http1, LINGER, Stop};
 use super::http2::wire::PREFACE_HEAD;
 use super::serve_http2::serve_http2;
 use super::shared::{Proxy, Settings};
 use super::site::Way;
 pub use super::turn::Connection;
-use super::turn::{LINGER, Last, Turn};
+use super::turn::{Last, Turn};
 use crate::error::{Code, Error, Result};
 use crate::io::{BoxedIo, ended};
 use crate::message::{RequestHead, ResponseHead, Version};
@@ -36,17 +35,9 @@ pub async fn serve(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
     let moved = head.is_some();
     let request = head.map_or_else(RequestHead::new, |head| *head);
     let (down, response, timer) = (Http::One(Http1::new(io, read)), ResponseHead::new(), Timer::new());
-    let turn = Turn { proxy, worker, client, identity, site, secured, down, request, response, timer };
+    let turn = Turn { proxy, worker, client, identity, hides: false, site, secured, down, request, response, timer };
     let mut downstream = Downstream { turn, begun, place, patient, served: false };
-    let entry = downstream.turn.proxy.directory.enter(downstream.turn.identity.clone());
-    let after = tokio::select! {
-        biased;
-        after = downstream.requests(moved) => after,
-        () = entry.ended() => After::End(Last::Reset),
-    };
-    // Whatever goes on with the connection enters by itself.
-    drop(entry);
-    match after {
+    match downstream.requests(moved).await {
         After::End(last) => downstream.end(last).await,
         After::Move(worker) => downstream.move_to(worker),
         After::Http2 => {
@@ -104,7 +95,7 @@ impl Downstream {
                 }
             }
             let visitor = self.turn.visitor();
-            let way = self.turn.route(&visitor);
+            let way = self.turn.route(&visitor).await;
             if std::mem::take(&mut movable)
                 && let Ok(Way::On(route)) = &way
                 && let Some(better) = route.upstreams.better_worker(self.turn.worker)
@@ -143,7 +134,7 @@ impl Downstream {
                 Poll::Ready(Err(Stop::Malformed(_))) if !*served && down.data().starts_with(PREFACE_HEAD) => {
                     return Poll::Ready(Ok(Arrived::Http2));
                 }
-                Poll::Ready(Err(Stop::Malformed(error))) => return Poll::Ready(Err(malformed(error))),
+                Poll::Ready(Err(Stop::Malformed(error))) => return Poll::Ready(Err(error.of_request())),
                 Poll::Ready(_) => return Poll::Ready(Ok(Arrived::Nothing)),
                 Poll::Pending => {}
             }
@@ -194,16 +185,7 @@ impl Downstream {
                 tokio::task::yield_now().await;
                 turn.down.reset();
             }
-            Last::Linger => {
-                let until = Instant::now() + LINGER;
-                poll_fn(|cx| {
-                    // Ended in order or not: either way only what is still being sent is left to drop.
-                    let _ = down.poll_shutdown(cx);
-                    let gone = down.poll_discard(cx);
-                    if gone.is_ready() { gone } else { timer.poll_until(cx, until) }
-                })
-                .await;
-            }
+            Last::Linger => down.part(timer).await,
         }
     }
 

@@ -12,17 +12,16 @@ use h2::{Reason, RecvStream};
 use http::Request;
 use tokio::time::Instant;
 
-use super::exchange::malformed;
 use super::http::Http;
-use super::http1::Part;
+use super::http1::{LINGER, Part};
 use super::http2::channel::header_list;
 use super::http2::held::{Held, Piece};
 use super::http2::stream::Stream;
-use super::http2::wire::{Watch, Wire};
+use super::http2::wire::{FIRST_WORDS, Watch, Wire};
 use super::secured::Secured;
 use super::shared::{Proxy, Settings};
 use super::site::Site;
-use super::turn::{Connection, LINGER, Last, Turn};
+use super::turn::{Connection, Last, Turn};
 use crate::http2::frames::Flood;
 use crate::http2::head;
 use crate::identity::Identity;
@@ -51,6 +50,7 @@ const BROKEN: usize = 256;
 pub async fn serve_http2(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
     let Connection { io, read, client, identity, site, head: _, secured, place, patient } = connection;
     let settings = proxy.settings.load_full();
+    let begin_by = Instant::now() + settings.timeouts.head;
     let (wire, watch) = Wire::accepted(io, read, patient);
     let window = if patient { STREAM_WINDOW.saturating_mul(settings.http2_streams) } else { CONNECTION_WINDOW };
     let handshake = server::Builder::new()
@@ -62,21 +62,15 @@ pub async fn serve_http2(proxy: Arc<Proxy>, worker: usize, connection: Connectio
         .max_pending_accept_reset_streams(if patient { usize::MAX } else { UNSEEN_RESETS })
         .max_local_error_reset_streams((!patient).then_some(BROKEN))
         .handshake::<_, Piece>(wire);
-    let Ok(begun) = tokio::time::timeout(settings.timeouts.head, handshake).await else {
+    let Ok(begun) = tokio::time::timeout_at(begin_by, handshake).await else {
         return proxy.metrics.http2_closed(Http2Closed::Preface);
     };
     // One that began with other words is not answered: it would not understand.
     let Ok(connection) = begun else { return proxy.metrics.http2_closed(Http2Closed::Protocol) };
     let from = From { proxy, worker, client, identity, site, secured, held: Arc::default(), streams: Arc::default() };
-    let entry = from.proxy.directory.enter(from.identity.clone());
     let idle_since = Instant::now();
-    let mut driver = Driver { connection, watch, from, settings, idle_since, leaving: None, place, patient };
-    let closed = tokio::select! {
-        biased;
-        closed = driver.run() => closed,
-        () = entry.ended() => None,
-    };
-    if let Some(why) = closed {
+    let mut driver = Driver { connection, watch, from, settings, begin_by, idle_since, leaving: None, place, patient };
+    if let Some(why) = driver.run().await {
         driver.from.proxy.metrics.http2_closed(why);
     }
 }
@@ -99,6 +93,8 @@ struct Driver {
     watch: Arc<Watch>,
     from: From,
     settings: Arc<Settings>,
+    /// When the peer has said its first words at the latest.
+    begin_by: Instant,
     idle_since: Instant,
     /// The peer has been told that we leave; then when it is over at the latest, where nothing runs.
     leaving: Option<Instant>,
@@ -186,6 +182,9 @@ impl Driver {
         match self.leaving {
             Some(by) => timer.poll_until(cx, by).map(|()| None),
             None if self.patient => Poll::Pending,
+            None if self.watch.received() < FIRST_WORDS => {
+                timer.poll_until(cx, self.begin_by).map(|()| Some(Http2Closed::Preface))
+            }
             None => {
                 if timer.poll_until(cx, self.idle_since + timeouts.keep_alive).is_ready() {
                     self.leave(cx);
@@ -207,7 +206,11 @@ fn reason(error: &h2::Error) -> Option<Http2Closed> {
 
 impl From {
     /// Serves one request in a task of its own.
-    fn spawn(&self, request: Request<RecvStream>, response: SendResponse<Piece>) {
+    fn spawn(&self, request: Request<RecvStream>, mut response: SendResponse<Piece>) {
+        if self.site.admit().is_err() {
+            // It says that nothing was done: whoever asks may ask again, on another connection.
+            return response.send_reset(Reason::REFUSED_STREAM);
+        }
         let (parts, body) = request.into_parts();
         // A request has the settings that are in force when it begins, however old its connection is.
         let (settings, running) = (self.proxy.settings.load_full(), Running::new(&self.streams));
@@ -217,6 +220,7 @@ impl From {
             worker: self.worker,
             client: self.client,
             identity: self.identity.clone(),
+            hides: false,
             site: self.site.clone(),
             secured: self.secured.clone(),
             down: Http::Two(Box::new(stream)),
@@ -229,7 +233,7 @@ impl From {
             match read {
                 Ok(()) => {
                     let visitor = turn.visitor();
-                    let way = turn.route(&visitor);
+                    let way = turn.route(&visitor).await;
                     match turn.run(&settings, way, &visitor).await {
                         // What was said before it broke goes first: a reset drops what is still queued.
                         Some(Last::Reset) => {
@@ -242,7 +246,7 @@ impl From {
                         Some(Last::Close) | None => {}
                     }
                 }
-                Err(error) => turn.refuse(malformed(error), Version::Http2).await,
+                Err(error) => turn.refuse(error.of_request(), Version::Http2).await,
             }
             // The stream is given up before it counts as ended.
             drop(turn);

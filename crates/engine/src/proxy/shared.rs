@@ -24,6 +24,7 @@ use crate::shutdown::Drain;
 use crate::snapshot::{Destination, Limits, Timeouts};
 use crate::upstream::tending::{Forget, tend};
 use crate::upstream::{Group, Pool, UpstreamSet};
+use crate::verdict::Verdicts;
 use crate::worker::Worker;
 
 /// How often kept connections are looked through.
@@ -60,8 +61,10 @@ pub struct Proxy {
     pub workers: Arc<[Worker]>,
     /// Nobody in particular.
     pub anonymous: Arc<Identity>,
-    /// Connections and sessions, by whose they are.
+    /// Everybody who was let in with a credential.
     pub directory: Arc<Directory>,
+    /// Whose credentials are good.
+    pub verdicts: Verdicts,
     locals: Box<[Local]>,
     next_request: AtomicU64,
 }
@@ -101,6 +104,7 @@ impl Proxy {
             channels: Arc::default(),
             budget: Mutex::new(Budget::new(Instant::now())),
         };
+        let directory: Arc<Directory> = Arc::default();
         Arc::new(Proxy {
             settings: ArcSwap::new(settings),
             table: ArcSwap::from_pointee(Table::empty()),
@@ -111,7 +115,8 @@ impl Proxy {
             locals: workers.iter().map(|_| local()).collect(),
             workers,
             anonymous: Identity::anonymous(),
-            directory: Arc::default(),
+            verdicts: Verdicts::new(directory.clone()),
+            directory,
             // Ids of two runs should not look alike in a log.
             next_request: AtomicU64::new(getrandom::u64().unwrap_or_default()),
         })
@@ -121,8 +126,8 @@ impl Proxy {
     pub fn keep_pools_clean(self: &Arc<Self>) {
         for worker in self.workers.iter() {
             let (proxy, index) = (self.clone(), worker.index);
-            worker.runtime.spawn(async move {
-                while !proxy.drain.is_cut() {
+            self.drain.spawn_beside(&worker.runtime, async move {
+                loop {
                     tokio::time::sleep(SWEEP).await;
                     let gone = proxy.pool(index, |pool| match proxy.drain.is_begun() {
                         true => pool.clear(),
@@ -195,19 +200,15 @@ impl Proxy {
     }
 
     /// Where a listener or route leads a downstream, and what logs and metrics call it; none where nobody offers the
-    /// endpoint.
-    pub fn destination(&self, to: &Destination, client: IpAddr) -> Option<(UpstreamSet, Arc<str>)> {
+    /// endpoint. `tenant`: whose that is where the destination does not say.
+    pub fn destination(&self, to: &Destination, tenant: &str, client: IpAddr) -> Option<(UpstreamSet, Arc<str>)> {
         match to {
             Destination::Endpoint(to) => {
-                let endpoint = self.registry.find(&to.tenant, &to.endpoint)?;
+                let endpoint = self.registry.find(to.owner(tenant), &to.endpoint)?;
                 let label = endpoint.name.clone();
                 Some((UpstreamSet::Endpoint(endpoint), label))
             }
-            Destination::Upstream(name) => {
-                let group = self.table.load().group(name)?.clone();
-                let (label, key) = (group.name.clone(), group.key_of(None, client));
-                Some((UpstreamSet::Group(group, key), label))
-            }
+            Destination::Upstream(name) => Some(UpstreamSet::of_group(self.table.load().group(name)?, None, client)),
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::access::Answered;
 use super::respond::Answer;
@@ -23,8 +23,10 @@ use crate::message::{Known, RequestHead, tokens};
 use crate::route::matcher::TwoWays;
 use crate::route::{self, Named, path, redirect};
 use crate::snapshot::route::{Action, Forward, PathRewrite, Redirect};
-use crate::snapshot::{DynamicEndpoints, HostHeader};
+use crate::snapshot::{Destination, DynamicEndpoints, HostHeader};
+use crate::terms::Terms;
 use crate::upstream::{Upstream, UpstreamSet};
+use crate::verdict::Access;
 
 /// Where requests come in.
 #[derive(Clone)]
@@ -41,8 +43,10 @@ pub struct HttpListener {
     pub name: Arc<str>,
     /// Which endpoints a request may name by itself.
     pub dynamic: ArcSwap<DynamicEndpoints>,
-    /// The listener or the gateway ends: connections finish the request that runs.
-    pub closing: CancellationToken,
+    /// Who may come in.
+    pub access: ArcSwap<Access>,
+    /// What connections were let in by.
+    pub terms: Arc<Terms>,
 }
 
 /// A local service that an agent offers.
@@ -146,7 +150,7 @@ impl Site {
     /// Resolves when connections should end, after the request that runs.
     pub fn closing(&self, proxy: &Proxy) -> WaitForCancellationFutureOwned {
         match self {
-            Site::Listener(listener) => listener.closing.clone().cancelled_owned(),
+            Site::Listener(listener) => listener.terms.closing(),
             Site::Service(_) => proxy.drain.begun(),
         }
     }
@@ -154,13 +158,38 @@ impl Site {
     /// True when connections should end, after the request that runs.
     pub fn is_closing(&self, proxy: &Proxy) -> bool {
         match self {
-            Site::Listener(listener) => listener.closing.is_cancelled(),
+            Site::Listener(listener) => listener.terms.are_closing(),
             Site::Service(_) => proxy.drain.is_begun(),
         }
     }
 
-    /// Finds what becomes of a request.
-    pub fn route(&self, head: &RequestHead, visitor: &Visitor, proxy: &Proxy, identity: &Identity) -> Result<Way> {
+    /// Refuses a request on a connection that would not be let in like this any more.
+    pub fn admit(&self) -> Result<()> {
+        match self {
+            Site::Listener(listener) if listener.terms.are_revoked() => Err(revoked()),
+            Site::Listener(_) | Site::Service(_) => Ok(()),
+        }
+    }
+
+    /// The route of the configuration that a request takes; none where it takes none.
+    pub fn find(&self, head: &RequestHead, proxy: &Proxy) -> Result<Option<Arc<Lead>>> {
+        match self {
+            Site::Service(_) => Ok(None),
+            Site::Listener(listener) => {
+                proxy.table.load().find(&listener.name, head).map(Option::<&Arc<Lead>>::cloned).map_err(two_ways)
+            }
+        }
+    }
+
+    /// What becomes of a request that takes this route, or has to name an endpoint by itself, and was let in.
+    pub fn way(
+        &self,
+        lead: Option<Arc<Lead>>,
+        head: &RequestHead,
+        visitor: &Visitor,
+        proxy: &Proxy,
+        identity: &Identity,
+    ) -> Result<Way> {
         let listener = match self {
             Site::Service(service) => {
                 return Ok(Way::On(Route {
@@ -173,12 +202,13 @@ impl Site {
             }
             Site::Listener(listener) => listener,
         };
-        let table = proxy.table.load();
-        if let Some(lead) = table.find(&listener.name, head).map_err(two_ways)? {
-            return follow(lead, head, visitor, proxy);
+        let access = listener.access.load();
+        if let Some(lead) = lead {
+            return follow(lead, head, visitor, proxy, identity, &access.tenant);
         }
-        let (name, tcp) = named(&table, &listener.dynamic.load(), head)?;
-        let found = if identity.reach.contains(&name) { proxy.registry.find(&identity.tenant, &name) } else { None };
+        let (name, tcp) = named(&proxy.table.load(), &listener.dynamic.load(), head)?;
+        let owner = if access.tenant.is_empty() { &identity.tenant } else { &access.tenant };
+        let found = if identity.may_reach(owner, &name) { proxy.registry.find(owner, &name) } else { None };
         let endpoint = found.ok_or(Error::undelivered(Code::NoUpstream, ""))?;
         let label = endpoint.name.clone();
         let upstreams = UpstreamSet::Endpoint(endpoint);
@@ -210,8 +240,20 @@ pub(super) fn named<'a>(
     Ok((name, tcp))
 }
 
-/// What a route of the configuration makes of a request.
-fn follow(lead: &Arc<Lead>, head: &RequestHead, visitor: &Visitor, proxy: &Proxy) -> Result<Way> {
+/// What begins too late on a connection that was let in by other terms.
+pub fn revoked() -> Error {
+    Error::new(Code::Misdirected, "the terms of this connection are in force no more: open another one")
+}
+
+/// What a route of the configuration makes of a request. `tenant`: whose endpoints it leads to where it does not say.
+fn follow(
+    lead: Arc<Lead>,
+    head: &RequestHead,
+    visitor: &Visitor,
+    proxy: &Proxy,
+    identity: &Identity,
+    tenant: &str,
+) -> Result<Way> {
     lead.requests.fetch_add(1, Ordering::Relaxed);
     let forward = match (&lead.route.action, &lead.answer) {
         (Action::Forward(forward), _) => forward,
@@ -221,13 +263,18 @@ fn follow(lead: &Arc<Lead>, head: &RequestHead, visitor: &Visitor, proxy: &Proxy
             return Ok(Way::Answered(answer, lead.clone()));
         }
     };
+    if let Destination::Endpoint(to) = &forward.to
+        && !identity.may_reach(to.owner(tenant), &to.endpoint)
+    {
+        return Err(Error::new(Code::EndpointNotPermitted, ""));
+    }
     let client = visitor.client.ip();
     let (upstreams, endpoint) = match &lead.group {
-        Some(group) => (UpstreamSet::Group(group.clone(), group.key_of(Some(head), client)), group.name.clone()),
-        None => proxy.destination(&forward.to, client).ok_or(Error::undelivered(Code::NoUpstream, ""))?,
+        Some(group) => UpstreamSet::of_group(group, Some(head), client),
+        None => proxy.destination(&forward.to, tenant, client).ok_or(Error::undelivered(Code::NoUpstream, ""))?,
     };
-    let target = rewritten(head, lead, forward)?;
-    Ok(Way::On(Route { upstreams, endpoint, lead: Some(lead.clone()), target, tcp: false }))
+    let target = rewritten(head, &lead, forward)?;
+    Ok(Way::On(Route { upstreams, endpoint, lead: Some(lead), target, tcp: false }))
 }
 
 /// The target that is sent on, where it is another one than came.

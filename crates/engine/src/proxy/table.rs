@@ -18,9 +18,11 @@ use crate::message::RequestHead;
 use crate::route::matcher::{Matcher, TwoWays};
 use crate::route::path;
 use crate::route::server_name::{Decision, ServerNames};
+use crate::snapshot::auth::RouteAuth;
 use crate::snapshot::route::{Action, Edits, Forward, PathMatch};
-use crate::snapshot::{self, Destination, ListenerKind, Routing};
+use crate::snapshot::{self, Auth, Destination, ListenerKind, Neighbours, Routing};
 use crate::upstream::Group;
+use crate::verdict::{Access, Policy};
 
 /// Everything that routes lead to.
 pub struct Table {
@@ -37,6 +39,10 @@ pub struct Table {
     pub routing: Routing,
     /// Whose `X-Forwarded-...` fields are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Who may come in by each listener.
+    accesses: HashMap<String, Arc<Access>>,
+    /// Ids that verdicts about credentials may be given under.
+    credential_ids: HashSet<String>,
 }
 
 /// A route, ready to be followed.
@@ -51,8 +57,20 @@ pub struct Lead {
     pub matched: Box<[u8]>,
     /// The fixed answer, where it gives one.
     pub answer: Option<Answer>,
+    /// From where it may be taken.
+    pub neighbours: Neighbours,
+    /// What it asks for; none: whatever its listener does.
+    pub asks: Option<Asks>,
     /// Requests and streams that took it; a route that stays as it is goes on counting.
     pub requests: Arc<AtomicU64>,
+}
+
+/// What a route asks for by itself.
+pub enum Asks {
+    /// Nothing.
+    Nothing,
+    /// A credential.
+    Credential(Arc<Policy>),
 }
 
 impl Lead {
@@ -88,6 +106,8 @@ impl Table {
             pages: Pages::default(),
             routing: Routing::Specific,
             trusted_proxies: Vec::new(),
+            accesses: HashMap::new(),
+            credential_ids: HashSet::new(),
         }
     }
 
@@ -107,6 +127,18 @@ impl Table {
                     .map_err(|name| format!("listener \"{}\": there is no upstream \"{name}\"", listener.name))?;
             }
         }
+        let (mut accesses, mut credential_ids) = (HashMap::new(), HashSet::new());
+        let mut policy = |auth: &Auth, what: String| {
+            credential_ids.extend(auth.ids().map(str::to_owned));
+            Policy::compile(auth, &snapshot.verifier_sets).map_err(|why| format!("{what}: {why}"))
+        };
+        for listener in &snapshot.listeners {
+            let named = || format!("listener \"{}\"", listener.name);
+            let policy = listener.auth.as_ref().map(|auth| policy(auth, named())).transpose()?;
+            let neighbours = Neighbours { allow: listener.allow.clone(), deny: listener.deny.clone() };
+            let access = Access { neighbours, tenant: listener.tenant.as_str().into(), policy };
+            accesses.insert(listener.name.clone(), Arc::new(access));
+        }
         let counted: HashMap<&str, &Arc<Lead>> = before.leads.iter().map(|lead| (&*lead.name, lead)).collect();
         let mut leads = Vec::new();
         for route in &snapshot.routes {
@@ -115,12 +147,19 @@ impl Table {
                     .map_err(|name| format!("route \"{}\": there is no upstream \"{name}\"", route.name))?,
                 Action::Redirect(_) | Action::Respond(_) => None,
             };
+            let asks = match &route.auth {
+                RouteAuth::Inherit => None,
+                RouteAuth::Open => Some(Asks::Nothing),
+                RouteAuth::Own(auth) => Some(Asks::Credential(policy(auth, format!("route \"{}\"", route.name))?)),
+            };
             let same = counted.get(route.name.as_str()).filter(|lead| lead.route == *route);
             leads.push(Arc::new(Lead {
                 group,
                 name: route.name.as_str().into(),
                 matched: matched(route),
                 answer: answer(route)?,
+                neighbours: Neighbours { allow: route.allow.clone(), deny: route.deny.clone() },
+                asks,
                 requests: same.map_or_else(Arc::default, |lead| lead.requests.clone()),
                 route: route.clone(),
             }));
@@ -135,7 +174,19 @@ impl Table {
             pages: Pages::new(&snapshot.error_pages),
             routing: snapshot.routing,
             trusted_proxies: snapshot.trusted_proxies.clone(),
+            accesses,
+            credential_ids,
         })
+    }
+
+    /// Who may come in by a listener.
+    pub fn access(&self, listener: &str) -> Arc<Access> {
+        self.accesses.get(listener).cloned().unwrap_or_default()
+    }
+
+    /// Ids that verdicts about credentials may be given under.
+    pub fn credential_ids(&self) -> &HashSet<String> {
+        &self.credential_ids
     }
 
     /// The route that a request takes on a listener.

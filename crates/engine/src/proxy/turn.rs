@@ -3,32 +3,35 @@
 //! What is carried and how is `exchange`; where a request leads is `site`; what becomes of the connection afterwards is
 //! the caller's.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::task::Poll;
 
 use tokio::time::Instant;
 
 use super::access::{Asked, Record};
-use super::exchange::{Exchange, Next, malformed};
+use super::admission::{Admitted, Asked as Ask, admit, asked, too_many};
+use super::exchange::{Exchange, Next};
 use super::http::Http;
+use super::http1::LINGER;
 use super::respond::{self, Answer};
 use super::secured::Secured;
 use super::shared::{Proxy, Settings};
 use super::site::{Site, Way};
 use super::stream;
+use crate::allowance::{Taken, Wanted};
 use crate::error::{Code, Error, Result, Side};
 use crate::forwarded::Visitor;
 use crate::http1::framing::{self, Framing};
+use crate::http1::refusal::HeadError;
 use crate::identity::Identity;
 use crate::io::{BoxedIo, Buffer};
 use crate::message::{Known, RequestHead, ResponseHead, Version};
 use crate::room::Place;
 use crate::timer::Timer;
-
-/// How long an answer of ours may take to be read: a reset would take it away from a downstream that is still writing.
-pub const LINGER: Duration = Duration::from_secs(2);
 
 /// A connection on which requests come in.
 pub struct Connection {
@@ -60,8 +63,10 @@ pub struct Turn {
     pub worker: usize,
     /// Who connected.
     pub client: SocketAddr,
-    /// Who that is.
+    /// Who sent the request, as it was let in.
     pub identity: Arc<Identity>,
+    /// Its `Authorization` was meant for us.
+    pub hides: bool,
     /// Where it came in.
     pub site: Site,
     /// What TLS settled, where this gateway ended it.
@@ -74,6 +79,14 @@ pub struct Turn {
     pub response: ResponseHead,
     /// The deadline of the moment.
     pub timer: Timer,
+}
+
+/// Why what somebody had opened has ended.
+fn over(identity: &Identity) -> Error {
+    match identity.is_revoked() {
+        true => Error::new(Code::InvalidToken, "what vouched for it was taken away"),
+        false => Error::new(Code::ExpiredToken, "it expired"),
+    }
 }
 
 /// How a connection ends.
@@ -109,12 +122,32 @@ impl Turn {
         self.site.visitor(&self.request, self.client, proto, &self.proxy)
     }
 
-    /// Where the request that was read leads.
-    pub fn route(&self, visitor: &Visitor) -> Result<Way> {
-        if let Some(secured) = &self.secured {
+    /// Where the request that was read leads, for whoever sends it.
+    pub async fn route(&mut self, visitor: &Visitor) -> Result<Way> {
+        self.site.admit()?;
+        let secured = self.secured.as_deref();
+        if let Some(secured) = secured {
             secured.admit(&self.request, &self.site, &self.proxy)?;
         }
-        self.site.route(&self.request, visitor, &self.proxy, &self.identity)
+        if !self.identity.is_anonymous() {
+            self.identity = self.proxy.anonymous.clone();
+            self.hides = false;
+        }
+        let lead = self.site.find(&self.request, &self.proxy)?;
+        if let Site::Listener(listener) = &self.site {
+            let (proxy, request) = (&self.proxy, &self.request);
+            let admitted = match asked(proxy, listener, lead.as_deref(), request, visitor, secured)? {
+                Ask::Nothing => None,
+                Ask::Known(admitted) => Some(admitted),
+                // A box, so that requests of which nothing is asked have no room for this.
+                Ask::Credential(policy) => Some(Box::pin(admit(proxy, &policy, request, visitor, secured)).await?),
+            };
+            if let Some(Admitted { identity, hides }) = admitted {
+                self.identity = identity;
+                self.hides = hides;
+            }
+        }
+        self.site.way(lead, &self.request, visitor, &self.proxy, &self.identity)
     }
 
     /// Carries the request that was read. None: another may follow.
@@ -122,7 +155,36 @@ impl Turn {
         let mut record = self.record();
         record.client = visitor.client;
         let in_flight = InFlight::new(self.proxy.clone());
-        let last = self.exchange(settings, way, visitor, &mut record).await;
+        let known = (!self.identity.is_anonymous()).then(|| self.identity.clone());
+        let (mut ended, mut taken, mut way) = (None, None, way);
+        if let Some(identity) = &known {
+            record.tenant = identity.tenant.clone();
+            ended = Some(Box::pin(identity.ended()));
+            if way.is_ok() {
+                match Taken::from(&identity.allowances, Wanted::Stream) {
+                    Ok(all) => taken = Some(all),
+                    Err(too_much) => way = Err(too_many(too_much)),
+                }
+            }
+        }
+        let last = {
+            let mut exchange = pin!(self.exchange(settings, way, visitor, &mut record));
+            poll_fn(|cx| match exchange.as_mut().poll(cx) {
+                Poll::Ready(last) => Poll::Ready(Ok(last)),
+                Poll::Pending => match &mut ended {
+                    Some(ended) => ended.as_mut().poll(cx).map(Err),
+                    None => Poll::Pending,
+                },
+            })
+            .await
+        };
+        let last = last.unwrap_or_else(|()| {
+            record.error = known.as_deref().map(over);
+            Some(Last::Reset)
+        });
+        if let Some(taken) = taken {
+            taken.charge(record.bytes_in + record.bytes_out);
+        }
         drop(in_flight);
         self.proxy.finish(self.worker, &record);
         last
@@ -131,6 +193,8 @@ impl Turn {
     /// Answers a request of which no head could be read.
     pub async fn refuse(&mut self, error: Error, version: Version) {
         let mut record = self.record();
+        // What there is of one, or of the request before, asks for nothing.
+        self.request.clear();
         self.answer_error(&mut record, error, version, false, false).await;
         self.proxy.finish(self.worker, &record);
     }
@@ -166,8 +230,14 @@ impl Turn {
             }
             Ok((framing, Way::On(route))) => {
                 record.endpoint = route.endpoint.clone();
+                if logged && record.tenant.is_empty() {
+                    record.tenant = route.upstreams.tenant();
+                }
                 if let Some(lead) = &route.lead {
                     record.route = lead.name.clone();
+                }
+                if self.hides {
+                    self.request.fields.retain(|field| field.known != Known::Authorization);
                 }
                 let mut exchange = Exchange {
                     proxy: &self.proxy,
@@ -218,7 +288,7 @@ impl Turn {
 
     /// Says how the body of the request is framed, and refuses what is never carried.
     fn expect_body(&mut self, settings: &Settings) -> Result<Framing> {
-        let framing = self.down.expect_request_body(&self.request, &settings.head).map_err(malformed)?;
+        let framing = self.down.expect_request_body(&self.request, &settings.head).map_err(HeadError::of_request)?;
         if self.request.method() == b"CONNECT" {
             return Err(Error::new(Code::MethodNotSupported, "CONNECT is not served here"));
         }
@@ -226,9 +296,7 @@ impl Turn {
     }
 
     async fn answer_error(&mut self, record: &mut Record, error: Error, version: Version, keep: bool, is_head: bool) {
-        // A head that was not understood asks for nothing.
-        let heard = !matches!(error.code, Code::MalformedRequest | Code::HeadTooLarge | Code::DownstreamTimeout);
-        let prefers_html = heard && respond::prefers_html(self.request.fields.all(Known::Accept));
+        let prefers_html = respond::prefers_html(self.request.fields.all(Known::Accept));
         let answer = self.proxy.table.load().answer(&error, record.id, prefers_html);
         record.error = Some(error);
         self.send_answer(record, &answer, version, keep, is_head).await;

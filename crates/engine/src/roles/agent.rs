@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 use tracing::info;
 
 use super::handle::{Role, StartError};
-use crate::connect::Gateway;
+use crate::connect::{Gateway, Token};
 use crate::event::Events;
 use crate::metrics::Page;
 use crate::proxy::access::AccessLog;
 use crate::proxy::shared::{Proxy, Settings};
 use crate::registry::Registry;
 use crate::shutdown::Drain;
-use crate::snapshot::{self, Snapshot};
+use crate::snapshot::{self, Secret, Snapshot};
 use crate::worker::Workers;
 
 use keep::{Dialler, keep};
@@ -36,6 +36,7 @@ pub struct Agent {
     offers: Vec<Arc<Offered>>,
     proxy: Arc<Proxy>,
     tunnels: Drain,
+    token: Token,
     version: String,
     since: Instant,
     workers: Workers,
@@ -45,7 +46,7 @@ impl Agent {
     /// Starts an agent. Its tunnels come up by themselves, and come back.
     pub fn start(snapshot: snapshot::Agent, events: &Arc<Events>) -> Result<Self, StartError> {
         // What can be wrong is found before anything is started.
-        let gateways = Gateway::all(&snapshot.connect).map_err(StartError::Snapshot)?;
+        let (gateways, token) = Gateway::all(&snapshot.connect).map_err(StartError::Snapshot)?;
         let offers = Offered::all(&snapshot).map_err(StartError::Snapshot)?;
         let access = AccessLog::open(&snapshot.access_log, false, None)?;
 
@@ -66,7 +67,7 @@ impl Agent {
                 tunnels.spawn_on(runtime, keep(dialler.clone(), offer.clone(), slot));
             }
         }
-        Ok(Agent { offers, proxy, tunnels, version: snapshot.version, since: Instant::now(), workers })
+        Ok(Agent { offers, proxy, tunnels, token, version: snapshot.version, since: Instant::now(), workers })
     }
 }
 
@@ -109,6 +110,11 @@ impl Role for Agent {
             tunnels.finish(TUNNELS_END).await;
             info!(clean, "stopped");
         });
+    }
+
+    fn set_token(&self, token: String) -> Result<(), String> {
+        self.token.store(Some(Arc::new(Secret::from(token))));
+        Ok(())
     }
 
     fn stop(&self) {

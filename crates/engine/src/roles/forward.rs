@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::handle::{Role, StartError};
-use crate::connect::Gateway;
+use crate::connect::{Gateway, Token};
 use crate::error::{Code, Error};
 use crate::event::Events;
 use crate::io::{BoxedIo, Buffer, Io};
@@ -27,7 +26,7 @@ use crate::proxy::stream;
 use crate::registry::Registry;
 use crate::room::{self, Place, Room};
 use crate::shutdown::Drain;
-use crate::snapshot::{self, Snapshot};
+use crate::snapshot::{self, Secret, Snapshot};
 use crate::tunnel::hello::TCP_PATH;
 use crate::tunnel::websocket::{Channel, Side};
 use crate::worker::Workers;
@@ -38,6 +37,7 @@ pub struct Forward {
     proxy: Arc<Proxy>,
     room: Arc<Room>,
     stop: CancellationToken,
+    token: Token,
     version: String,
     since: Instant,
     workers: Workers,
@@ -61,7 +61,7 @@ impl Forward {
     /// Starts a forward. Its ports are bound when this returns; the gateway is dialled for each connection.
     pub fn start(snapshot: snapshot::Forward, events: &Arc<Events>) -> Result<Self, StartError> {
         // What can be wrong is found before anything is started.
-        let gateways = Gateway::all(&snapshot.connect).map_err(StartError::Snapshot)?;
+        let (gateways, token) = Gateway::all(&snapshot.connect).map_err(StartError::Snapshot)?;
         let access = AccessLog::open(&snapshot.access_log, false, None)?;
         let workers = Workers::start("forward", 1, events)?;
         let settings = Settings::new(&snapshot.timeouts, &snapshot.limits);
@@ -89,7 +89,7 @@ impl Forward {
                 ports.push(port);
             }
         }
-        Ok(Forward { ports, proxy, room, stop, version: snapshot.version, since: Instant::now(), workers })
+        Ok(Forward { ports, proxy, room, stop, token, version: snapshot.version, since: Instant::now(), workers })
     }
 }
 
@@ -104,7 +104,7 @@ impl Port {
         // Fails only where the process has no descriptor left for the selector, and then nothing works.
         let Ok(socket) = TcpListener::from_std(socket) else { return };
         let (name, connections) = (self.endpoint.clone(), self.connections.clone());
-        let door = Arc::new(Door { name, room, connections, balancers: ArcSwap::default(), leads: () });
+        let door = Arc::new(Door { name, room, connections, balancers: Vec::new(), leads: () });
         accept(
             socket,
             stop,
@@ -204,6 +204,11 @@ impl Role for Forward {
             let clean = proxy.drain.finish(grace).await;
             info!(clean, "stopped");
         });
+    }
+
+    fn set_token(&self, token: String) -> Result<(), String> {
+        self.token.store(Some(Arc::new(Secret::from(token))));
+        Ok(())
     }
 
     fn stop(&self) {

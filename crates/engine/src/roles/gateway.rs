@@ -22,6 +22,7 @@ use crate::registry::Registry;
 use crate::shutdown::Drain;
 use crate::snapshot::{self, Snapshot};
 use crate::upstream::{Address, Endpoint, Group};
+use crate::verdict::Kind;
 use crate::worker::Workers;
 
 /// How long sessions may take to end after their last request.
@@ -45,6 +46,8 @@ impl Gateway {
     /// Starts a gateway.
     pub fn start(snapshot: snapshot::Gateway, events: &Arc<Events>) -> Result<Self, StartError> {
         // What can be wrong is found before anything is started.
+        let table = Arc::new(Table::compile(&snapshot, &Table::empty()).map_err(StartError::Snapshot)?);
+        let tls = Listeners::compile_tls(&snapshot, None).map_err(StartError::Snapshot)?;
         let access = AccessLog::open(&snapshot.access_log, true, None)?;
         let settings = Settings::new(&snapshot.timeouts, &snapshot.limits);
 
@@ -55,9 +58,9 @@ impl Gateway {
         // One proxy for all listeners, so that upstream connections are shared.
         let proxy = Proxy::new(settings, &snapshot.limits, registry, access, Drain::new(), workers.list().clone());
         proxy.keep_pools_clean();
-
-        let table = Arc::new(Table::compile(&snapshot, &Table::empty()).map_err(StartError::Snapshot)?);
         proxy.put_in_force(&table, &control.list()[0].runtime);
+        proxy.verdicts.configure(table.credential_ids().clone(), &snapshot.tenants);
+        control.list()[0].runtime.spawn(ended_in_time(proxy.clone()));
 
         // Tunnels end after the requests on them, so they are drained apart.
         let tunnels = Arc::new(Tunnels {
@@ -69,7 +72,6 @@ impl Gateway {
 
         // Bound last: nothing is accepted before it can be answered.
         let listeners = Arc::new(Listeners::new(proxy.clone(), tunnels.clone(), snapshot.limits.connections));
-        let tls = listeners.compile_tls(&snapshot).map_err(StartError::Snapshot)?;
         listeners.apply(&snapshot, &table, tls, || ())?;
 
         let (version, since) = (snapshot.version, Instant::now());
@@ -85,7 +87,7 @@ impl Role for Gateway {
         // One at a time: what goes on as it was is taken from what is in force.
         let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
         let table = Arc::new(Table::compile(&snapshot, &self.proxy.table.load()).map_err(StartError::Snapshot)?);
-        let tls = self.listeners.compile_tls(&snapshot).map_err(StartError::Snapshot)?;
+        let tls = Listeners::compile_tls(&snapshot, Some(&self.listeners)).map_err(StartError::Snapshot)?;
         let before = self.proxy.access.load_full();
         let access = AccessLog::open(&snapshot.access_log, true, before.as_deref())?;
         let mut old = None;
@@ -93,10 +95,11 @@ impl Role for Gateway {
             self.proxy.configure(&snapshot.timeouts, &snapshot.limits);
             self.proxy.access.store(access.map(Arc::new));
             self.tunnels.greeting.store(Arc::new(greeting(&snapshot)));
+            self.proxy.verdicts.configure(table.credential_ids().clone(), &snapshot.tenants);
             old = Some(self.proxy.put_in_force(&table, &self.control.list()[0].runtime));
         })?;
         if let Some(old) = old {
-            self.control.list()[0].runtime.spawn(drop_late(old));
+            self.proxy.drain.spawn_beside(&self.control.list()[0].runtime, drop_late(old));
         }
         Ok(())
     }
@@ -140,6 +143,7 @@ impl Role for Gateway {
     fn metrics(&self) -> String {
         let mut page = Page::default();
         self.proxy.metrics.render(&mut page);
+        self.proxy.verdicts.render(&mut page);
         self.listeners.render_shed(&mut page);
         page.family("tidegate_connections", "gauge", "Open connections, by listener.");
         for (listener, open) in self.listeners.open() {
@@ -167,12 +171,26 @@ impl Role for Gateway {
             // Downstreams finish first; agents are told at once, and let go when nothing runs on them any more.
             let clean = proxy.drain.finish(grace).await;
             tunnels.drain.finish(SESSIONS_END).await;
+            proxy.verdicts.close();
             info!(clean, "stopped");
         });
     }
 
+    fn next_question(&self, kind: Kind, timeout: Duration) -> Option<Vec<u8>> {
+        self.proxy.verdicts.next_question(kind, timeout)
+    }
+
+    fn answer(&self, number: u64, verdict: &[u8]) -> Result<(), String> {
+        self.proxy.verdicts.answer(number, verdict)
+    }
+
+    fn revoke(&self, keys: &[String]) -> usize {
+        self.proxy.verdicts.revoke(keys)
+    }
+
     fn stop(&self) {
         self.listeners.stop();
+        self.proxy.verdicts.close();
         self.proxy.drain.cut();
         self.proxy.close_log();
         self.tunnels.drain.cut();
@@ -236,6 +254,11 @@ fn greeting(snapshot: &snapshot::Gateway) -> Greeting {
         handshake: snapshot.timeouts.handshake,
         head: HeadLimits { bytes: snapshot.limits.head_bytes, fields: snapshot.limits.head_fields },
     }
+}
+
+/// Ends whatever lives under a credential when that expires.
+async fn ended_in_time(proxy: Arc<Proxy>) {
+    proxy.directory.keep().await;
 }
 
 /// Drops a table where nobody waits: to free thousands of routes takes a worker longer than a request may wait.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::listener::ListenError;
 use crate::proxy::explain::Question;
 use crate::snapshot::Snapshot;
+use crate::verdict::Kind;
 
 /// A running gateway, agent or forward. Dropping it ends everything.
 pub trait Role: Send + Sync {
@@ -26,6 +27,27 @@ pub trait Role: Send + Sync {
     fn explain(&self, question: &Question) -> Result<Value, String> {
         let _ = question;
         Err("only a gateway has routes".to_owned())
+    }
+    /// Waits for the next question about a credential, one JSON object: none where there is none within `timeout`, or
+    /// where there will be none any more.
+    fn next_question(&self, kind: Kind, timeout: Duration) -> Option<Vec<u8>> {
+        let _ = (kind, timeout);
+        None
+    }
+    /// Takes the answer to a question. An error says what cannot be understood.
+    fn answer(&self, number: u64, verdict: &[u8]) -> Result<(), String> {
+        let _ = (number, verdict);
+        Ok(())
+    }
+    /// Ends what was verified by these keys, at once; how many credentials that were.
+    fn revoke(&self, keys: &[String]) -> usize {
+        let _ = keys;
+        0
+    }
+    /// What is shown to gateways from the next connection on. An error says why there is nobody to show it to.
+    fn set_token(&self, token: String) -> Result<(), String> {
+        let _ = token;
+        Err("only an agent or a forward shows a token".to_owned())
     }
     /// Begins to leave; the event `stopped` says when that has ended.
     fn drain(&self, grace: Duration);

@@ -117,6 +117,7 @@ mod tests {
     use super::Decision::{PassThrough, Terminate, Unknown};
     use super::*;
     use crate::snapshot::EndpointRef;
+    use crate::snapshot::auth::RouteAuth;
     use crate::snapshot::route::{Action, Destination, Edits, Forward, PathRewrite};
 
     /// A route `sni:NAME` or `host:NAME`, on some listeners.
@@ -132,6 +133,9 @@ mod tests {
             path: None,
             methods: Vec::new(),
             headers: Vec::new(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            auth: RouteAuth::Inherit,
             action: Action::Forward(Box::new(Forward {
                 to,
                 path: PathRewrite::Keep,

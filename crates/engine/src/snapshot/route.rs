@@ -5,9 +5,11 @@
 
 use std::fmt;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::EndpointRef;
+use super::auth::RouteAuth;
 
 /// A match and where it leads.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -27,6 +29,15 @@ pub struct Route {
     pub methods: Vec<String>,
     /// Fields that must be there.
     pub headers: Vec<HeaderMatch>,
+    /// Addresses that may take it; empty: all.
+    #[serde(default)]
+    pub allow: Vec<IpNet>,
+    /// Addresses that may not.
+    #[serde(default)]
+    pub deny: Vec<IpNet>,
+    /// Which credentials open it.
+    #[serde(default)]
+    pub auth: RouteAuth,
     /// What is done.
     pub action: Action,
 }

@@ -29,8 +29,6 @@ const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const HOST_NAME: u8 = 0;
 const SERVER_NAME: u16 = 0;
-const ALPN: u16 = 16;
-const SUPPORTED_VERSIONS: u16 = 43;
 
 /// What the first bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,10 +48,6 @@ pub enum Sniffed {
 pub struct ClientHello {
     /// The name it is for, in normal form (`sniff::name`).
     pub server_name: Option<String>,
-    /// The protocols it offers inside, most wanted first.
-    pub alpn: Vec<Vec<u8>>,
-    /// The TLS versions it offers: 0x0303 is 1.2, 0x0304 is 1.3.
-    pub versions: Vec<u16>,
 }
 
 /// A fatal alert.
@@ -72,8 +66,6 @@ pub enum Alert {
     DecodeError = 50,
     /// A version that nobody should speak.
     ProtocolVersion = 70,
-    /// Our own fault: no upstream could be reached.
-    InternalError = 80,
     /// A name that nobody here has.
     UnrecognizedName = 112,
 }
@@ -93,7 +85,6 @@ impl Alert {
             Alert::IllegalParameter => "illegal_parameter",
             Alert::DecodeError => "decode_error",
             Alert::ProtocolVersion => "protocol_version",
-            Alert::InternalError => "internal_error",
             Alert::UnrecognizedName => "unrecognized_name",
         }
     }
@@ -181,8 +172,7 @@ fn record_length(header: &[u8]) -> Result<usize, Alert> {
 /// Reads the body of a ClientHello (RFC 8446 §4.1.2).
 fn hello(body: &[u8]) -> Result<ClientHello, Alert> {
     let mut rest = Reader(body);
-    let version = rest.u16()?;
-    if version >> 8 != 3 {
+    if rest.u16()? >> 8 != 3 {
         return Err(Alert::ProtocolVersion);
     }
     rest.take(32)?;
@@ -192,7 +182,7 @@ fn hello(body: &[u8]) -> Result<ClientHello, Alert> {
     if session.0.len() > 32 || ciphers.0.is_empty() || ciphers.0.len() % 2 != 0 || compressions.0.is_empty() {
         return Err(Alert::DecodeError);
     }
-    let mut hello = ClientHello { versions: vec![version], ..ClientHello::default() };
+    let mut hello = ClientHello::default();
     if rest.0.is_empty() {
         return Ok(hello);
     }
@@ -203,11 +193,8 @@ fn hello(body: &[u8]) -> Result<ClientHello, Alert> {
         let kind = extensions.u16()?;
         let content = extensions.long()?;
         seen.push(kind);
-        match kind {
-            SERVER_NAME => hello.server_name = server_name(content)?,
-            ALPN => hello.alpn = protocols(content)?,
-            SUPPORTED_VERSIONS => hello.versions = versions(content)?,
-            _ => {}
+        if kind == SERVER_NAME {
+            hello.server_name = server_name(content)?;
         }
     }
     seen.sort_unstable();
@@ -237,26 +224,6 @@ fn server_name(mut content: Reader<'_>) -> Result<Option<String>, Alert> {
 
 fn is_address(name: &[u8]) -> bool {
     name::is_ip(name) || std::str::from_utf8(name).is_ok_and(|name| name.parse::<std::net::Ipv6Addr>().is_ok())
-}
-
-fn protocols(mut content: Reader<'_>) -> Result<Vec<Vec<u8>>, Alert> {
-    let mut list = content.long()?.not_empty()?;
-    content.end()?;
-    let mut protocols = Vec::new();
-    while !list.0.is_empty() {
-        protocols.push(list.short()?.not_empty()?.0.to_vec());
-    }
-    Ok(protocols)
-}
-
-fn versions(mut content: Reader<'_>) -> Result<Vec<u16>, Alert> {
-    let mut list = content.short()?.not_empty()?;
-    content.end()?;
-    let mut versions = Vec::new();
-    while !list.0.is_empty() {
-        versions.push(list.u16()?);
-    }
-    Ok(versions)
 }
 
 /// Takes what a length promises, and nothing beyond.

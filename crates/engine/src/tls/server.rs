@@ -36,7 +36,7 @@ pub struct Acceptor {
 }
 
 /// What a handshake has agreed on.
-pub struct Terms {
+pub struct Agreed {
     /// HTTP/2 is spoken.
     pub http2: bool,
     /// The certificate that the client has shown and proved to hold, checked against `client_ca`.
@@ -92,18 +92,18 @@ impl Acceptor {
     }
 
     /// Shakes hands over `io`, from the first byte of the hello on, and shows this certificate.
-    pub async fn accept(&self, io: BoxedIo, certificate: usize) -> Result<(BoxedIo, Terms), Failed> {
+    pub async fn accept(&self, io: BoxedIo, certificate: usize) -> Result<(BoxedIo, Agreed), Failed> {
         let Some(config) = self.configs.get(certificate) else {
             return Err((io::ErrorKind::NotFound.into(), io));
         };
         let stream = TlsAcceptor::from(config.clone()).accept(io).into_fallible().await?;
         let (_, tls) = stream.get_ref();
-        let terms = Terms {
+        let agreed = Agreed {
             http2: tls.alpn_protocol() == Some(b"h2"),
             client: tls.peer_certificates().and_then(<[_]>::first).map(|leaf| leaf.clone().into_owned()),
             resumed: tls.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
         };
-        Ok((Box::new(Encrypted::new(stream)), terms))
+        Ok((Box::new(Encrypted::new(stream)), agreed))
     }
 }
 

@@ -5,6 +5,7 @@
 //! fared: who fails again and again is left out for a while.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tracing::{info, warn};
 use super::any::Upstream;
 use super::group::Group;
 use super::session::AgentSession;
+use crate::message::RequestHead;
 use crate::snapshot::upstream::Ejection;
 
 /// When a session is left out: an agent whose service fails while others' work. The same as an upstream's default.
@@ -78,6 +80,12 @@ pub enum UpstreamSet {
 }
 
 impl UpstreamSet {
+    /// The addresses of a named upstream for whoever asks, and what logs and metrics call them. `head`: the request,
+    /// where there is one.
+    pub fn of_group(group: &Arc<Group>, head: Option<&RequestHead>, client: IpAddr) -> (Self, Arc<str>) {
+        (UpstreamSet::Group(group.clone(), group.key_of(head, client)), group.name.clone())
+    }
+
     /// The one with the fewest requests that is not in `tried`. Among tunnels of one agent that are equally busy, the one
     /// that `worker` drives itself: it spares a wake-up across threads and changes nothing for the agent.
     pub fn pick(&self, worker: usize, tried: &[u64]) -> Option<Upstream> {

@@ -25,15 +25,21 @@ pub struct Condition {
     story: Mutex<Story>,
 }
 
-#[derive(Default)]
 struct Story {
     verdict: Verdict,
-    since: Option<SystemTime>,
+    since: SystemTime,
     reason: String,
     /// How often it was left out without a longer time of peace between.
     times: u32,
     /// When, on our clock, all that is forgotten.
     forget_at: u64,
+}
+
+impl Default for Story {
+    fn default() -> Self {
+        let (verdict, reason) = (Verdict::default(), String::new());
+        Story { verdict, since: SystemTime::now(), reason, times: 0, forget_at: 0 }
+    }
 }
 
 /// Checks in a row with the same outcome, and what they say.
@@ -48,8 +54,8 @@ pub struct Verdict {
 pub struct Known {
     /// `up`, `down` or `ejected`.
     pub state: &'static str,
-    /// Since when, where it has changed since the start.
-    pub since: Option<SystemTime>,
+    /// Since when; where it has never changed, since it became one of the upstreams.
+    pub since: SystemTime,
     /// Why it is not up.
     pub reason: String,
 }
@@ -101,7 +107,7 @@ impl Condition {
     pub fn set_down(&self, down: bool, reason: &str) {
         let mut story = self.story();
         self.down.store(down, Ordering::Relaxed);
-        (story.since, story.reason) = (Some(SystemTime::now()), reason.to_owned());
+        (story.since, story.reason) = (SystemTime::now(), reason.to_owned());
     }
 
     /// A request worked. True where it had been left out until then.
@@ -115,7 +121,7 @@ impl Condition {
         }
         let mut story = self.story();
         if !self.is_down() {
-            (story.since, story.reason) = (Some(SystemTime::now()), String::new());
+            (story.since, story.reason) = (SystemTime::now(), String::new());
         }
         true
     }
@@ -141,7 +147,7 @@ impl Condition {
         let time = rule.time * (1u32 << story.times.min(LONGEST)).min(LONGEST);
         let back_at = now + time.as_millis() as u64;
         story.forget_at = back_at + (rule.time * LONGEST).as_millis() as u64;
-        (story.since, story.reason) = (Some(SystemTime::now()), reason().into_owned());
+        (story.since, story.reason) = (SystemTime::now(), reason().into_owned());
         // The first request after that decides.
         self.in_a_row.store(rule.failures - 1, Ordering::Relaxed);
         self.back_at.store(back_at, Ordering::Relaxed);
@@ -156,8 +162,15 @@ impl Condition {
             (_, true) => "ejected",
             _ => "up",
         };
-        let reason = if state == "up" { String::new() } else { story.reason.clone() };
-        Known { state, since: story.since, reason }
+        if state != "up" {
+            return Known { state, since: story.since, reason: story.reason.clone() };
+        }
+        let since = match self.back_at.load(Ordering::Relaxed) {
+            0 => story.since,
+            // Its time is over, and no request has decided yet.
+            back_at => SystemTime::now() - Duration::from_millis(now().saturating_sub(back_at)),
+        };
+        Known { state, since, reason: String::new() }
     }
 
     fn story(&self) -> MutexGuard<'_, Story> {
@@ -224,6 +237,26 @@ mod tests {
         tokio::time::advance(RULE.time * 11).await;
         assert_eq!((fail(&condition, true), fail(&condition, true)), (None, None));
         assert_eq!(fail(&condition, true), Some(RULE.time));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn since_when_is_known_from_the_beginning_and_told_anew_when_the_state_changes() {
+        let start = SystemTime::now();
+        let condition = Condition::default();
+        let first = condition.known().since;
+        assert!(first >= start);
+        condition.set_down(true, "refused");
+        let second = condition.known().since;
+        assert!(second > first);
+        condition.set_down(false, "");
+        assert!(condition.known().since > second);
+
+        for _ in 0..3 {
+            fail(&condition, true);
+        }
+        let left_out = condition.known();
+        tokio::time::advance(RULE.time).await;
+        assert!(condition.known().state == "up" && condition.known().since > left_out.since);
     }
 
     #[test]

@@ -211,12 +211,11 @@ impl Group {
         let members = self.members.load();
         let describe = |address: &Arc<Address>| {
             let known = address.condition.known();
-            let since = known.since.and_then(|since| since.duration_since(UNIX_EPOCH).ok());
             json!({
                 "address": address.to_string(),
                 "name": address.spec.whole(),
                 "state": known.state,
-                "since": since.map(|since| since.as_secs_f64()),
+                "since": known.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
                 "reason": known.reason,
                 "weight": address.spec.weight,
                 "requests_in_flight": address.in_flight.load(Ordering::Relaxed),

@@ -9,10 +9,10 @@ from tidegate.cli.config import keys
 from tidegate.cli.config.files import ROLES, role_of, role_option
 from tidegate.config.advice import advice
 from tidegate.config.files import Where
-from tidegate.config.load import validate
 from tidegate.config.model import AccessLog, Agent, Forward, Gateway
 from tidegate.config.snapshot import agent_snapshot, forward_snapshot, gateway_snapshot
 from tidegate.config.sources import Source
+from tidegate.config.whole import whole
 from tidegate.errors import ConfigError
 
 __all__ = ["check"]
@@ -37,7 +37,7 @@ def check(file: Path, role: str | None) -> None:
     model: Any = ROLES[role]
     # A reload refuses an empty file, so this does.
     tree = Source(model, file, env={}).tree(may_be_empty=False)
-    config = validate(model, tree)
+    config = whole(model, tree)
     # Looking is all this command does: a log file would be made.
     quiet = config.model_copy(update={"access_log": AccessLog(to="off")})
     where = tree.places()

@@ -12,10 +12,10 @@ import click
 from tidegate import engine
 from tidegate.cli.ask import AdminUrl, admin_options
 from tidegate.cli.tables import duration, plain, table
-from tidegate.config.load import validate
 from tidegate.config.model import AccessLog, Gateway
 from tidegate.config.snapshot import gateway_snapshot
 from tidegate.config.sources import Source, find_file
+from tidegate.config.whole import whole
 from tidegate.control.question import question
 from tidegate.control.who import who
 from tidegate.errors import ConfigError, EngineError
@@ -70,7 +70,7 @@ def explain(
 def _of_file(file: str | None, asked: dict[str, Any]) -> dict[str, Any]:
     tree = Source(Gateway, find_file(Gateway, file, os.environ), {}, dict(os.environ)).tree()
     # Looking is all this command does: a log file would be made.
-    config = validate(Gateway, tree).model_copy(update={"access_log": AccessLog(to="off")})
+    config = whole(Gateway, tree).model_copy(update={"access_log": AccessLog(to="off")})
     snapshot = gateway_snapshot(config, tree.places())
     try:
         told = engine.explain(snapshot, asked)
@@ -132,7 +132,7 @@ def _addresses(upstream: dict[str, Any] | None) -> str:
         [each["address"], each["state"], _ago(each.get("since")), each.get("reason"), each["requests_in_flight"]]
         for each in upstream["addresses"]
     ]
-    return table(["ADDRESS", "STATE", "SINCE", "REASON", "REQUESTS"], rows)
+    return table(["ADDRESS", "STATE", "SINCE", "REASON", "RUNNING"], rows)
 
 
 def _agents(endpoint: dict[str, Any] | None) -> str:
@@ -142,7 +142,7 @@ def _agents(endpoint: dict[str, Any] | None) -> str:
         [each.get("agent"), each["address"], each["transport"], _ago(each.get("since")), each["requests_in_flight"]]
         for each in endpoint["listeners"]
     ]
-    return table(["AGENT", "ADDRESS", "TRANSPORT", "SINCE", "REQUESTS"], rows)
+    return table(["AGENT", "ADDRESS", "TRANSPORT", "SINCE", "RUNNING"], rows)
 
 
 def _others(told: dict[str, Any]) -> str:

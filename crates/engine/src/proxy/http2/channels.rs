@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
+use tracing::warn;
 
 use super::channel::{Channel, Driver, Lease, Observer};
 use crate::error::{Code, Error, Result};
@@ -45,7 +46,7 @@ pub struct Opening<'a> {
     /// Sizes of heads.
     pub limits: HeadLimits,
     /// Who asks.
-    pub info: StreamInfo,
+    pub info: &'a StreamInfo,
 }
 
 impl Channels {
@@ -103,6 +104,9 @@ impl Channels {
                 let leaving = || channels.take_out(upstream.id(), observer.id());
                 drive(driver, &observer, begun, idle, leaving).await;
                 leaving();
+                if observer.watch().flood().is_some() {
+                    warn!(%upstream, reason = "it sends frames that carry nothing", "upstream flooded");
+                }
             }
         });
         opened
@@ -164,7 +168,7 @@ async fn connect(
 }
 
 /// Moves what passes on a channel until it ends: by itself when nobody has it any more, at once where the peer takes no
-/// byte for `idle`.
+/// byte for `idle` or sends too much that carries nothing.
 async fn drive(
     mut driver: Driver,
     observer: &Observer,
@@ -175,6 +179,9 @@ async fn drive(
     let (mut begun, mut draining, mut left, mut timer) = (pin!(begun), false, false, Timer::new());
     poll_fn(|cx| {
         if Pin::new(&mut driver).poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if observer.watch().flood().is_some() {
             return Poll::Ready(());
         }
         draining = draining || begun.as_mut().poll(cx).is_ready();

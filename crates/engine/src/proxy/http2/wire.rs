@@ -11,13 +11,16 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::http2::frames::{Account, Flood};
-use crate::io::{BUFFER_SIZE, BoxedIo, Buffer};
+use crate::io::{BUFFER_SIZE, BoxedIo, Buffer, WithEarly};
 
 /// What a client says before its first frame (RFC 9113 §3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// As much of it as looks like a head of HTTP/1.
 pub const PREFACE_HEAD: &[u8] = PREFACE.split_at(18).0;
+
+/// Bytes that every client owes at once: those, and no less than the header of its SETTINGS.
+pub const FIRST_WORDS: u64 = PREFACE.len() as u64 + 9;
 
 /// What whoever drives a connection sees of its wire.
 #[derive(Default)]
@@ -56,9 +59,7 @@ impl Watch {
 
 /// A byte stream that `h2` reads and writes.
 pub struct Wire {
-    io: BoxedIo,
-    /// Bytes that were read before this began.
-    early: Buffer,
+    io: WithEarly<BoxedIo>,
     output: Buffer,
     account: Option<Account>,
     watch: Arc<Watch>,
@@ -69,22 +70,23 @@ impl Wire {
     /// The wire of a connection that the peer opened; `early` was read from it already. What a `trusted` peer sends is
     /// not counted: it speaks for many, of whom each was counted where it came in.
     pub fn accepted(io: BoxedIo, early: Buffer, trusted: bool) -> (Self, Arc<Watch>) {
-        Wire::new(io, early, (!trusted).then(|| Account::new(PREFACE.len(), Instant::now())))
+        Wire::new(WithEarly::new(early, io), (!trusted).then(|| Account::of_downstream(PREFACE.len(), Instant::now())))
     }
 
     /// The wire of a connection that we opened.
     pub fn opened(io: BoxedIo) -> (Self, Arc<Watch>) {
-        Wire::new(io, Buffer::new(), None)
+        let account = Account::of_upstream(PREFACE.len(), Instant::now());
+        Wire::new(WithEarly::new(Buffer::new(), io), Some(account))
     }
 
-    fn new(io: BoxedIo, early: Buffer, account: Option<Account>) -> (Self, Arc<Watch>) {
+    fn new(io: WithEarly<BoxedIo>, account: Option<Account>) -> (Self, Arc<Watch>) {
         let watch = Arc::new(Watch::default());
-        (Wire { io, early, output: Buffer::new(), account, watch: watch.clone(), flooded: false }, watch)
+        (Wire { io, output: Buffer::new(), account, watch: watch.clone(), flooded: false }, watch)
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let before = self.output.len();
-        let outcome = self.output.poll_drain(cx, &mut *self.io);
+        let outcome = self.output.poll_drain(cx, &mut self.io);
         let moved = self.output.len() != before;
         match outcome {
             Poll::Pending if moved || !self.watch.blocked.load(Ordering::Relaxed) => {
@@ -106,13 +108,7 @@ impl AsyncRead for Wire {
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        if me.early.is_empty() {
-            ready!(Pin::new(&mut *me.io).poll_read(cx, buf))?;
-        } else {
-            let n = me.early.len().min(buf.remaining());
-            buf.put_slice(&me.early.chunk()[..n]);
-            me.early.consume(n);
-        }
+        ready!(Pin::new(&mut me.io).poll_read(cx, buf))?;
         let arrived = &buf.filled()[before..];
         me.watch.received.fetch_add(arrived.len() as u64, Ordering::Relaxed);
         if let Some(account) = &mut me.account
@@ -147,6 +143,6 @@ impl AsyncWrite for Wire {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let me = self.get_mut();
         ready!(me.poll_drain(cx))?;
-        Pin::new(&mut *me.io).poll_shutdown(cx)
+        Pin::new(&mut me.io).poll_shutdown(cx)
     }
 }

@@ -99,6 +99,8 @@ fn a_changed_configuration_keeps_the_addresses_that_are_as_they_were() {
 fn failures_leave_one_out_but_never_the_last() {
     let group = group(&["10.0.0.1", "10.0.0.2"], Balance::RoundRobin, None);
     let addresses = group.addresses();
+    let told = group.describe();
+    assert!(told["addresses"].as_array().expect("addresses").iter().all(|one| one["since"].as_f64() > Some(0.0)));
     for _ in 0..5 {
         addresses.iter().for_each(|address| group.report(address, Some(&"refused")));
     }

@@ -1,0 +1,225 @@
+//! The terms of a listener: what it asks of whoever connects, and how long connections may go by it.
+//!
+//! A connection holds the terms under which it was taken. They are revoked when a new configuration asks for something
+//! else: what runs goes on to its end, and nothing begins any more. When the listener is gone they end, and are revoked a
+//! moment later: whoever was let in just before is still served.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::shutdown::Drain;
+use crate::snapshot::{Auth, ClientCertificate, Listener, ListenerKind, TlsVersion};
+
+/// How long something may begin at a listener that is gone.
+const MOMENT: Duration = Duration::from_secs(2);
+
+/// What a listener asks of whoever connects, while it does.
+pub struct Terms {
+    asked: Asked,
+    ended: OnceLock<Instant>,
+    revoked: AtomicBool,
+    drain: Drain,
+    /// For those who wait; a token has a lock, so whoever asks with every request reads what stands above.
+    closing: CancellationToken,
+}
+
+/// Everything that a connection was let in by. Which certificate it was shown is not: that is ours to renew.
+#[derive(PartialEq)]
+struct Asked {
+    tls: Tls,
+    balancers: Vec<IpNet>,
+    /// Of agents only: a request is asked for this each time, and who is carried as it is was asked once.
+    agents: Option<Agents>,
+}
+
+/// What an agent was let in by, besides its connection.
+#[derive(PartialEq)]
+struct Agents {
+    auth: Option<Auth>,
+    tenant: String,
+    allow: Vec<IpNet>,
+    deny: Vec<IpNet>,
+}
+
+#[derive(PartialEq)]
+enum Tls {
+    None,
+    PassedThrough,
+    Ended { oldest: TlsVersion, clients: Option<(String, ClientCertificate)> },
+}
+
+impl Asked {
+    fn by(listener: &Listener) -> Asked {
+        let tls = match &listener.tls {
+            None => Tls::None,
+            Some(tls) if tls.certificates.is_empty() => Tls::PassedThrough,
+            Some(tls) => Tls::Ended {
+                oldest: tls.min_version,
+                clients: tls.client_ca.clone().map(|authorities| (authorities, tls.client_certificate)),
+            },
+        };
+        let agents = matches!(listener.kind, ListenerKind::Tunnel {}).then(|| Agents {
+            auth: listener.auth.clone(),
+            tenant: listener.tenant.clone(),
+            allow: sorted(&listener.allow),
+            deny: sorted(&listener.deny),
+        });
+        Asked { tls, balancers: sorted(&listener.proxy_protocol), agents }
+    }
+}
+
+/// Networks in the one order in which they are compared.
+fn sorted(networks: &[IpNet]) -> Vec<IpNet> {
+    let mut sorted = networks.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    sorted
+}
+
+impl Terms {
+    /// What a listener asks from now on. `drain` ends the listener, if nothing else does.
+    pub fn of(listener: &Listener, drain: &Drain) -> Arc<Terms> {
+        let (asked, revoked) = (Asked::by(listener), AtomicBool::new(false));
+        Arc::new(Terms { asked, ended: OnceLock::new(), revoked, drain: drain.clone(), closing: drain.part() })
+    }
+
+    /// True when a listener asks for just this.
+    pub fn are_of(&self, listener: &Listener) -> bool {
+        self.asked == Asked::by(listener)
+    }
+
+    /// The listener is gone.
+    pub fn end(&self) {
+        self.ended.get_or_init(Instant::now);
+        self.closing.cancel();
+    }
+
+    /// The listener asks for something else now.
+    pub fn revoke(&self) {
+        self.revoked.store(true, Ordering::Release);
+        self.end();
+    }
+
+    /// True when they are in force no more, whatever becomes of the gateway.
+    pub fn have_ended(&self) -> bool {
+        self.ended.get().is_some()
+    }
+
+    /// True when nothing may begin under them any more.
+    pub fn are_revoked(&self) -> bool {
+        self.ended.get().is_some_and(|at| self.revoked.load(Ordering::Acquire) || at.elapsed() >= MOMENT)
+    }
+
+    /// True when connections should end, after what runs.
+    pub fn are_closing(&self) -> bool {
+        self.have_ended() || self.drain.is_begun()
+    }
+
+    /// Resolves when connections should end, after what runs.
+    pub fn closing(&self) -> WaitForCancellationFutureOwned {
+        self.closing.clone().cancelled_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn listener(tls: Value, proxy_protocol: Value) -> Listener {
+        let whole = json!({
+            "name": "web", "bind": [], "tls": tls, "proxy_protocol": proxy_protocol,
+            "kind": "http", "dynamic_endpoints": "unnamed",
+        });
+        serde_json::from_value(whole).expect("a listener")
+    }
+
+    fn ended(certificates: &[&str], client_ca: Option<&str>, client_certificate: &str, min_version: &str) -> Listener {
+        let certificates = certificates.iter().map(|pem| json!({"cert": pem, "key": pem, "name": "a"}));
+        let tls = json!({
+            "certificates": certificates.collect::<Value>(), "client_ca": client_ca,
+            "client_certificate": client_certificate, "min_version": min_version,
+        });
+        listener(tls, json!([]))
+    }
+
+    #[test]
+    fn certificates_of_ours_may_come_and_go_under_the_same_terms() {
+        let terms = Terms::of(&ended(&["old"], Some("ca"), "required", "1.2"), &Drain::new());
+        assert!(terms.are_of(&ended(&["new", "more"], Some("ca"), "required", "1.2")));
+    }
+
+    #[test]
+    fn whatever_is_asked_of_a_connection_makes_other_terms() {
+        let plain = || listener(Value::Null, json!([]));
+        let all = [
+            plain(),
+            listener(Value::Null, json!(["10.0.0.0/8"])),
+            listener(Value::Null, json!(["10.0.0.0/8", "fd00::/8"])),
+            ended(&[], None, "required", "1.2"),
+            ended(&["a"], None, "required", "1.2"),
+            ended(&["a"], None, "required", "1.3"),
+            ended(&["a"], Some("ca"), "required", "1.2"),
+            ended(&["a"], Some("ca"), "optional", "1.2"),
+            ended(&["a"], Some("another"), "required", "1.2"),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            let terms = Terms::of(one, &Drain::new());
+            for (other, listener) in all.iter().enumerate() {
+                assert_eq!(terms.are_of(listener), at == other, "{at} and {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_agents_are_asked_for_makes_other_terms_and_what_requests_are_asked_for_does_not() {
+        let listener = |kind: &str, auth: Value, allow: Value| -> Listener {
+            let whole = json!({
+                "name": "a", "bind": [], "tls": null, "proxy_protocol": [], "kind": kind, "auth": auth, "allow": allow,
+                "dynamic_endpoints": "unnamed",
+            });
+            serde_json::from_value(whole).expect("a listener")
+        };
+        let agents = Terms::of(&listener("tunnel", json!({"set": "main/1"}), json!([])), &Drain::new());
+        assert!(agents.are_of(&listener("tunnel", json!({"set": "main/1"}), json!([]))));
+        assert!(!agents.are_of(&listener("tunnel", json!({"set": "main/2"}), json!([]))));
+        assert!(!agents.are_of(&listener("tunnel", Value::Null, json!([]))));
+        assert!(!agents.are_of(&listener("tunnel", json!({"set": "main/1"}), json!(["10.0.0.0/8"]))));
+        let requests = Terms::of(&listener("http", Value::Null, json!([])), &Drain::new());
+        assert!(requests.are_of(&listener("http", json!({"set": "main/1"}), json!(["10.0.0.0/8"]))));
+    }
+
+    #[test]
+    fn the_order_of_networks_is_nothing_that_is_asked() {
+        let terms = Terms::of(&listener(Value::Null, json!(["10.0.0.0/8", "fd00::/8"])), &Drain::new());
+        assert!(terms.are_of(&listener(Value::Null, json!(["fd00::/8", "10.0.0.0/8"]))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_came_just_before_a_listener_was_gone_has_a_moment() {
+        let listener = listener(Value::Null, json!([]));
+        let (gone, other) = (Terms::of(&listener, &Drain::new()), Terms::of(&listener, &Drain::new()));
+        gone.end();
+        other.revoke();
+        assert!(gone.have_ended() && other.have_ended());
+        assert!(!gone.are_revoked() && other.are_revoked());
+        tokio::time::advance(MOMENT).await;
+        assert!(gone.are_revoked());
+    }
+
+    #[tokio::test]
+    async fn a_drain_closes_and_revokes_nothing() {
+        let drain = Drain::new();
+        let terms = Terms::of(&listener(Value::Null, json!([])), &drain);
+        assert!(!terms.are_closing());
+        drain.begin();
+        terms.closing().await;
+        assert!(terms.are_closing() && !terms.have_ended() && !terms.are_revoked());
+    }
+}

@@ -1,0 +1,267 @@
+//! Questions that wait for somebody to answer them, in the order in which they came.
+//!
+//! Bounded in all and for each source, so that one who makes up credentials takes no more than a share. Whoever answers
+//! is a thread that waits here, never one that carries traffic.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use serde_json::Value;
+
+use super::cache::{Digest, Outcome, STALE, Tell};
+
+/// Questions that may be open at once.
+pub const OPEN: usize = 1024;
+
+/// Those of one source.
+pub const OPEN_FROM_ONE: usize = 32;
+
+/// Which queue a question waits in: hashing a password takes its time on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Tokens and certificates.
+    Token,
+    /// Passwords.
+    Password,
+}
+
+impl Kind {
+    /// Every one.
+    pub const ALL: [Kind; 2] = [Kind::Token, Kind::Password];
+
+    /// The kind of this name.
+    pub fn of(word: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+
+    /// Its name.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Token => "token",
+            Kind::Password => "password",
+        }
+    }
+}
+
+/// A question whose answer is awaited.
+pub struct Open {
+    /// What was asked.
+    pub digest: Digest,
+    /// What it is asked under.
+    pub id: Arc<str>,
+    /// The tenant that was asked for.
+    pub tenant: String,
+    /// Where the answer is told.
+    pub tell: Tell,
+    /// When it was handed out.
+    pub taken: Option<Instant>,
+    source: IpAddr,
+    since: Instant,
+    /// What is told to whoever answers; taken out when it is handed out.
+    text: Option<Value>,
+}
+
+impl Open {
+    /// A question. `text` is all of it but its number.
+    pub fn new(digest: Digest, id: Arc<str>, tenant: &str, tell: Tell, from: IpAddr, text: Value) -> Self {
+        let (tenant, source, since) = (tenant.to_owned(), source(from), Instant::now());
+        Open { digest, id, tenant, tell, taken: None, source, since, text: Some(text) }
+    }
+}
+
+/// Who is counted as one: a host of IPv6 has a network of its own.
+fn source(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address => address,
+    }
+}
+
+/// One queue.
+#[derive(Default)]
+pub struct Questions {
+    state: Mutex<State>,
+    ready: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    waiting: VecDeque<u64>,
+    open: HashMap<u64, Open>,
+    by_source: HashMap<IpAddr, usize>,
+    closed: bool,
+}
+
+impl Questions {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a question at the end.
+    ///
+    /// # Errors
+    /// There is no room, or nobody will ever answer.
+    pub fn put(&self, question: Open) -> Result<(), &'static str> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err("the gateway is leaving");
+        }
+        if state.open.len() >= OPEN {
+            state.forget_stale();
+        }
+        if state.open.len() >= OPEN {
+            return Err("too many credentials wait to be checked");
+        }
+        let from_one = state.by_source.entry(question.source).or_default();
+        if *from_one >= OPEN_FROM_ONE {
+            return Err("too many credentials of this address wait to be checked");
+        }
+        *from_one += 1;
+        let number = state.next;
+        state.next += 1;
+        state.open.insert(number, question);
+        state.waiting.push_back(number);
+        drop(state);
+        self.ready.notify_one();
+        Ok(())
+    }
+
+    /// Waits for the next question; none where there is none within `timeout`, or where there will be none any more.
+    pub fn next(&self, timeout: Duration) -> Option<(u64, Value)> {
+        let until = Instant::now() + timeout;
+        let mut state = self.lock();
+        loop {
+            while let Some(number) = state.waiting.pop_front() {
+                let Some(open) = state.open.get_mut(&number) else { continue };
+                if open.tell.receiver_count() == 0 {
+                    let left = Outcome::Unavailable("nobody waits for the answer".into());
+                    open.tell.send_replace(Some(left));
+                    state.close(number);
+                    continue;
+                }
+                open.taken = Some(Instant::now());
+                if let Some(text) = open.text.take() {
+                    return Some((number, text));
+                }
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if state.closed || left.is_zero() {
+                return None;
+            }
+            state = self.ready.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Takes a question out that somebody has an answer to.
+    pub fn take(&self, number: u64) -> Option<Open> {
+        self.lock().close(number)
+    }
+
+    /// Questions that are open.
+    pub fn len(&self) -> usize {
+        self.lock().open.len()
+    }
+
+    /// True when none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sends away whoever waits for questions or for answers.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        for open in state.open.values() {
+            open.tell.send_replace(Some(Outcome::Unavailable("the gateway is leaving".into())));
+        }
+        drop(state);
+        self.ready.notify_all();
+    }
+}
+
+impl State {
+    fn close(&mut self, number: u64) -> Option<Open> {
+        let open = self.open.remove(&number)?;
+        if let Some(from_one) = self.by_source.get_mut(&open.source) {
+            *from_one -= 1;
+            if *from_one == 0 {
+                self.by_source.remove(&open.source);
+            }
+        }
+        Some(open)
+    }
+
+    /// Questions that were taken and never answered.
+    fn forget_stale(&mut self) {
+        let is_stale = |open: &Open| open.taken.is_some() && open.since.elapsed() >= STALE;
+        let stale: Vec<u64> = self.open.iter().filter(|(_, open)| is_stale(open)).map(|(number, _)| *number).collect();
+        stale.into_iter().for_each(|number| drop(self.close(number)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::sync::watch;
+
+    use super::*;
+
+    fn question(number: u64, from: &str) -> (Open, watch::Receiver<Option<Outcome>>) {
+        let (tell, told) = watch::channel(None);
+        let from = from.parse().expect("an address");
+        (Open::new(Digest([number as u8; 32]), "main".into(), "", Arc::new(tell), from, json!({"n": number})), told)
+    }
+
+    #[test]
+    fn questions_come_in_order_and_end_with_the_queue() {
+        let questions = Questions::default();
+        let (first, _told) = question(1, "192.0.2.1");
+        let (second, left) = question(2, "192.0.2.1");
+        let (third, _told) = question(3, "192.0.2.1");
+        drop(left);
+        for one in [first, second, third] {
+            questions.put(one).expect("room");
+        }
+        assert_eq!(questions.next(Duration::ZERO).map(|(_, text)| text), Some(json!({"n": 1})));
+        // Nobody waits for the second one any more.
+        assert_eq!(questions.next(Duration::ZERO).map(|(_, text)| text), Some(json!({"n": 3})));
+        assert_eq!(questions.next(Duration::from_millis(1)), None);
+        assert_eq!(questions.len(), 2);
+        assert!(questions.take(0).is_some() && questions.take(0).is_none());
+        questions.close();
+        assert_eq!(questions.next(Duration::from_secs(100)), None);
+    }
+
+    #[test]
+    fn one_source_takes_its_share_and_no_more() {
+        let questions = Questions::default();
+        let mut told = Vec::new();
+        let mut put = |from: &str| {
+            let (open, one) = question(0, from);
+            told.push(one);
+            questions.put(open)
+        };
+        for host in 0..OPEN_FROM_ONE {
+            put(&format!("2001:db8::{host}")).expect("room");
+        }
+        assert!(put("2001:db8::ffff").is_err() && put("2001:db8:0:1::1").is_ok());
+        for source in 0..(OPEN - OPEN_FROM_ONE - 1) {
+            put(&format!("10.0.{}.{}", source / 250, source % 250)).expect("room");
+        }
+        assert!(put("192.0.2.1").is_err());
+    }
+
+    #[test]
+    fn whoever_waits_for_a_question_is_woken() {
+        let questions = Arc::new(Questions::default());
+        let waits = questions.clone();
+        let waiting = std::thread::spawn(move || waits.next(Duration::from_secs(60)));
+        let (open, _told) = question(9, "::1");
+        questions.put(open).expect("room");
+        assert_eq!(waiting.join().expect("no panic").map(|(_, text)| text), Some(json!({"n": 9})));
+    }
+}

@@ -1,0 +1,458 @@
+//! Asks once and remembers: from a credential to an identity.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::cache::{Cache, Digest, Known, Outcome, Tell};
+use super::policy::{Ask, Evidence};
+use super::questions::{Kind, Open, Questions};
+use crate::allowance::Allowance;
+use crate::credential::token;
+use crate::error::{Code, Error, Result};
+use crate::identity::{Directory, Identity, Permitted};
+use crate::metrics::Page;
+use crate::snapshot::auth::Allowed;
+
+/// How long a good token without an end is believed.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// The same of a password.
+const LONGEST_PASSWORD: Duration = Duration::from_secs(300);
+
+/// How long it is remembered that a key was taken away: longer than any answer is on its way.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
+/// Everything that is known about credentials.
+pub struct Verdicts {
+    cache: Cache,
+    questions: [Questions; Kind::ALL.len()],
+    directory: Arc<Directory>,
+    /// Ids that verdicts may be given under.
+    ids: ArcSwap<HashSet<String>>,
+    /// What the tenants may have.
+    tenants: Mutex<BTreeMap<String, Arc<Allowance>>>,
+    /// Keys that were taken away, and when.
+    gone: Mutex<HashMap<String, Instant>>,
+    asked: [AtomicU64; Kind::ALL.len()],
+    refused: [AtomicU64; REFUSALS.len()],
+    waiting: AtomicUsize,
+}
+
+const REFUSALS: [Code; 8] = [
+    Code::MissingAuthorization,
+    Code::InvalidAuthorization,
+    Code::UnsupportedAuthType,
+    Code::InvalidToken,
+    Code::ExpiredToken,
+    Code::UnknownTenant,
+    Code::CredentialsUnavailable,
+    Code::Overload,
+];
+
+/// What is answered to a question.
+#[derive(Deserialize)]
+struct Verdict {
+    granted: Option<Granted>,
+    refused: Option<String>,
+    #[serde(default)]
+    keep: f64,
+    unavailable: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Granted {
+    #[serde(default)]
+    tenant: String,
+    listen: Option<Vec<String>>,
+    reach: Option<Vec<String>>,
+    expires: Option<f64>,
+    key: String,
+    limits: Option<Allowed>,
+}
+
+/// Counts somebody who waits for an answer.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Verdicts {
+    /// Nothing is known yet. Whoever is let in is noted in `directory`.
+    pub fn new(directory: Arc<Directory>) -> Self {
+        Verdicts {
+            cache: Cache::default(),
+            questions: Default::default(),
+            directory,
+            ids: ArcSwap::default(),
+            tenants: Mutex::default(),
+            gone: Mutex::default(),
+            asked: Default::default(),
+            refused: Default::default(),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// Who that is, where it is known.
+    pub fn known(&self, digest: &Digest) -> Option<Arc<Identity>> {
+        match self.cache.shard(digest).find(digest, SystemTime::now()) {
+            Some(Known::Outcome(Outcome::Granted(identity))) => Some(identity),
+            _ => None,
+        }
+    }
+
+    /// Who that is: asked where it is not known, waited for `within` at most. `from`: who shows it.
+    ///
+    /// # Errors
+    /// Whatever speaks against it, or that nobody could say in time.
+    pub async fn judge(&self, ask: &Ask<'_>, digest: Digest, from: IpAddr, within: Duration) -> Result<Arc<Identity>> {
+        let judged = self.asked(ask, digest, from, within).await;
+        if let Err(error) = &judged {
+            self.count(error.code);
+        }
+        judged
+    }
+
+    /// Counts a refusal.
+    pub fn count(&self, code: Code) {
+        if let Some(place) = REFUSALS.iter().position(|known| *known == code) {
+            self.refused[place].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn asked(&self, ask: &Ask<'_>, digest: Digest, from: IpAddr, within: Duration) -> Result<Arc<Identity>> {
+        let mut told = match self.look_up(ask, digest, from)? {
+            Known::Outcome(outcome) => return conclude(outcome, ask),
+            Known::Asked(told) => told,
+        };
+        let _waiting = Waiting::new(&self.waiting);
+        let late = || Error::new(Code::CredentialsUnavailable, "nobody answered in time");
+        let answer = tokio::time::timeout(within, told.wait_for(Option::is_some)).await.map_err(|_| late())?;
+        let outcome = answer.ok().and_then(|outcome| outcome.clone());
+        outcome.map_or_else(|| Err(late()), |outcome| conclude(outcome, ask))
+    }
+
+    /// What is known, or where the answer will be told.
+    fn look_up(&self, ask: &Ask<'_>, digest: Digest, from: IpAddr) -> Result<Known> {
+        let now = SystemTime::now();
+        if let Some(known) = self.cache.shard(&digest).find(&digest, now) {
+            return Ok(known);
+        }
+        let (kind, text) = self.question(ask, now)?;
+        let mut shard = self.cache.shard(&digest);
+        // Somebody else may have asked meanwhile.
+        if let Some(known) = shard.find(&digest, now) {
+            return Ok(known);
+        }
+        let (tell, told) = watch::channel(None);
+        let tell: Tell = Arc::new(tell);
+        let open = Open::new(digest, ask.id.into(), ask.tenant, tell.clone(), from, text);
+        self.questions[kind as usize].put(open).map_err(|why| Error::new(Code::Overload, why))?;
+        shard.ask(digest, &tell);
+        self.asked[kind as usize].fetch_add(1, Ordering::Relaxed);
+        Ok(Known::Asked(told))
+    }
+
+    /// What there is to ask, where it is worth it.
+    fn question(&self, ask: &Ask<'_>, now: SystemTime) -> Result<(Kind, Value)> {
+        let (set, tenant) = (ask.id, ask.tenant);
+        Ok(match ask.evidence {
+            Evidence::Token(token, shape) => {
+                token::check(token, shape, now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())?;
+                (Kind::Token, json!({"kind": "token", "set": set, "tenant": tenant, "token": token}))
+            }
+            Evidence::Password(user, password) => (
+                Kind::Password,
+                json!({"kind": "password", "set": set, "tenant": tenant, "user": user, "password": password}),
+            ),
+            Evidence::Certificate(der) => {
+                (Kind::Token, json!({"kind": "certificate", "set": set, "tenant": tenant, "der": STANDARD.encode(der)}))
+            }
+        })
+    }
+
+    /// Waits for the next question of a kind, one JSON object; none where there is none within `timeout`, or where
+    /// there will be none any more. For a thread that carries no traffic.
+    pub fn next_question(&self, kind: Kind, timeout: Duration) -> Option<Vec<u8>> {
+        let (number, mut text) = self.questions[kind as usize].next(timeout)?;
+        text["number"] = json!(number * Kind::ALL.len() as u64 + kind as u64);
+        Some(text.to_string().into_bytes())
+    }
+
+    /// Takes the answer to a question. One that nobody asked, or not any more, is nothing.
+    ///
+    /// # Errors
+    /// Says what cannot be understood; then the question is answered like one that nobody could answer.
+    pub fn answer(&self, number: u64, verdict: &[u8]) -> Result<(), String> {
+        let kind = Kind::ALL[number as usize % Kind::ALL.len()];
+        let Some(open) = self.questions[kind as usize].take(number / Kind::ALL.len() as u64) else { return Ok(()) };
+        let now = SystemTime::now();
+        let read: Result<Verdict, String> = serde_json::from_slice(verdict).map_err(|error| error.to_string());
+        let concluded = read.and_then(|verdict| self.conclude(&open, kind, verdict, now));
+        let (outcome, until) = match &concluded {
+            Ok(concluded) => concluded.clone(),
+            Err(why) => (Outcome::Unavailable(why.as_str().into()), now),
+        };
+        // First remembered, then told: whoever comes in between finds one of the two.
+        self.cache.shard(&open.digest).answer(open.digest, &open.tell, &outcome, until, now);
+        open.tell.send_replace(Some(outcome));
+        concluded.map(|_| ()).map_err(|why| format!("the verdict does not fit: {why}"))
+    }
+
+    fn conclude(
+        &self,
+        open: &Open,
+        kind: Kind,
+        verdict: Verdict,
+        now: SystemTime,
+    ) -> Result<(Outcome, SystemTime), String> {
+        let later = |seconds: f64| now.checked_add(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+        if let Some(why) = verdict.unavailable {
+            return Ok((Outcome::Unavailable(why.into()), now));
+        }
+        if let Some(word) = verdict.refused {
+            let code = match (kind, word.as_str()) {
+                (Kind::Password, "invalid_token") => Code::InvalidAuthorization,
+                (_, "invalid_token") => Code::InvalidToken,
+                (_, "expired_token") => Code::ExpiredToken,
+                (_, "unknown_tenant") => Code::UnknownTenant,
+                _ => return Err(format!("\"{word}\" is no refusal")),
+            };
+            let keep = verdict.keep.clamp(0.0, LONGEST.as_secs_f64());
+            return Ok((Outcome::Refused(code), later(keep).unwrap_or(now)));
+        }
+        let granted = verdict.granted.ok_or("it neither grants nor refuses")?;
+        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        // With its lock held: what is taken away from now on finds the identity.
+        let taken_away = gone.get(&granted.key).is_some_and(|gone| open.taken.is_none_or(|taken| taken <= *gone));
+        if taken_away || !self.ids.load().contains(&*open.id) {
+            return Ok((Outcome::Unavailable("its key or verifiers have just changed".into()), now));
+        }
+        if !open.tenant.is_empty() && granted.tenant != open.tenant {
+            return Ok((Outcome::Refused(Code::UnknownTenant), later(LONGEST.as_secs_f64()).unwrap_or(now)));
+        }
+        let longest = if kind == Kind::Password { LONGEST_PASSWORD } else { LONGEST };
+        let expires = match granted.expires {
+            None => None,
+            Some(seconds) => Some(
+                Duration::try_from_secs_f64(seconds)
+                    .ok()
+                    .and_then(|since| UNIX_EPOCH.checked_add(since))
+                    .ok_or("`expires` is no point in time")?,
+            ),
+        };
+        if expires.is_some_and(|expires| expires <= now) {
+            return Ok((Outcome::Refused(Code::ExpiredToken), now + longest));
+        }
+        let own = granted.limits.map(|limits| Allowance::new("".into(), &limits));
+        let tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = tenants.get(&granted.tenant).cloned();
+        let (listen, reach) = (Permitted::new(granted.listen), Permitted::new(granted.reach));
+        let mut identity = Identity::new(&granted.tenant, listen, reach, expires);
+        identity.key = granted.key.into();
+        identity.set = open.id.clone();
+        identity.local = kind == Kind::Password;
+        identity.allowances = own.into_iter().chain(shared).collect();
+        let until = expires.map_or(now + longest, |expires| expires.min(now + longest));
+        Ok((Outcome::Granted(self.directory.enter(identity)), until))
+    }
+
+    /// Ends what was verified by these keys: verdicts, and whatever lives under them. How many identities that were.
+    /// Refusals are forgotten in any case: keys that were added may say otherwise.
+    pub fn revoke(&self, keys: &[String]) -> usize {
+        let now = Instant::now();
+        {
+            let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+            gone.retain(|_, since| since.elapsed() < REMEMBERED);
+            gone.extend(keys.iter().map(|key| (key.clone(), now)));
+        }
+        let is_meant = |identity: &Identity| keys.iter().any(|key| **key == *identity.key);
+        self.cache.forget(is_meant);
+        self.cache.forget_refusals();
+        self.directory.revoke(is_meant)
+    }
+
+    /// Puts other ids and bounds of tenants in force: what was verified under another id ends.
+    pub fn configure(&self, ids: HashSet<String>, tenants: &BTreeMap<String, Allowed>) {
+        let before = {
+            // Whoever is let in meanwhile goes by one of the two, and is found below where that is the old one.
+            let _gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+            self.ids.swap(Arc::new(ids.clone()))
+        };
+        {
+            let mut known = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+            for (name, allowance) in &*known {
+                allowance.change(tenants.get(name).unwrap_or(&Allowed::default()));
+            }
+            for (name, allowed) in tenants {
+                known.entry(name.clone()).or_insert_with(|| Allowance::new(name.as_str().into(), allowed));
+            }
+        }
+        if before.difference(&ids).next().is_some() {
+            let is_meant = |identity: &Identity| !identity.set.is_empty() && !ids.contains(&*identity.set);
+            self.cache.forget(is_meant);
+            self.directory.revoke(is_meant);
+        }
+        if *before != ids {
+            self.cache.forget_refusals();
+        }
+    }
+
+    /// Nobody asks any more.
+    pub fn close(&self) {
+        self.questions.iter().for_each(Questions::close);
+    }
+
+    /// What was asked and what came of it.
+    pub fn render(&self, page: &mut Page) {
+        page.family("tidegate_credential_questions_total", "counter", "Credentials that had to be checked, by kind.");
+        for (kind, asked) in Kind::ALL.iter().zip(&self.asked) {
+            page.value(&[("kind", kind.word())], asked.load(Ordering::Relaxed) as f64);
+        }
+        let help = "Requests and tunnels whose credential was refused or could not be checked, by error code.";
+        page.family("tidegate_credentials_refused_total", "counter", help);
+        for (code, count) in REFUSALS.iter().zip(&self.refused) {
+            page.value(&[("code", code.as_str())], count.load(Ordering::Relaxed) as f64);
+        }
+        let (granted, refused) = self.cache.len();
+        page.family("tidegate_credentials_known", "gauge", "Credentials of which the verdict is known.");
+        page.value(&[("verdict", "granted")], granted as f64);
+        page.value(&[("verdict", "refused")], refused as f64);
+        page.family("tidegate_credentials_waiting", "gauge", "Requests and tunnels that wait for a verdict.");
+        page.value(&[], self.waiting.load(Ordering::Relaxed) as f64);
+        let help = "What a tenant was refused because of its limits.";
+        page.family("tidegate_tenant_refused_total", "counter", help);
+        for (name, allowance) in &*self.tenants.lock().unwrap_or_else(PoisonError::into_inner) {
+            for (what, count) in allowance.refused() {
+                page.value(&[("tenant", name), ("limit", what)], count as f64);
+            }
+        }
+    }
+}
+
+/// What an outcome comes to for somebody who asked.
+fn conclude(outcome: Outcome, ask: &Ask<'_>) -> Result<Arc<Identity>> {
+    match outcome {
+        Outcome::Granted(identity) => Ok(identity),
+        Outcome::Refused(code) => {
+            let wrong = matches!(ask.evidence, Evidence::Password(..)) && code == Code::InvalidAuthorization;
+            Err(Error::new(code, if wrong { "name or password is wrong" } else { "" }))
+        }
+        Outcome::Unavailable(why) => Err(Error::new(Code::CredentialsUnavailable, why.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Fields;
+    use crate::snapshot::auth::{Auth, VerifierSet};
+    use crate::verdict::Policy;
+
+    fn policy() -> Arc<Policy> {
+        let auth: Auth = serde_json::from_value(json!({"set": "main"})).expect("an auth");
+        let sets =
+            [VerifierSet { id: "main".into(), algorithms: vec!["ES256".into()], require_expiry: false, leeway: 0.0 }];
+        Policy::compile(&auth, &sets).expect("a policy")
+    }
+
+    /// A token of the usual length, made good.
+    fn known() -> (Verdicts, Fields) {
+        let verdicts = Verdicts::new(Arc::default());
+        verdicts.configure(HashSet::from(["main".to_owned()]), &BTreeMap::new());
+        let claims = "e30".to_owned() + &"A".repeat(300);
+        let mut fields = Fields::new();
+        fields.push(b"Host", b"web.example.com");
+        fields.push(b"Authorization", format!("Bearer eyJhbGciOiJFUzI1NiJ9.{claims}.{}", "A".repeat(86)).as_bytes());
+        (verdicts, fields)
+    }
+
+    fn grant(verdicts: &Verdicts, digest: Digest) {
+        let (tell, _told) = watch::channel(None);
+        let open = Open::new(digest, "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
+        verdicts.questions[0].put(open).expect("room");
+        verdicts.answer(0, br#"{"granted": {"key": "k"}}"#).expect("a verdict");
+    }
+
+    fn find(policy: &Policy, verdicts: &Verdicts, fields: &Fields) -> Option<Arc<Identity>> {
+        let shown = policy.shown(fields, false).expect("read");
+        verdicts.known(&policy.ask(shown.as_ref(), fields, None).expect("asked").digest())
+    }
+
+    #[test]
+    fn what_is_granted_is_known_until_its_key_or_set_is_gone() {
+        let ((verdicts, fields), policy) = (known(), policy());
+        let digest = {
+            let shown = policy.shown(&fields, false).expect("read");
+            policy.ask(shown.as_ref(), &fields, None).expect("asked").digest()
+        };
+        grant(&verdicts, digest);
+        let identity = find(&policy, &verdicts, &fields).expect("known");
+        assert_eq!((verdicts.revoke(&["other".to_owned()]), identity.has_ended()), (0, false));
+        assert_eq!((verdicts.revoke(&["k".to_owned()]), identity.has_ended()), (1, true));
+        assert!(find(&policy, &verdicts, &fields).is_none());
+        // An answer that was on its way when its key was taken away is worth nothing.
+        let (tell, told) = watch::channel(None);
+        let open = Open::new(digest, "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
+        verdicts.questions[0].put(open).expect("room");
+        verdicts.answer(2, br#"{"granted": {"key": "k"}}"#).expect("a verdict");
+        assert!(matches!(&*told.borrow(), Some(Outcome::Unavailable(_))));
+    }
+
+    #[test]
+    fn what_is_no_verdict_is_told_and_lets_nobody_in() {
+        let verdicts = known().0;
+        for verdict in [
+            "",
+            "{}",
+            "[]",
+            r#"{"granted": {}}"#,
+            r#"{"refused": "why"}"#,
+            r#"{"granted": {"key": "k", "expires": -1}}"#,
+        ] {
+            let number = verdicts.questions[0].len() as u64;
+            assert_eq!(number, 0);
+            let (tell, told) = watch::channel(None);
+            let open =
+                Open::new(Digest([7; 32]), "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
+            verdicts.questions[0].put(open).expect("room");
+            let (number, _) = verdicts.questions[0].next(Duration::ZERO).expect("a question");
+            assert!(verdicts.answer(number * 2, verdict.as_bytes()).is_err(), "{verdict}");
+            assert!(matches!(&*told.borrow(), Some(Outcome::Unavailable(_))));
+        }
+        assert_eq!(verdicts.answer(99, b"{}"), Ok(()));
+    }
+
+    /// `cargo test --release -p tidegate-engine -- --ignored --nocapture a_known_token`: nanoseconds a look-up.
+    #[test]
+    #[ignore = "a measurement"]
+    fn a_known_token_costs_a_digest_and_a_look_up() {
+        let ((verdicts, fields), policy) = (known(), policy());
+        let shown = policy.shown(&fields, false).expect("read");
+        grant(&verdicts, policy.ask(shown.as_ref(), &fields, None).expect("asked").digest());
+        let (rounds, began) = (1_000_000u32, Instant::now());
+        for _ in 0..rounds {
+            assert!(find(&policy, &verdicts, &fields).is_some());
+        }
+        println!("known token: {} ns", began.elapsed().as_nanos() / u128::from(rounds));
+    }
+}

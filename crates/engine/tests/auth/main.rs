@@ -1,0 +1,6 @@
+//! Who may offer and who may reach, through a whole gateway: its listeners, a real agent, and an answerer played here.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+mod gate;
+mod requests;
+mod tunnels;
