@@ -13,6 +13,8 @@ if TYPE_CHECKING:  # an agent without tokens has no use for what checks them
     from tidegate.auth.credentials import Credentials
     from tidegate.auth.verify import VerifierSet
 
+from tidegate.control.who import who
+
 __all__ = [
     "Admin", "AdminServer", "Configuration", "LogOptions", "Outcome", "Reloading", "Role", "State", "Tls",
 ]  # fmt: skip
@@ -114,7 +116,7 @@ class Role(Protocol):
         ...
 
     def set_token(self, token: str) -> None:
-        """Agent and forward: what is shown to gateways from now on."""
+        """Agent and forward: what is shown to gateways from the next connection on."""
         ...
 
     def drain(self, grace: float) -> None:
@@ -149,6 +151,11 @@ class Outcome:
 
 class Reloading(Protocol):
     """The configuration of a running role, as `control.reload` keeps it."""
+
+    @property
+    def snapshot(self) -> dict[str, Any]:
+        """What the engine has in force."""
+        ...
 
     async def reload(self, trigger: str) -> Outcome:
         """Reads everything again and puts it in force, or changes nothing."""
@@ -198,7 +205,8 @@ class State:
 
     def explain(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """What becomes of a request now, and why; raises `EngineError` for what cannot be asked."""
-        return self._role.explain(question)
+        told = self._role.explain(question)
+        return told if self.reloads is None else {**told, "who": who(self.reloads.snapshot, told)}
 
     def agents(self) -> list[dict[str, Any]]:
         """Who is connected and offers what; an agent that does not say who it is counts as one for each tunnel."""
