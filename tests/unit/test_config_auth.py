@@ -159,8 +159,8 @@ admin: {auth: {verifiers: [other]}}
     assert named == {agents: ["main"], web: ["main", "other"], admin: ["other"]}
     signed = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA"]
     assert snapshot(text)["verifier_sets"] == [
-        {"id": agents, "algorithms": ["HS256", "HS384", "HS512"], "require_expiry": True},
-        {"id": web, "algorithms": ["HS256", "HS384", "HS512", *signed], "require_expiry": False},
+        {"id": agents, "algorithms": ["HS256", "HS384", "HS512"], "require_expiry": True, "leeway": 0.0},
+        {"id": web, "algorithms": ["HS256", "HS384", "HS512", *signed], "require_expiry": False, "leeway": 0.0},
     ]
 
 

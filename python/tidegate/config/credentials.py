@@ -66,6 +66,7 @@ def verifier_sets_of_the_engine(gateway: Gateway) -> list[dict[str, Any]]:
             "id": name,
             "algorithms": [each for each in ALGORITHMS if any(each in _algorithms(one.verifier) for one in named)],
             "require_expiry": all(one.verifier.require_expiry for one in named),
+            "leeway": max(one.verifier.leeway for one in named),
         }
         for name, named in _engine_sets(gateway).items()
     ]

@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 mod gate;
+mod others;
 mod requests;
 mod tunnels;
