@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+from tidegate.config.credentials import verifier_sets
 from tidegate.config.files import Where, read
 from tidegate.config.model import Agent, Forward, Gateway
 from tidegate.config.snapshot import note
@@ -20,6 +21,7 @@ def advice(config: Gateway | Agent | Forward, where: Where) -> Iterator[str]:
         return
     if remark := note(config):
         yield remark
+    yield from _credentials(config, where)
     used = {to.upstream for to in _leads(config)}
     for name in config.upstreams:
         if name not in used:
@@ -27,6 +29,21 @@ def advice(config: Gateway | Agent | Forward, where: Where) -> Iterator[str]:
     for name, listener in config.listeners.items():
         yield from _certificates(f"listeners.{name}.tls", listener.tls, where)
     yield from _certificates("admin.tls", config.admin.tls, where)
+
+
+def _credentials(config: Gateway, where: Where) -> Iterator[str]:
+    asked = {each.name for members in verifier_sets(config).values() for each in members}
+    for name, verifier in config.verifiers.items():
+        if name not in asked:
+            yield _told(where, f"verifiers.{name}", "nothing asks for its tokens")
+        if verifier.jwks is not None and verifier.jwks.url is not None and not verifier.jwks.url.startswith("https:"):
+            said = "keys are fetched without TLS: whoever is on the way decides which tokens are good"
+            yield _told(where, f"verifiers.{name}.jwks.url", said)
+    asking = {name for name, each in config.listeners.items() if each.auth is not None and not each.auth.is_none}
+    for position, route in enumerate(config.routes):
+        if route.sni is not None and (found := sorted(asking & set(route.listeners or config.listeners))):
+            said = f"is passed through unread, so the `auth` of listener {found[0]} is not asked for (`allow` counts)"
+            yield _told(where, f"routes[{position}].sni", said)
 
 
 def _leads(config: Gateway) -> Iterator[To]:

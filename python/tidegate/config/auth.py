@@ -25,7 +25,7 @@ from tidegate.config.values import header_text
 
 __all__ = [
     "ALGORITHMS", "AdminAuth", "Allowed", "Auth", "CertificateGrant", "Denied", "Jwks", "Quota", "SecretSource",
-    "Tenant", "TenantName", "TenantOrNone", "Verifier", "VerifierName",
+    "Tenant", "TenantName", "Verifier", "VerifierName",
 ]  # fmt: skip
 
 HMAC = ("HS256", "HS384", "HS512")
@@ -38,10 +38,8 @@ Algorithm = Literal[
 ]  # fmt: skip
 
 
-def _name(what: str, or_none: bool = False) -> Any:
+def _name(what: str) -> Any:
     def checked(value: object) -> str:
-        if or_none and value == "":
-            return ""
         text = str(value) if type(value) is int else value
         if not isinstance(text, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", text):
             raise ValueError(f"{text!r} is no name of a {what} (1 to 128 of the characters A-Z a-z 0-9 . _ -)")
@@ -84,7 +82,6 @@ def _realm(value: str) -> str:
 
 
 TenantName = Annotated[str, _name("tenant"), Label("NAME")]
-TenantOrNone = Annotated[str, _name("tenant", or_none=True), Label("NAME")]
 VerifierName = Annotated[str, _name("verifier"), Label("NAME")]
 VerifierNames = Annotated[tuple[VerifierName, ...], Label("[NAME]")]
 Allowed = Annotated[Networks, AfterValidator(_some)]

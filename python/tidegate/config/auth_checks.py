@@ -11,7 +11,7 @@ from tidegate.config.auth import AdminAuth, Auth, Tenant, Verifier
 from tidegate.config.checks import Mistake, Path, Traffic, hint
 from tidegate.config.routes import Route
 
-__all__ = ["Credentials", "mistakes", "route_tenant"]
+__all__ = ["Credentials", "mistakes"]
 
 
 @dataclass(frozen=True)
@@ -80,36 +80,8 @@ def _route(traffic: Traffic, known: Credentials, position: int, route: Route) ->
                     "`listeners`)",
                 )
                 break
-    if route.to is None:
-        return
-    yield from _tenant(traffic, known, (*here, "to", "tenant"), route.to.tenant)
-    found = _owners(traffic, route)
-    if len(found) > 1:
-        owners = " and ".join(f"`{each}`" if each else "nobody" for each in list(found)[:2])
-        yield (
-            (*here, "to", "endpoint"),
-            f"is an endpoint of {owners}, as its listeners say (give the route a `tenant`, or `listeners`)",
-        )
-
-
-def _owners(traffic: Traffic, route: Route) -> dict[str, None]:
-    """The tenants that an endpoint of this route might belong to, where the route leaves that to its listeners."""
-    if (
-        route.to is None
-        or route.to.endpoint is None
-        or route.tenant is not None
-        or "tenant" in route.to.model_fields_set
-    ):
-        return {}
-    listeners = [traffic.listeners.get(name) for name in traffic.on(route)]
-    return dict.fromkeys(each.tenant or "" for each in listeners if each is not None)
-
-
-def route_tenant(route: Route, listeners: Iterable[str | None]) -> str:
-    """Whose endpoint a route leads to; `listeners` are the tenants of those that it counts on."""
-    if route.to is not None and "tenant" in route.to.model_fields_set:
-        return route.to.tenant
-    return route.tenant or next((each for each in listeners if each), "")
+    if route.to is not None:
+        yield from _tenant(traffic, known, (*here, "to", "tenant"), route.to.tenant)
 
 
 def _auth(traffic: Traffic, known: Credentials, here: Path, auth: Auth | None) -> Iterator[Mistake]:

@@ -12,15 +12,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.config.auth import ALGORITHMS, AdminAuth, Auth, CertificateGrant, Quota, SecretSource, Verifier
-from tidegate.config.auth_checks import route_tenant
+from tidegate.config.auth import ALGORITHMS, AdminAuth, Auth, CertificateGrant, Jwks, Quota, SecretSource, Verifier
 from tidegate.config.files import Checked
 from tidegate.config.model import Gateway
 from tidegate.config.routes import Route
 
 __all__ = [
-    "Named", "admin_set", "auth", "certificate_sets", "files", "password_sets", "route_auth", "tenant_limits",
-    "tenant_of", "verifier_sets", "verifier_sets_of_the_engine",
+    "Named", "admin_set", "auth", "certificate_sets", "files", "password_sets", "readable", "route_auth",
+    "tenant_limits", "verifier_sets", "verifier_sets_of_the_engine",
 ]  # fmt: skip
 
 
@@ -97,30 +96,23 @@ def route_auth(gateway: Gateway, route: Route) -> dict[str, Any] | str | None:
     return "inherit" if route.auth is None else auth(gateway, route.auth)
 
 
-def tenant_of(gateway: Gateway, route: Route) -> str:
-    """Whose endpoint a route leads to."""
-    counted = route.listeners or gateway.listeners
-    return route_tenant(route, [each.tenant for name, each in gateway.listeners.items() if name in counted])
-
-
 def files(gateway: Gateway, checked: Checked) -> None:
     """Tells which files of secrets and keys cannot be read. What they hold is not looked at here."""
     for name, verifier in gateway.verifiers.items():
-        here = f"verifiers.{name}"
-        for key in ("secret", "public_key"):
-            _readable(f"{here}.{key}", getattr(verifier, key), checked)
-        if verifier.jwks is not None:
-            checked.file(f"{here}.jwks.file", verifier.jwks.file)
-            checked.pem(f"{here}.jwks.ca", verifier.jwks.ca, "CERTIFICATE")
+        for key in ("secret", "public_key", "jwks"):
+            readable(getattr(verifier, key), f"verifiers.{name}.{key}", checked)
     for name, listener in gateway.listeners.items():
-        _readable(f"listeners.{name}.auth.users", listener.auth.users if listener.auth else None, checked)
+        readable(listener.auth.users if listener.auth else None, f"listeners.{name}.auth.users", checked)
     for position, route in enumerate(gateway.routes):
-        _readable(f"routes[{position}].auth.users", route.auth.users if route.auth else None, checked)
+        readable(route.auth.users if route.auth else None, f"routes[{position}].auth.users", checked)
 
 
-def _readable(key: str, source: SecretSource | None, checked: Checked) -> None:
+def readable(source: SecretSource | Jwks | None, key: str, checked: Checked) -> None:
+    """Tells which files of one source cannot be read."""
     if source is not None:
         checked.readable(f"{key}.file", source.file)
+    if isinstance(source, Jwks):
+        checked.pem(f"{key}.ca", source.ca, "CERTIFICATE")
 
 
 def _asked(gateway: Gateway) -> Iterator[Auth]:

@@ -188,8 +188,7 @@ def _shown_to(listener: Listener) -> dict[str, Any]:
 
 def _listener_kind(name: str, listener: Listener, has_routes: bool) -> dict[str, Any]:
     if listener.to is not None:
-        tenant = listener.to.tenant if "tenant" in listener.to.model_fields_set else listener.tenant or ""
-        return {"kind": "tcp", "to": destination(listener.to, listener_upstream(name), tenant)}
+        return {"kind": "tcp", "to": destination(listener.to, listener_upstream(name), listener.tenant)}
     if listener.kind == "tunnel":
         return {"kind": "tunnel"}
     dynamic = listener.dynamic_endpoints

@@ -78,11 +78,11 @@ def _route(name: str, route: Route, config: Gateway) -> dict[str, Any]:
         "allow": list(route.allow),
         "deny": list(route.deny),
         "auth": credentials.route_auth(config, route),
-        "action": _action(name, route, config),
+        "action": _action(name, route),
     }
 
 
-def _action(name: str, route: Route, config: Gateway) -> dict[str, Any]:
+def _action(name: str, route: Route) -> dict[str, Any]:
     if route.redirect is not None:
         return {"redirect": {"status": route.redirect.status, "to": route.redirect.to}}
     if route.respond is not None:
@@ -91,7 +91,7 @@ def _action(name: str, route: Route, config: Gateway) -> dict[str, Any]:
     assert route.to is not None  # noqa: S101  the model has one of the three
     return {
         "forward": {
-            "to": destination(route.to, name, credentials.tenant_of(config, route)),
+            "to": destination(route.to, name, route.tenant),
             "path": "strip" if route.strip else {"replace": route.replace} if route.replace is not None else "keep",
             "host_header": host_header(route.host_header),
             "request_headers": _edits(route.request_headers),
@@ -102,10 +102,10 @@ def _action(name: str, route: Route, config: Gateway) -> dict[str, Any]:
     }
 
 
-def destination(to: To, own: str, tenant: str) -> dict[str, Any]:
-    """Where something leads; `own` is the name of the upstream that its own addresses make, `tenant` an owner."""
+def destination(to: To, own: str, tenant: str | None) -> dict[str, Any]:
+    """Where something leads; `own` is the upstream that its own addresses make, `tenant` the usual owner."""
     if to.endpoint is not None:
-        return {"endpoint": {"tenant": tenant, "endpoint": to.endpoint}}
+        return {"endpoint": {"tenant": to.tenant or tenant or "", "endpoint": to.endpoint}}
     return {"upstream": to.upstream if to.upstream is not None else own}
 
 

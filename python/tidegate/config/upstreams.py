@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from tidegate.config.auth import TenantOrNone
+from tidegate.config.auth import TenantName
 from tidegate.config.knobs import Endpoint, Label, Model, Positive, knob
 from tidegate.config.names import address, field_name, host_name, request_path, upstream_name
 from tidegate.config.tls import ClientTls
@@ -154,9 +154,7 @@ class To(Addresses):
     """Where a route or a TCP listener leads: an endpoint, an upstream, or addresses of its own."""
 
     endpoint: Endpoint | None = knob(None, "An endpoint that agents offer.")
-    tenant: TenantOrNone = knob(
-        "", "Its owner, where it is not the `tenant` of the route or listener; empty for nobody."
-    )
+    tenant: TenantName | None = knob(None, "Its owner; by default the `tenant` of the route, else of the listener.")
     upstream: UpstreamName | None = knob(None, "A name below `upstreams`.")
 
     @model_validator(mode="after")

@@ -11,8 +11,10 @@ from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from tidegate.config.auth import Jwks, SecretSource
 from tidegate.config.binds import resolve_bind
 from tidegate.config.connect import connect
+from tidegate.config.credentials import readable
 from tidegate.config.files import Checked
 from tidegate.config.knobs import FileName, Model, child_model, plain_type
 from tidegate.config.load import Path_, Tree, dotted, validate
@@ -28,6 +30,7 @@ __all__ = ["whole"]
 
 M = TypeVar("M", bound=Model)
 
+_NAMES_FILES = (Connect, Offer, Addresses, ServerTls, Certificate, ClientTls, SecretSource, Jwks)
 _FILE: TypeAdapter[str] = TypeAdapter(FileName)
 
 
@@ -62,7 +65,7 @@ class _Look:
             return
         if "bind" in model.model_fields:
             self._bind(model, written, path)
-        if issubclass(model, (Connect, Offer, Addresses, ServerTls, Certificate, ClientTls)):
+        if issubclass(model, _NAMES_FILES):
             part = self._sound(model.model_validate, written)
             if part is not None:
                 self._files(part, dotted(path))
@@ -101,6 +104,8 @@ class _Look:
                 certificate(part, key, self.checked)
             case ClientTls():
                 client_tls(part, key, self.checked)
+            case SecretSource() | Jwks():
+                readable(part, key, self.checked)
 
     def _sound(self, validated: Callable[..., Any], written: Any) -> Any:
         try:

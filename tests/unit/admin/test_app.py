@@ -8,7 +8,8 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.unit.admin.fixed_role import GATEWAY, FixedRole
-from tidegate.admin.app import KNOWN, create_app
+from tidegate.admin.app import create_app
+from tidegate.admin.gate import KNOWN
 from tidegate.control.state import Admin, Outcome, Reloading, State
 
 HERE, STRANGER = "127.0.0.1", "192.0.2.7"
@@ -20,6 +21,7 @@ class Outcomes:
     """A configuration whose next reload comes out like this."""
 
     def __init__(self, **outcome: Any) -> None:
+        self.snapshot: dict[str, Any] = {}
         self._outcome = outcome
 
     async def reload(self, trigger: str) -> Outcome:

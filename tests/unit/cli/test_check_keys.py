@@ -36,7 +36,13 @@ def check(folder: Path, text: str) -> Result:
 
 
 def test_good_keys_are_ok(folder: Path) -> None:
-    ran = check(folder, "verifiers: {a: {secret: {file: token.key}}, b: {public_key: {file: public.pem}}}")
+    ran = check(
+        folder,
+        """
+verifiers: {a: {secret: {file: token.key}}, b: {public_key: {file: public.pem}}}
+admin: {auth: {verifiers: [a, b]}}
+""",
+    )
     assert (ran.exit_code, "warning" in ran.output) == (0, False), ran.output
 
 

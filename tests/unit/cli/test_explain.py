@@ -174,3 +174,37 @@ def test_a_url_becomes_what_a_client_would_send() -> None:
     assert asked["target"] == "/a%20b/%C3%BC?q=%C3%A4"
     assert question("http://[0::1]:80//x/../%2e")["host"] == "[::1]:80"
     assert question("http://[::1]//x/../%2e")["target"] == "//x/../%2e"
+
+
+def test_who_may_take_the_way_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "tidegate.yaml"
+    file.write_text("""
+verifiers: {main: {secret: {env: A}}, other: {secret: {env: B}}, acme: {secret: {env: C}}}
+tenants: {acme: {verifiers: [acme]}}
+listeners:
+  web:
+    {bind: "127.0.0.1:8080", allow: [10.0.0.0/8], deny: [10.9.0.0/16], auth: {verifiers: [main, other]}, tenant: acme}
+  plain: {bind: "127.0.0.1:8081"}
+  each: {bind: "127.0.0.1:8082", auth: {by_tenant: true}}
+routes:
+  - {host: open.example.com, to: {endpoint: x}, auth: none}
+  - {host: shop.example.com, to: {endpoint: x}, auth: {users: {env: USERS}, verifiers: [main]}, deny: [192.0.2.1]}
+  - {to: {endpoint: x}}
+""")
+
+    def who(host: str, listener: str) -> dict[str, Any]:
+        found: dict[str, Any] = ask(file, f"http://{host}.example.com/", "--listener", listener)["who"]
+        return found
+
+    networks = "10.0.0.0/8 not 10.9.0.0/16"
+    assert who("open", "web") == {"from": [networks], "tenant": "acme"}
+    assert who("any", "web") == {"from": [networks], "shows": ["a token of main or other"], "tenant": "acme"}
+    assert who("shop", "plain") == {"from": ["not 192.0.2.1"], "shows": ["a token of main", "a user's password"]}
+    assert who("any", "plain") == {}
+    assert who("any", "each") == {"shows": ["a token of acme for tenant acme"]}
+
+    shown = CliRunner().invoke(explain, ["http://shop.example.com/", "--listener", "web", "--config", str(file)])
+    line = next(line for line in shown.output.splitlines() if line.startswith("who"))
+    assert line.split(maxsplit=1)[1] == (
+        f"from {networks}, from not 192.0.2.1, with a token of main or a user's password, of tenant acme"
+    )

@@ -50,6 +50,12 @@ def test_a_route_has_changed_when_its_own_addresses_have() -> None:
     assert changes(snapshot(0, "1"), snapshot(1, "1")) == {"routes": {"added": {"count": 1, "names": ["x"]}}}
 
 
+def test_a_route_that_asks_for_another_credential_has_changed() -> None:
+    before = {"routes": [{**route(0, "a", 204), "auth": "inherit", "allow": []}], "verifier_sets": []}
+    after = {"routes": [{**route(0, "a", 204), "auth": None, "allow": []}], "verifier_sets": [{"id": "main/1"}]}
+    assert difference(changes(before, after)) == "routes: 1 changed (a); settings: 1 changed (verifiers)"
+
+
 def test_of_many_the_first_are_named_and_all_are_counted() -> None:
     after = {"routes": [route(n, f"h{n}", 204) for n in range(1000)]}
     found = changes({"routes": []}, after)["routes"]["added"]

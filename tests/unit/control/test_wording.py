@@ -58,6 +58,12 @@ def test_draining_for_a_supervisor_says_how_long() -> None:
     assert wording.draining({"requests": 3}, interrupted=False, grace=60) == "draining 3 requests, for at most 60 s"
 
 
+def test_a_tunnel_listener_that_asks_for_credentials_needs_no_warning() -> None:
+    listener = {"name": "agents", "kind": "tunnel", "bind": ["0.0.0.0:8001"]}
+    assert wording.exposed({"role": "gateway", "listeners": [listener]}, [])
+    assert not wording.exposed({"role": "gateway", "listeners": [{**listener, "auth": {"set": "main/1"}}]}, [])
+
+
 def test_loopback_needs_no_warning() -> None:
     snapshot = {
         "role": "gateway",

@@ -17,6 +17,7 @@ from tidegate.config.snapshot import gateway_snapshot
 from tidegate.config.sources import Source, find_file
 from tidegate.config.whole import whole
 from tidegate.control.question import question
+from tidegate.control.who import who
 from tidegate.errors import ConfigError, EngineError
 
 __all__ = ["explain"]
@@ -70,10 +71,12 @@ def _of_file(file: str | None, asked: dict[str, Any]) -> dict[str, Any]:
     tree = Source(Gateway, find_file(Gateway, file, os.environ), {}, dict(os.environ)).tree()
     # Looking is all this command does: a log file would be made.
     config = whole(Gateway, tree).model_copy(update={"access_log": AccessLog(to="off")})
+    snapshot = gateway_snapshot(config, tree.places())
     try:
-        return engine.explain(gateway_snapshot(config, tree.places()), asked)
+        told = engine.explain(snapshot, asked)
     except EngineError as mistake:
         raise ConfigError(str(mistake)) from None
+    return {**told, "who": who(json.loads(snapshot), told)}
 
 
 def _text(asked: str, told: dict[str, Any]) -> str:
@@ -96,6 +99,11 @@ def _facts(told: dict[str, Any]) -> list[list[str]]:
     rows.append(
         ["route", f"{plain(route['name'])}: {plain(route['match'])} -> {plain(route['to'])}" if route else "none"]
     )
+    if asked := told.get("who"):
+        parts = [f"from {words}" for words in asked.get("from", [])]
+        parts += [f"with {' or '.join(asked['shows'])}"] if asked.get("shows") else []
+        parts += [f"of tenant {asked['tenant']}"] if asked.get("tenant") else []
+        rows.append(["who", plain(", ".join(parts))])
     if does := told.get("does"):
         rows.append(["then", plain(does)])
     if sends := told.get("sends"):
