@@ -98,6 +98,18 @@ EVENTS = {
         "A new configuration is in force, but for a mistake of ours not the whole of its `log` and `admin`.",
     ),
     "no authentication": ("all", "A tunnel or admin listener is open to strangers; the detail says how to close it."),
+    "credential not judged": (
+        "gateway",
+        "A mistake of ours kept a credential from being judged: it was answered 503. What was asked is not shown.",
+    ),
+    "keys removed": (
+        "gateway",
+        "Keys are no longer believed; whatever they had verified, `ended` credentials, ends.",
+    ),
+    "unwise credentials": (
+        "gateway",
+        "A secret is short, or its file is open to others; the detail says what to do.",
+    ),
     "token renewed": (
         "agent, forward",
         "The token was read again and is another one; `expires` is what it says, in seconds since 1970.",
@@ -171,6 +183,7 @@ ACCESS_FIELDS = {
     "host": "As it was sent.",
     "path": "With its query; at most 2,048 bytes are shown.",
     "route": "The route of the configuration that it took; empty where it took none.",
+    "tenant": "The owner of the endpoint or of the credential that it came with; empty where there are no tenants.",
     "endpoint": "The endpoint or upstream it led to; empty where it reached none.",
     "upstream": "The session or address that answered, or the last that was tried.",
     "attempts": "Upstreams that were tried.",

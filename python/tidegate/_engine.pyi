@@ -50,18 +50,18 @@ class Role:
         """
         Waits for the next question about a credential, of kind `token` or `password`, one JSON object.
 
-        The one method that takes its time; the GIL is free meanwhile. None: there was none within `timeout` seconds, or,
-        at once, there will be none any more.
+        The one method that takes its time; the GIL is free meanwhile. None: there was none within `timeout` seconds,
+        or, at once, there will be none any more.
         """
 
     def answer(self, number: int, verdict: bytes) -> None:
         """Answers a question. Raises `EngineError` for what is no verdict; one that nobody waits for is nothing."""
 
     def revoke(self, keys: list[str]) -> int:
-        """Ends what these keys have verified, now; how many credentials that were. Refusals are forgotten in any case."""
+        """Ends what these keys have verified, now, and forgets refusals; how many credentials that were."""
 
-    def set_token(self, token: str) -> None:
-        """What is shown to gateways from the next connection on. Raises `EngineError` at a gateway."""
+    def set_token(self, token: bytes) -> None:
+        """Agent and forward: shows this token to gateways from the next connection on. `EngineError` elsewhere."""
 
     def set_level(self, level: str) -> None:
         """Keeps events up to this level: error, warn, info (at the start), debug or trace."""

@@ -97,10 +97,10 @@ class Role:
         question: dict[str, Any] = json.loads(text)
         return question
 
-    def answer(self, number: int, verdict: Mapping[str, Any]) -> None:
-        """Answers a question with what it grants, or why it does not."""
+    def answer(self, number: int, verdict: bytes) -> None:
+        """Answers a question with what `tidegate.auth` makes of it."""
         try:
-            self._native.answer(number, json.dumps(verdict).encode())
+            self._native.answer(number, verdict)
         except _engine.EngineError as error:
             raise _translated(error) from None
 
@@ -113,9 +113,9 @@ class Role:
         return self._native.revoke(list(keys))
 
     def set_token(self, token: str) -> None:
-        """What an agent or a forward shows to gateways from its next connection on."""
+        """Agent and forward: shows this token to gateways from the next connection on."""
         try:
-            self._native.set_token(token)
+            self._native.set_token(token.encode())
         except _engine.EngineError as error:
             raise _translated(error) from None
 

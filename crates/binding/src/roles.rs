@@ -79,8 +79,9 @@ impl Role {
     }
 
     /// Shows this token to gateways from the next connection on.
-    fn set_token(&self, token: String) -> PyResult<()> {
-        self.role.set_token(token).map_err(EngineError::new_err)
+    fn set_token(&self, token: &[u8]) -> PyResult<()> {
+        let token = std::str::from_utf8(token).map_err(|error| EngineError::new_err(error.to_string()))?;
+        self.role.set_token(token.to_owned()).map_err(EngineError::new_err)
     }
 
     /// Keeps events up to this level: error, warn, info, debug, trace.

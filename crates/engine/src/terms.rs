@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::shutdown::Drain;
-use crate::snapshot::{Auth, ClientCertificate, Listener, ListenerKind, TlsVersion};
+use crate::snapshot::{ClientCertificate, Listener, ListenerKind, Neighbours, TlsVersion};
 
 /// How long something may begin at a listener that is gone.
 const MOMENT: Duration = Duration::from_secs(2);
@@ -33,17 +33,15 @@ pub struct Terms {
 struct Asked {
     tls: Tls,
     balancers: Vec<IpNet>,
-    /// Of agents only: a request is asked for this each time, and who is carried as it is was asked once.
     agents: Option<Agents>,
 }
 
-/// What an agent was let in by, besides its connection.
+/// What a session is let in by: a request is asked each time, a session once.
 #[derive(PartialEq)]
 struct Agents {
-    auth: Option<Auth>,
+    credential: bool,
+    neighbours: Neighbours,
     tenant: String,
-    allow: Vec<IpNet>,
-    deny: Vec<IpNet>,
 }
 
 #[derive(PartialEq)]
@@ -63,22 +61,16 @@ impl Asked {
                 clients: tls.client_ca.clone().map(|authorities| (authorities, tls.client_certificate)),
             },
         };
+        let mut balancers = listener.proxy_protocol.clone();
+        balancers.sort_unstable();
+        balancers.dedup();
         let agents = matches!(listener.kind, ListenerKind::Tunnel {}).then(|| Agents {
-            auth: listener.auth.clone(),
+            credential: listener.auth.is_some(),
+            neighbours: Neighbours { allow: listener.allow.clone(), deny: listener.deny.clone() },
             tenant: listener.tenant.clone(),
-            allow: sorted(&listener.allow),
-            deny: sorted(&listener.deny),
         });
-        Asked { tls, balancers: sorted(&listener.proxy_protocol), agents }
+        Asked { tls, balancers, agents }
     }
-}
-
-/// Networks in the one order in which they are compared.
-fn sorted(networks: &[IpNet]) -> Vec<IpNet> {
-    let mut sorted = networks.to_vec();
-    sorted.sort_unstable();
-    sorted.dedup();
-    sorted
 }
 
 impl Terms {
@@ -175,24 +167,6 @@ mod tests {
                 assert_eq!(terms.are_of(listener), at == other, "{at} and {other}");
             }
         }
-    }
-
-    #[test]
-    fn what_agents_are_asked_for_makes_other_terms_and_what_requests_are_asked_for_does_not() {
-        let listener = |kind: &str, auth: Value, allow: Value| -> Listener {
-            let whole = json!({
-                "name": "a", "bind": [], "tls": null, "proxy_protocol": [], "kind": kind, "auth": auth, "allow": allow,
-                "dynamic_endpoints": "unnamed",
-            });
-            serde_json::from_value(whole).expect("a listener")
-        };
-        let agents = Terms::of(&listener("tunnel", json!({"set": "main/1"}), json!([])), &Drain::new());
-        assert!(agents.are_of(&listener("tunnel", json!({"set": "main/1"}), json!([]))));
-        assert!(!agents.are_of(&listener("tunnel", json!({"set": "main/2"}), json!([]))));
-        assert!(!agents.are_of(&listener("tunnel", Value::Null, json!([]))));
-        assert!(!agents.are_of(&listener("tunnel", json!({"set": "main/1"}), json!(["10.0.0.0/8"]))));
-        let requests = Terms::of(&listener("http", Value::Null, json!([])), &Drain::new());
-        assert!(requests.are_of(&listener("http", json!({"set": "main/1"}), json!(["10.0.0.0/8"]))));
     }
 
     #[test]

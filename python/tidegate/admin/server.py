@@ -17,7 +17,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tidegate import engine
-from tidegate.admin.app import KNOWN, create_app
+from tidegate.admin.app import create_app
+from tidegate.admin.gate import KNOWN
 from tidegate.admin.tls import Shown, is_known
 from tidegate.config.binds import resolve_bind
 from tidegate.config.values import bind_parts

@@ -13,7 +13,7 @@ from typing import Any
 
 from tidegate.auth import jwks, keys, passwords, secrets
 from tidegate.auth.certificates import Names
-from tidegate.auth.jwks import Jwks, Removed
+from tidegate.auth.jwks import Changed, Jwks
 from tidegate.auth.verdict import INVALID, Granted, Refused, Unavailable, Verdict
 from tidegate.auth.verify import FixedKeys, KeySource, Verifier, VerifierSet
 from tidegate.config import auth as written
@@ -75,6 +75,10 @@ class Credentials:
             raise ConfigError(mistakes)
         self._before = None
 
+    def __contains__(self, name: object) -> bool:
+        """Whether a set of this id is known, of verifiers, users or certificates."""
+        return name in self._sets or name in self._users or name in self._certificates
+
     def __getitem__(self, name: str) -> VerifierSet:
         """A set of verifiers, by its id."""
         return self._sets[name]
@@ -102,10 +106,10 @@ class Credentials:
             *(each.key_ids() for each in self._sets.values()), *(each.key_ids() for each in self._users.values())
         )
 
-    def on_removed(self, told: Removed) -> None:
-        """Says who is told the ids of keys that are gone, on the thread that found out."""
+    def on_change(self, told: Changed) -> None:
+        """Says who is told when fetched keys have come or gone, on the thread that found out: what to revoke."""
         for each in self._jwks.values():
-            each.removed = told
+            each.changed = told
 
     @staticmethod
     def _password(users: passwords.Users, question: Mapping[str, Any], tenant: str) -> Verdict:

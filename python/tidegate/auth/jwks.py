@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from tidegate import __version__
 from tidegate.auth.keys import LARGEST_SET, Key, KeySet, key_set
 from tidegate.errors import ConfigError
 
-__all__ = ["WAIT", "Fetch", "Jwks", "KeysUnavailableError", "Removed", "file_fetch", "url_fetch"]
+__all__ = ["WAIT", "Changed", "Fetch", "Jwks", "KeysUnavailableError", "file_fetch", "url_fetch"]
 
 WAIT = 5.0
 """Seconds that a token with an unknown `kid` waits for the fetch that it causes."""
@@ -27,14 +28,20 @@ WAIT = 5.0
 _LONGEST_FETCH = 60.0
 """After so many seconds a fetch that has not ended is not waited for any more, and another one may begin."""
 
+_HEADERS = {
+    "accept": "application/jwk-set+json, application/json",
+    "accept-encoding": "identity",  # what is packed could be small here and large in memory
+    "user-agent": f"tidegate/{__version__}",
+}
+
 _MOST_WAITING = 1000
 """Tokens that wait for one fetch. Forged ones come by the thousand, and each takes up to 16 KiB."""
 
 Fetch = Callable[[], bytes]
 """Gets the text of a JWKS, or raises `OSError` or `ValueError` with words for a person."""
 
-Removed = Callable[[Sequence[str]], None]
-"""Is told the ids of keys that are gone."""
+Changed = Callable[[Sequence[str]], None]
+"""Is told that keys are others now: the ids of those that are gone, which may be none."""
 
 
 class KeysUnavailableError(Exception):
@@ -75,8 +82,8 @@ class Jwks:
         self._began: float | None = None
         self._failed: str | None = None
         self._running: _Fetching | None = None
-        self.removed: Removed = lambda _: None
-        """Is called with the ids of keys that are gone, on the thread that fetched."""
+        self.changed: Changed = lambda _: None
+        """Is called when keys have come or gone, on the thread that fetched."""
 
     def load(self) -> None:
         """Fetches the keys for the first time, or raises `ConfigError`."""
@@ -163,19 +170,20 @@ class Jwks:
         problem: str | None = None
         try:
             fresh = key_set(self._verifier, self._fetch())
-        except (OSError, ValueError) as error:
-            problem = str(error)
-        gone: frozenset[str] = frozenset()
+        except Exception as error:  # whatever a library raises, who waits gets an answer
+            problem = str(error) if isinstance(error, (OSError, ValueError)) else type(error).__name__
+        before = after = frozenset[str]()
         with self._lock:
             if self._running is fetching:  # else it was given up, and another one has taken its place
                 self._running = None
                 self._failed = problem
                 if fresh is not None:
-                    gone = self.ids() - {key.id for key in fresh.keys}
+                    before = self.ids()
                     self._set, self._loaded = fresh, fetching.began
+                    after = self.ids()
         try:
-            if gone:
-                self.removed(sorted(gone))
+            if before != after:
+                self.changed(sorted(before - after))
         finally:
             _settle(fetching.settled)
 
@@ -218,9 +226,7 @@ def url_fetch(url: str, ca: str | None = None, seconds: float = 10.0) -> Fetch:
             # A redirect would let whoever answers choose where the keys come from.
             with (
                 httpx.Client(verify=_trust(ca), follow_redirects=False, timeout=seconds) as client,
-                client.stream(
-                    "GET", url, headers={"accept": "application/json", "accept-encoding": "identity"}
-                ) as answer,
+                client.stream("GET", url, headers=_HEADERS) as answer,
             ):
                 return _body(answer, url, deadline)
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
@@ -229,10 +235,8 @@ def url_fetch(url: str, ca: str | None = None, seconds: float = 10.0) -> Fetch:
     return fetch
 
 
-def _trust(ca: str | None) -> ssl.SSLContext | bool:
-    # Read for every fetch, so that a renewed file counts.
-    if ca is None:
-        return True
+def _trust(ca: str | None) -> ssl.SSLContext:
+    # Read for every fetch, so that a renewed file counts. Without one the system's authorities count, as everywhere.
     try:
         return ssl.create_default_context(cafile=ca)
     except ssl.SSLError:

@@ -1,6 +1,5 @@
 """What came of a credential, as the engine is told."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +37,7 @@ class Granted:
         """Whether a request may go to this endpoint."""
         return permits(self.reach, endpoint)
 
-    def as_verdict(self) -> bytes:
+    def as_verdict(self) -> dict[str, Any]:
         """The answer to the engine's question."""
         granted = {
             "tenant": self.tenant,
@@ -48,7 +47,7 @@ class Granted:
             "key": self.key,
             "limits": self.limits,
         }
-        return json.dumps({"granted": granted}).encode()
+        return {"granted": granted}
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,9 @@ class Refused:
     keep: float = 10.0
     """Seconds for which the same credential need not be asked about again."""
 
-    def as_verdict(self) -> bytes:
+    def as_verdict(self) -> dict[str, Any]:
         """The answer to the engine's question."""
-        return json.dumps({"refused": self.code, "keep": self.keep}).encode()
+        return {"refused": self.code, "keep": self.keep}
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,9 @@ class Unavailable:
     why: str
     """What is missing."""
 
-    def as_verdict(self) -> bytes:
+    def as_verdict(self) -> dict[str, Any]:
         """The answer to the engine's question."""
-        return json.dumps({"unavailable": self.why}).encode()
+        return {"unavailable": self.why}
 
 
 Verdict = Granted | Refused | Unavailable

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from tidegate.auth import keys as signatures
 from tidegate.auth import token as tokens
-from tidegate.auth.jwks import KeysUnavailableError, Removed
+from tidegate.auth.jwks import Changed, KeysUnavailableError
 from tidegate.auth.keys import Key
 from tidegate.auth.token import Claims, InvalidTokenError, Token
 from tidegate.auth.verdict import (
@@ -39,7 +39,7 @@ _BRIEFLY = 10.0
 class KeySource(Protocol):
     """Where the keys of a verifier come from: fixed ones, or a `Jwks`."""
 
-    removed: Removed
+    changed: Changed
 
     def find(self, kid: str | None, *, wait: bool) -> "tuple[Key, ...] | Future[None]":
         """The keys that a token may be signed with, or a future after which to ask again."""
@@ -59,7 +59,7 @@ class FixedKeys:
 
     def __init__(self, *keys: Key) -> None:
         self._keys = keys
-        self.removed: Removed = lambda _: None
+        self.changed: Changed = lambda _: None
         """Is never called."""
         self.algorithms = tuple(dict.fromkeys(name for key in keys for name in key.algorithms))
         """The algorithms that fit them."""

@@ -10,11 +10,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
 import click
 
+from tidegate.config.connect import read_token
 from tidegate.control.logs import escape
 from tidegate.errors import ConfigError, TidegateError
 
@@ -29,6 +31,13 @@ _OPTIONS = (
     ("--ca", "FILE", "PEM file of the only authorities to trust for https://; by default the system's.", "", None),
     ("--cert", "FILE", "PEM file of the client certificate to show.", "", None),
     ("--key", "FILE", "PEM file of its private key.", "", None),
+    (
+        "--token-file",
+        "FILE",
+        "File with the token to show, where `admin.auth` asks for one.",
+        "TIDEGATE_ADMIN_TOKEN_FILE",
+        None,
+    ),
 )
 
 
@@ -46,6 +55,8 @@ class AdminUrl:
     """Its key."""
     insecure: bool = False
     """Any certificate will do."""
+    token_file: str | None = None
+    """Where the token is that is shown; none: none is."""
 
     def ask(self, path: str, method: str = "GET", *, seconds: float = ANSWER_SECONDS, also: int = 200) -> Any:
         """The answer, a JSON object; `also` is a status that is an answer, too. Everything else is an error."""
@@ -55,6 +66,8 @@ class AdminUrl:
         if self.url.startswith("https:"):
             handlers.append(urllib.request.HTTPSHandler(context=self._context()))
         request = urllib.request.Request(self.url.rstrip("/") + path, method=method)  # noqa: S310  checked above
+        if self.token_file is not None:
+            request.add_unredirected_header("x-tidegate-authorization", f"Bearer {_token(self.token_file)}")
         try:
             with urllib.request.build_opener(*handlers).open(request, timeout=seconds) as response:
                 answer = _read(response)
@@ -85,6 +98,10 @@ class AdminUrl:
             raise ConfigError(f"{self.url!r} is no URL of an admin listener (write --url http://HOST:PORT)")
         if not self.url.startswith("https:") and (self.ca or self.cert or self.key or self.insecure):
             raise ConfigError(f"{self.url} speaks no TLS (write --url https://HOST:PORT)")
+        if self.token_file is not None and not self.url.startswith("https:") and not _is_here(parts.hostname or ""):
+            raise ConfigError(
+                f"{self.url} would show the token to everybody on the way (write --url https://HOST:PORT)"
+            )
         if (self.cert is None) != (self.key is None):
             raise ConfigError("--cert and --key belong together")
 
@@ -106,11 +123,18 @@ def admin_options(command: Callable[..., Any], *, optional: bool = False) -> Cal
     """`--url` and its TLS; the command gets them as `admin`, nothing where it is `optional` and was not given."""
 
     def with_admin(
-        url: str | None, ca: str | None, cert: str | None, key: str | None, insecure_skip_verify: bool, **rest: Any
+        *,
+        url: str | None,
+        ca: str | None,
+        cert: str | None,
+        key: str | None,
+        token_file: str | None,
+        insecure_skip_verify: bool,
+        **rest: Any,
     ) -> Any:
         if url is None:
             return command(admin=None, **rest)
-        return command(admin=AdminUrl(url, ca, cert, key, insecure_skip_verify), **rest)
+        return command(admin=AdminUrl(url, ca, cert, key, insecure_skip_verify, token_file), **rest)
 
     with_admin.__doc__ = command.__doc__
     with_admin.__name__ = command.__name__
@@ -120,7 +144,8 @@ def admin_options(command: Callable[..., Any], *, optional: bool = False) -> Cal
     )
     decorated: Callable[..., Any] = flag(with_admin)
     for name, label, words, usual_env, usual in reversed(_OPTIONS):
-        env, default = ("", None) if optional else (usual_env, usual)
+        # Where it is optional, only --url says that somebody is to be asked.
+        env, default = ("", None) if optional and name == "--url" else (usual_env, usual)
         option = click.option(
             name,
             metavar=label,
@@ -132,6 +157,20 @@ def admin_options(command: Callable[..., Any], *, optional: bool = False) -> Cal
         )
         decorated = option(decorated)
     return decorated
+
+
+def _token(name: str) -> str:
+    try:
+        return read_token(name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--token-file: {error}") from None
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _read(response: Any) -> Any:

@@ -9,16 +9,21 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from tidegate.config.credentials import admin_set, certificate_sets, password_sets, verifier_sets
 from tidegate.config.files import Where
 from tidegate.config.knobs import Knob, knobs
 from tidegate.config.looks import Looks
 from tidegate.config.model import Agent, ClientTls, Forward, Gateway
 from tidegate.config.snapshot import agent_snapshot, describe, forward_snapshot, gateway_snapshot, new_agent_id, note
 from tidegate.config.sources import Source
+
+if TYPE_CHECKING:
+    from tidegate.auth.credentials import Credentials
+    from tidegate.control.state import Admin, Configuration, Tls
 
 __all__ = [
     "PLAIN_TLS", "Command", "KnobOption", "config_option", "given", "knob_options", "section_of", "short_tls_options",
@@ -125,37 +130,34 @@ def start(
     agent_id = new_agent_id()
 
     from tidegate.cli.run import run  # noqa: PLC0415  heavy, and not needed to find a mistake
-    from tidegate.control.state import Admin, Configuration, LogOptions, Tls  # noqa: PLC0415
+    from tidegate.control.state import Configuration, LogOptions  # noqa: PLC0415
     from tidegate.control.tokens import TokenSource  # noqa: PLC0415
 
     token = None if isinstance(config, Gateway) else TokenSource.of(config.connect)
     printed = token.read() if token is not None and token.command is not None else None
+    before: Configuration | None = None
 
-    def whole(config: Gateway | Agent | Forward) -> dict[str, Any]:
+    def whole(config: Gateway | Agent | Forward) -> Configuration:
+        nonlocal before
         remark = note(config)
-        admin = config.admin
-        return {
-            "snapshot": _snapshot(config, agent_id, where, printed),
-            "admin": Admin(bind=admin.bind, hosts=admin.hosts, tls=_admin_tls(admin, Tls)) if admin.bind else None,
-            "log": LogOptions(format=config.log.format, level=config.log.level),
-            "grace_period": config.grace_period,
-            "source": f"{source}; {remark}" if remark else source,
-        }
+        snapshot = _snapshot(config, agent_id, where, printed)
+        credentials = _credentials(config, before)
+        before = Configuration(
+            snapshot=snapshot,
+            source=f"{source}; {remark}" if remark else source,
+            grace_period=config.grace_period,
+            log=LogOptions(format=config.log.format, level=config.log.level),
+            admin=_admin(config, credentials) if config.admin.bind else None,
+            credentials=credentials,
+            keys=frozenset() if credentials is None else credentials.key_ids(),
+        )
+        return before
 
     def anew(files: Looks) -> Configuration:
         assert again is not None  # noqa: S101
-        return Configuration(**whole(again(files)))
+        return whole(again(files))
 
-    parts = whole(config)
-    return run(
-        role,
-        parts.pop("snapshot"),
-        **parts,
-        describe=describe(config),
-        again=anew if again else None,
-        files=files,
-        token=token,
-    )
+    return run(role, whole(config), describe=describe(config), again=anew if again else None, files=files, token=token)
 
 
 def start_source(source: Source[Gateway]) -> int:
@@ -176,8 +178,33 @@ def _snapshot(config: Gateway | Agent | Forward, agent_id: str, where: Where | N
     return forward_snapshot(config, where, token)
 
 
-def _admin_tls(admin: Any, tls: type[Any]) -> Any:
+def _credentials(config: Gateway | Agent | Forward, before: "Configuration | None") -> "Credentials | None":
+    """Who answers what a gateway asks about credentials, where it asks; what `before` has fetched goes on."""
+    if not isinstance(config, Gateway):
+        return None
+    sets, users, certificates = verifier_sets(config), password_sets(config), certificate_sets(config)
+    if not sets and not users and not certificates:
+        return None
+    from tidegate.auth.credentials import Credentials  # noqa: PLC0415  cryptography takes a while to load
+
+    known = before.credentials if before is not None else None
+    return Credentials(sets, users, certificates, frozenset(config.tenants) or None, known)
+
+
+def _admin(config: Gateway | Agent | Forward, credentials: "Credentials | None") -> "Admin":
+    """What the admin listener goes by."""
+    from tidegate.control.state import Admin  # noqa: PLC0415
+
+    name = admin_set(config) if isinstance(config, Gateway) else None
+    auth = credentials[name] if credentials is not None and name is not None else None
+    assert config.admin.bind is not None  # noqa: S101  it is asked for first
+    return Admin(config.admin.bind, config.admin.hosts, _admin_tls(config.admin), auth)
+
+
+def _admin_tls(admin: Any) -> "Tls | None":
     """How the admin listener speaks TLS, where it does."""
+    from tidegate.control.state import Tls  # noqa: PLC0415
+
     written = getattr(admin, "tls", None)
     if written is None:
         return None
@@ -187,4 +214,4 @@ def _admin_tls(admin: Any, tls: type[Any]) -> Any:
     for name in filter(None, (shown.cert, shown.key, written.client_ca)):
         with contextlib.suppress(OSError):  # told by whoever shows it
             digest.update(Path(name).read_bytes())
-    return tls(shown.cert, shown.key, written.client_ca, required, written.min_version, digest.hexdigest())
+    return Tls(shown.cert, shown.key, written.client_ca, required, written.min_version, digest.hexdigest())

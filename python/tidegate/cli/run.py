@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tidegate.config.looks import Looks
 from tidegate.control import roles
 from tidegate.control.reload import Again
-from tidegate.control.state import Admin, LogOptions
+from tidegate.control.state import Admin, Configuration
 from tidegate.control.tokens import TokenSource
 
 if TYPE_CHECKING:
@@ -22,12 +22,8 @@ __all__ = ["run"]
 
 def run(
     role: str,
-    snapshot: bytes,
+    configuration: Configuration,
     *,
-    admin: Admin | None,
-    log: LogOptions,
-    grace_period: float,
-    source: str,
     describe: dict[str, Any],
     again: Again | None = None,
     files: Looks | None = None,
@@ -36,17 +32,7 @@ def run(
     """Runs a role until it ends and returns the exit code; raises `TidegateError` where it cannot start."""
     _raise_descriptors()
     return roles.run(
-        role,
-        snapshot,
-        admin=admin,
-        log=log,
-        grace_period=grace_period,
-        source=source,
-        describe=describe,
-        open_admin=_open_admin,
-        again=again,
-        files=files,
-        token=token,
+        role, configuration, describe=describe, open_admin=_open_admin, again=again, files=files, token=token
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures.thread import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-__all__ = ["Background"]
+__all__ = ["Background", "yield_to_others"]
 
 NICE = 10
 """A tenth of the share of a thread that carries traffic, where both want the same CPU."""
@@ -27,14 +27,15 @@ class Background:
     """One thread, started when it is first needed."""
 
     def __init__(self, name: str) -> None:
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=_yield_to_others)
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=yield_to_others)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `function` returns or raises, once all that was asked for before is done."""
         return await asyncio.wrap_future(self._threads.submit(function, *args, **kwargs))
 
 
-def _yield_to_others() -> None:
+def yield_to_others() -> None:
+    """Gives this thread the rank of what is not urgent."""
     # Linux has a priority for each thread; where it cannot be set, there is none.
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

@@ -18,9 +18,10 @@ from typing import Any
 from tidegate import engine
 from tidegate.config.looks import Looks
 from tidegate.control import wording
+from tidegate.control.answers import Answers
 from tidegate.control.logs import Bridge, Log
 from tidegate.control.reload import Again, Reloads
-from tidegate.control.state import Admin, AdminServer, Configuration, LogOptions, Role, State
+from tidegate.control.state import Admin, AdminServer, Configuration, Role, State
 from tidegate.control.tokens import Renewal, TokenSource
 
 __all__ = ["run"]
@@ -33,12 +34,8 @@ ENGINE_LATE = 5.0
 
 def run(
     role: str,
-    snapshot: bytes,
+    configuration: Configuration,
     *,
-    admin: Admin | None,
-    log: LogOptions,
-    grace_period: float,
-    source: str,
     describe: dict[str, Any],
     open_admin: Callable[[Admin], AdminServer],
     start: Callable[[bytes, str], Role] = engine.start,
@@ -49,24 +46,24 @@ def run(
     """
     Runs a role until it ends and returns the exit code.
 
-    `source` names the configuration that is in force, `describe` is added to the start event. `again` reads it anew,
-    `files` are those that it was read from. `token` is where an agent's or forward's token is read again. Raises what
-    `start` and `open_admin` raise: a snapshot or an address that will not do.
+    `describe` is added to the start event. `again` reads the configuration anew, `files` are those that it was read
+    from. `token` is where an agent's or forward's token is read again. Raises what `start` and `open_admin` raise: a
+    snapshot or an address that will not do.
     """
-    configuration = Configuration(snapshot, source, grace_period, log, admin)
+    admin = configuration.admin
 
     async def main() -> int:
         with closing(open_admin(admin)) if admin is not None else nullcontext() as server:
-            started = start(snapshot, log.level)
+            started = start(configuration.snapshot, configuration.log.level)
             running = Running(
                 started, role, configuration, log=written, admin=server, again=again, files=files, token=token
             )
-            with running.signals():
+            with running.answers.until_end(), running.signals():
                 running.announce(describe)
                 async with server.serve(running.state) if server is not None else nullcontext():
                     return await running.until_end()
 
-    written = Log(log)
+    written = Log(configuration.log)
     bridge = Bridge(written)
     logging.getLogger().addHandler(bridge)
     try:
@@ -99,6 +96,7 @@ class Running:
         self._offers = {offer.get("name"): offer for offer in self._reloads.snapshot.get("endpoints", [])}
         shown = (self._reloads.snapshot.get("connect") or {}).get("token") or ""
         self._renewal = Renewal(token, shown, role.set_token, log) if token is not None else None
+        self.answers = Answers(role, log)
         self._first_signal: int | None = None
         self._told: dict[str, str] = {}
         self._warned: set[wording.Exposed] = set()
@@ -128,6 +126,13 @@ class Running:
             event = {"listener": "admin", "kind": "admin", "address": address}
             self._log.say("info", "listening", wording.listening(event), **event)
         self._warn(self._reloads.snapshot)
+        self._believe(self._reloads.configuration)
+
+    def _believe(self, configuration: Configuration) -> None:
+        """Answers by these credentials from now on, and says what is unwise about them."""
+        self.answers.believe(configuration.credentials)
+        for each in configuration.credentials.warnings if configuration.credentials is not None else ():
+            self._log.say("warn", "unwise credentials", each, detail=each)
 
     def _warn(self, snapshot: dict[str, Any]) -> None:
         """Warns of what strangers reach, once of each."""
@@ -143,12 +148,14 @@ class Running:
     def _prepare(self, fresh: Configuration) -> Callable[[], None]:
         """Checks Python's part of a new configuration; what is returned puts it in force."""
         admin = self._admin.prepare(fresh.admin) if self._admin is not None and fresh.admin is not None else None
+        self.answers.expect(fresh.credentials)
 
         def commit() -> None:
             if admin is not None:
                 admin()
             self._log.set_level(fresh.log.level)
             self._role.set_level(fresh.log.level)
+            self._believe(fresh)
             self._warn(self._reloads.snapshot)
 
         return commit

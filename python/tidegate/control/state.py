@@ -4,10 +4,14 @@ What a running role shows of itself: status, readiness, metrics, and the options
 Decides only what the engine's answers mean. Who may see them over HTTP is `admin.app`; running is `control.roles`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:  # an agent without tokens has no use for what checks them
+    from tidegate.auth.credentials import Credentials
+    from tidegate.auth.verify import VerifierSet
 
 from tidegate.control.who import who
 
@@ -36,6 +40,8 @@ class Admin:
     bind: str
     hosts: tuple[str, ...] = ()
     tls: Tls | None = None
+    auth: "VerifierSet | None" = field(default=None, compare=False)
+    """Whose tokens are good; none: nobody is asked for one."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,10 @@ class Configuration:
     """How events are written."""
     admin: Admin | None
     """The admin listener, where there is one."""
+    credentials: "Credentials | None" = field(default=None, compare=False)
+    """Who answers what is asked about credentials, where something is asked."""
+    keys: frozenset[str] = frozenset()
+    """What they believe, so that a key that was replaced is told from the one before."""
 
 
 class Role(Protocol):
@@ -91,6 +101,18 @@ class Role(Protocol):
 
     def set_level(self, level: str) -> None:
         """What a person wants to see from now on."""
+        ...
+
+    def next_question(self, kind: str, timeout: float) -> dict[str, Any] | None:
+        """Waits for the next question about a credential."""
+        ...
+
+    def answer(self, number: int, verdict: bytes) -> None:
+        """Answers a question."""
+        ...
+
+    def revoke(self, keys: Collection[str]) -> int:
+        """Ends what these keys have verified."""
         ...
 
     def set_token(self, token: str) -> None:

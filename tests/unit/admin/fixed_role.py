@@ -1,6 +1,6 @@
 """A role that shows what it is told to show."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 GATEWAY: dict[str, Any] = {
@@ -45,6 +45,14 @@ class FixedRole:
 
     def status(self) -> dict[str, Any]:
         return self.shown
+
+    def next_question(self, kind: str, timeout: float) -> dict[str, Any] | None:
+        return None
+
+    def answer(self, number: int, verdict: bytes) -> None: ...
+
+    def revoke(self, keys: Collection[str]) -> int:
+        return len(keys)
 
     def lists(self) -> dict[str, Any]:
         return {}

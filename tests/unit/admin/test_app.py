@@ -8,7 +8,8 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.unit.admin.fixed_role import GATEWAY, FixedRole
-from tidegate.admin.app import KNOWN, create_app
+from tidegate.admin.app import create_app
+from tidegate.admin.gate import KNOWN
 from tidegate.control.state import Admin, Outcome, Reloading, State
 
 HERE, STRANGER = "127.0.0.1", "192.0.2.7"

@@ -20,7 +20,7 @@ GOOD = {"exp": NOW + 60, "tidegate": {"endpoints": ["web"]}}
 class Source:
     """A source of keys whose fetches begin when they are asked for and end when the test says so."""
 
-    def __init__(self, *members: Any, **times: float) -> None:
+    def __init__(self, *members: Any, **times: Any) -> None:
         self.body: bytes | Exception = jwks(*members)
         self.now = 0.0
         self.fetched = 0
@@ -29,7 +29,7 @@ class Source:
         self.later: list[tuple[float, Callable[[], None]]] = []
         self.gone: list[str] = []
         self.keys = Jwks("main", self._fetch, clock=lambda: self.now, start=self._start, after=self._after, **times)
-        self.keys.removed = self.gone.extend
+        self.keys.changed = self.gone.extend
         self.keys.load()
 
     def _fetch(self) -> bytes:
@@ -107,6 +107,19 @@ def test_case_34_a_key_that_is_removed_is_told_and_finds_nobody() -> None:
     verdict = source.ask(signed("ES256", GOOD, kid="a"))
     assert isinstance(verdict, Refused)
     assert verdict.code == INVALID
+
+
+def test_a_key_that_comes_is_told_too() -> None:
+    source = Source(jwk("ES256", kid="a"), refresh=300)
+    told: list[list[str]] = []
+    source.keys.changed = lambda gone: told.append(list(gone))
+    source.now = 300
+    source.keys.tend()
+    assert told == []
+    source.publish(jwk("ES256", kid="a"), jwk("EdDSA", kid="b"))
+    source.now = 600
+    source.keys.tend()
+    assert told == [[]]
 
 
 def test_case_34_an_outage_keeps_the_last_good_keys_until_they_are_too_old() -> None:
@@ -259,13 +272,13 @@ def test_a_file_is_read_like_anything_else(tmp_path: Path) -> None:
     assert len(file_fetch(str(file))()) == LARGEST_SET + 1
 
 
-def test_who_is_told_of_removed_keys_cannot_stop_who_waits() -> None:
+def test_who_is_told_of_changes_cannot_stop_who_waits() -> None:
     source = Source(jwk("ES256", kid="a"), retry=30)
 
     def broken(_: object) -> None:
         raise RuntimeError
 
-    source.keys.removed = broken
+    source.keys.changed = broken
     source.held = True
     source.now = 30
     waiting = source.keys.find("x", wait=True)

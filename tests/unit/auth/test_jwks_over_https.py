@@ -80,7 +80,7 @@ def issuer(authority: Authority) -> Iterator[Server]:
         server.server_close()
 
 
-def keys_of(issuer: Server, authority: Authority, **times: float) -> Jwks:
+def keys_of(issuer: Server, authority: Authority, **times: Any) -> Jwks:
     keys = Jwks("main", url_fetch(issuer.url, str(authority.ca), 5), **times)
     keys.load()
     return keys
@@ -107,7 +107,7 @@ def test_keys_come_from_an_issuer_whose_certificate_is_good(
 def test_case_34_keys_rotate_while_tokens_come(issuer: Server, authority: Authority) -> None:
     gone: list[str] = []
     keys = keys_of(issuer, authority, refresh=0.05, retry=0.05)
-    keys.removed = gone.extend
+    keys.changed = gone.extend
     asked = asking(keys)
     first = keys.ids()
     issuer.publish(jwk("ES256", kid="a"), jwk("ES256", kid="b", which=1))

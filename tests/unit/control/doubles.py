@@ -1,7 +1,7 @@
 """A role without an engine: tests say its status and its events, and see what it was asked."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 
@@ -34,6 +34,16 @@ class FakeRole:
 
     def apply(self, snapshot: bytes) -> None:
         self.asked.append("apply")
+
+    def next_question(self, kind: str, timeout: float) -> dict[str, Any] | None:
+        return None
+
+    def answer(self, number: int, verdict: bytes) -> None:
+        self.asked.append(f"answer {number} {verdict.decode()}")
+
+    def revoke(self, keys: Collection[str]) -> int:
+        self.asked.append(f"revoke {' '.join(keys)}")
+        return 0
 
     def set_token(self, token: str) -> None:
         self.asked.append(f"token {token}")

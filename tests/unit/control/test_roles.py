@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.control.doubles import FakeRole
 from tidegate.control import roles
-from tidegate.control.state import Admin, AdminServer, LogOptions, State
+from tidegate.control.state import Admin, AdminServer, Configuration, LogOptions, State
 from tidegate.errors import EngineError
 
 WEB = {"name": "web", "kind": "http", "to": {"host": "localhost", "port": 3000}}
@@ -55,13 +55,21 @@ def no_admin(_: Admin) -> AdminServer:
     raise AssertionError("nobody asked for an admin listener")
 
 
-def run(role: FakeRole, snapshot: dict[str, Any], format: str = "json", **options: Any) -> int:
-    arguments: dict[str, Any] = {"admin": None, "open_admin": no_admin, "grace_period": 60.0, **options}
+def run(
+    role: FakeRole,
+    snapshot: dict[str, Any],
+    format: str = "json",
+    *,
+    admin: Admin | None = None,
+    grace_period: float = 60.0,
+    **options: Any,
+) -> int:
+    text = json.dumps(snapshot).encode()
+    configuration = Configuration(text, "tidegate.yaml", grace_period, LogOptions(format=format), admin)
+    arguments: dict[str, Any] = {"open_admin": no_admin, **options}
     return roles.run(
         str(snapshot["role"]),
-        json.dumps(snapshot).encode(),
-        log=LogOptions(format=format),
-        source="tidegate.yaml",
+        configuration,
         describe={"node": "here"},
         start=lambda _snapshot, _level: role,
         **arguments,
@@ -245,11 +253,7 @@ def test_an_engine_that_does_not_start_gives_the_admin_port_back() -> None:
     with pytest.raises(EngineError, match="no"):
         roles.run(
             "gateway",
-            b"{}",
-            admin=Admin(":0"),
-            log=LogOptions(),
-            grace_period=1.0,
-            source="",
+            Configuration(b"{}", "", 1.0, LogOptions(), Admin(":0")),
             describe={},
             open_admin=lambda _: admin,
             start=start,

@@ -230,12 +230,13 @@ impl Listeners {
     /// open already.
     fn door(&self, listener: &Listener, table: &Table, connections: Arc<AtomicUsize>) -> Arc<Door<Leads>> {
         let name: Arc<str> = listener.name.as_str().into();
-        let terms = Terms::of(listener, &self.proxy.drain);
         let access = ArcSwap::new(table.access(&listener.name));
+        let terms = Terms::of(listener, &self.proxy.drain);
         let kind = match &listener.kind {
             ListenerKind::Http { dynamic_endpoints } => {
                 let dynamic = ArcSwap::from_pointee(dynamic_endpoints.clone());
-                Kind::Http(Arc::new(HttpListener { name: name.clone(), dynamic, access, terms: terms.clone() }))
+                let (name, terms) = (name.clone(), terms.clone());
+                Kind::Http(Arc::new(HttpListener { name, dynamic, access, terms }))
             }
             ListenerKind::Tcp { to } => {
                 let to = ArcSwap::from_pointee(tcp::To::new(to, table));
@@ -340,7 +341,7 @@ fn hand_on(tunnels: &Arc<Tunnels>, worker: usize, door: &Door<Leads>, arrival: A
         Kind::Tunnel(listener) => Some(listener.access.load()),
     };
     if access.is_some_and(|access| !access.neighbours.admit(arrival.client.ip())) {
-        return passthrough::deny(proxy, worker, arrival.opaque(door.name.clone()));
+        return passthrough::pass(proxy, worker, arrival.opaque(door.name.clone()), Err(passthrough::denied()));
     }
     let Some(tls) = door.leads.tls.load_full() else {
         return match &door.leads.kind {

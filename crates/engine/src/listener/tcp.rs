@@ -21,10 +21,10 @@ pub struct TcpListener {
     pub name: Arc<str>,
     /// Where it leads.
     pub to: ArcSwap<To>,
-    /// What connections were let in by.
-    pub terms: Arc<Terms>,
     /// Who may come in.
     pub access: ArcSwap<Access>,
+    /// What connections were let in by.
+    pub terms: Arc<Terms>,
 }
 
 /// Where a listener leads. An upstream is held, so that a connection finds it whatever has changed meanwhile.
@@ -55,13 +55,10 @@ impl To {
 
 /// Relays a connection that has arrived.
 pub fn arrived(proxy: &Arc<Proxy>, worker: usize, listener: &TcpListener, arrival: Arrival) {
-    let client = arrival.client.ip();
+    let (access, client) = (listener.access.load(), arrival.client.ip());
     let to = match listener.terms.are_revoked() {
         true => Err(site::revoked()),
-        false => {
-            let found = listener.to.load().find(proxy, &listener.access.load().tenant, client);
-            found.ok_or_else(passthrough::nobody)
-        }
+        false => listener.to.load().find(proxy, &access.tenant, client).ok_or_else(passthrough::nobody),
     };
     passthrough::pass(proxy, worker, arrival.opaque(listener.name.clone()), to);
 }

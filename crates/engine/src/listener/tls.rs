@@ -146,7 +146,7 @@ pub async fn http(mut knock: Knock, listener: Arc<HttpListener>, tls: Arc<Tls>) 
             match access.neighbours.admit(client.ip()) {
                 _ if from.terms.are_revoked() => passthrough::pass(&proxy, worker, opaque, Err(site::revoked())),
                 true => passthrough::pass_to(&proxy, worker, opaque, lead, &access.tenant),
-                false => passthrough::deny(&proxy, worker, opaque),
+                false => passthrough::pass(&proxy, worker, opaque, Err(passthrough::denied())),
             }
         }
         (Policy::Terminate(certificate), Some(acceptor)) => {

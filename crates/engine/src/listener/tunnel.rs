@@ -92,7 +92,7 @@ impl Tunnels {
 pub struct TunnelListener {
     /// Who may come in.
     pub access: ArcSwap<Access>,
-    /// What agents were let in by.
+    /// What connections were let in by.
     pub terms: Arc<Terms>,
 }
 
@@ -126,7 +126,7 @@ pub async fn connection(
     certificate: Option<CertificateDer<'static>>,
 ) {
     let Arrival { io, read: begun, client: from, place } = arrival;
-    let greeting = tunnels.greeting.load_full();
+    let (greeting, terms) = (tunnels.greeting.load_full(), listener.terms.clone());
     let mut connection = Http1::new(io, begun);
     place.idle(Instant::now());
     let head = tokio::select! {
@@ -143,7 +143,7 @@ pub async fn connection(
         Ok(asked) => asked,
         Err(error) => return refuse(&tunnels, &mut connection, &error, from).await,
     };
-    let leaving = match (tunnels.proxy.drain.is_begun(), listener.terms.have_ended()) {
+    let leaving = match (tunnels.proxy.drain.is_begun(), terms.have_ended()) {
         (true, _) => Some("this gateway is leaving: connect to another"),
         (_, true) => Some("the terms of this connection are in force no more: connect again"),
         (false, false) => None,
@@ -158,7 +158,7 @@ pub async fn connection(
     let tunnels_there = tunnels.clone();
     tunnels.proxy.carry_on(&tunnels.drain, io, (worker, fewest), move |worker, io| async move {
         let _place = place;
-        serve(tunnels_there, worker, &listener.terms, (io, early), from, asked, &greeting).await;
+        serve(tunnels_there, worker, &terms, (io, early), from, asked, &greeting).await;
     });
 }
 
@@ -281,7 +281,8 @@ async fn serve(
         tenant = &*session.tenant, endpoint = &*session.endpoint, session = session.id,
         address = %from, transport = "websocket", "agent connected"
     );
-    drive(&tunnels, &session, terms, admitted.ends, driver).await;
+    let ends = Ends { terms, with_credential: admitted.ends };
+    drive(&tunnels, &session, &ends, driver).await;
     drop(admitted.taken);
     proxy.registry.remove(&session);
     proxy.forget(session.id);
@@ -292,24 +293,26 @@ async fn serve(
     );
 }
 
+/// What a session ends with, besides its agent and its gateway.
+struct Ends<'a> {
+    /// The terms of its listener.
+    terms: &'a Terms,
+    /// The time of its credential.
+    with_credential: bool,
+}
+
 /// Runs a session to its end, which is the agent's, that of its credential, or ours when the gateway leaves or its
-/// listener's terms have ended. `expires`: the session ends with its credential.
-async fn drive(
-    tunnels: &Tunnels,
-    session: &AgentSession,
-    terms: &Terms,
-    expires: bool,
-    driver: impl Future<Output = ()>,
-) {
+/// listener's terms have ended.
+async fn drive(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>, driver: impl Future<Output = ()>) {
     let identity = &session.identity;
-    let known = !identity.is_anonymous();
+    let (known, expires) = (!identity.is_anonymous(), ends.with_credential);
     let mut driver = pin!(driver);
     let mut leaving = pin!(tunnels.proxy.drain.begun());
     let mut ending = pin!(tunnels.drain.begun());
     let mut gone_away = pin!(session.tunnel.gone_away());
-    let mut outlived = pin!(outlive(tunnels, session, terms));
     let mut expiring = pin!(soon_over(identity.expires.filter(|_| expires)));
     let (mut over, mut revoked) = (pin!(identity.ended()), pin!(identity.revoked()));
+    let mut outlived = pin!(outlive(tunnels, session, ends.terms));
     let (mut said, mut withdrawn, mut ended) = (false, false, false);
     loop {
         tokio::select! {
@@ -349,6 +352,14 @@ async fn drive(
     }
 }
 
+/// Resolves when it is time to tell an agent that its session will end: in the second half of what is left, so that one
+/// whose time is short is not told at once.
+async fn soon_over(expires: Option<SystemTime>) {
+    let Some(expires) = expires else { return std::future::pending().await };
+    let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
+    sleep(left.saturating_sub(ANNOUNCED.min(left / 2))).await;
+}
+
 /// Waits until nothing runs any more on a session whose terms have ended. Its agent is told, and has a moment to come
 /// back by what is asked now; from then on nothing new goes to this session.
 async fn outlive(tunnels: &Tunnels, session: &AgentSession, terms: &Terms) {
@@ -368,14 +379,6 @@ async fn outlive(tunnels: &Tunnels, session: &AgentSession, terms: &Terms) {
         }
         sleep(LOOK).await;
     }
-}
-
-/// Resolves when it is time to tell an agent that its session will end: in the second half of what is left, so that one
-/// whose time is short is not told at once.
-async fn soon_over(expires: Option<SystemTime>) {
-    let Some(expires) = expires else { return std::future::pending().await };
-    let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
-    tokio::time::sleep(left.saturating_sub(ANNOUNCED.min(left / 2))).await;
 }
 
 /// Ends a session so that its agent comes back: a Piko agent exits after an orderly close (compat.md §1.1).

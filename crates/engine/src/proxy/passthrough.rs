@@ -41,7 +41,7 @@ pub fn pass_to(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, lead: &Lea
     lead.requests.fetch_add(1, Ordering::Relaxed);
     let client = connection.client.ip();
     if !lead.neighbours.admit(client) {
-        return deny(proxy, worker, connection);
+        return pass(proxy, worker, connection, Err(denied()));
     }
     let to = match (&lead.group, lead.forward()) {
         (Some(group), _) => Some(UpstreamSet::of_group(group, None, client)),
@@ -56,14 +56,9 @@ pub fn nobody() -> Error {
     Error::undelivered(Code::NoUpstream, "")
 }
 
-/// Resets a connection that comes from where none may come from.
-pub fn deny(proxy: &Proxy, worker: usize, connection: Opaque) {
-    let Opaque { mut io, client, listener, server_name, route, .. } = connection;
-    io.reset();
-    let mut record = Record::new(proxy.next_request(), client, listener, Answered::Gateway);
-    (record.server_name, record.route) = (server_name, route);
-    record.error = Some(Error::undelivered(Code::AddressDenied, ""));
-    proxy.finish(worker, &record);
+/// A connection comes from where none may come from.
+pub fn denied() -> Error {
+    Error::undelivered(Code::AddressDenied, "")
 }
 
 /// Passes a connection through, to whom and what logs and metrics call that, or resets it and notes why.
