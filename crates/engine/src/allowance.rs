@@ -213,7 +213,7 @@ mod tests {
         let tenant = Allowance::new("acme".into(), &Allowed { sessions: Some(2), ..Allowed::default() });
         let token = Allowance::new("".into(), &Allowed { sessions: Some(1), ..Allowed::default() });
         let both = [token, tenant.clone()];
-        let first = Taken::from(&both, Wanted::Session).ok().expect("the first");
+        let Ok(first) = Taken::from(&both, Wanted::Session) else { panic!("the first") };
         assert_eq!(Taken::from(&both, Wanted::Session).err().map(|too_much| too_much.what), Some("sessions"));
         // What was refused for the one took nothing from the other.
         let second = Taken::from(&both[1..], Wanted::Session);

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::secured::{Policy, Rules};
 use super::site::{named, redirected, rewritten};
-use super::table::{Lead, Table};
+use super::table::{Asks, Lead, Table};
 use crate::error::{Code, Error};
 use crate::forwarded::Visitor;
 use crate::http1::head::{HeadLimits, parse_request};
@@ -76,7 +76,7 @@ pub fn explain(
         "listener".into(),
         json!({"name": listener.name, "addresses": place.addresses, "tls": listener.tls.is_some()}),
     );
-    let mut teller = Teller { table, offers, told };
+    let mut teller = Teller { table, offers, tenant: &listener.tenant, told };
     let dynamic = match &listener.kind {
         ListenerKind::Http { dynamic_endpoints } => dynamic_endpoints,
         ListenerKind::Tcp { to } => {
@@ -177,6 +177,8 @@ fn refusal(table: &Table, error: &Error) -> Value {
 struct Teller<'a> {
     table: &'a Table,
     offers: Option<Offers<'a>>,
+    /// Whose endpoints are meant where nothing else says.
+    tenant: &'a str,
     told: Map<String, Value>,
 }
 
@@ -236,12 +238,13 @@ impl Teller<'_> {
                 return self.say("answer", refusal(table, &super::site::two_ways(two_ways)));
             }
         };
+        self.asks(listener, lead);
         let Some(lead) = lead else {
             self.say("route", Value::Null);
-            return match named(table, dynamic, head) {
+            return match named(table, dynamic, &listener.tenant, head) {
                 Ok((endpoint, _)) => {
                     self.say("does", json!("no route matches; the request names the endpoint by itself"));
-                    self.endpoint("", &endpoint);
+                    self.endpoint(self.tenant, &endpoint);
                 }
                 Err(error) => self.say("answer", refusal(table, &error)),
             };
@@ -264,6 +267,27 @@ impl Teller<'_> {
                 Err(error) => self.say("answer", refusal(table, &error)),
             },
             (Action::Respond(respond), _) => self.say("answer", json!({"status": respond.status})),
+        }
+    }
+
+    /// From where and with what credential a request may come; nothing where that does not matter.
+    fn asks(&mut self, listener: &Listener, lead: Option<&std::sync::Arc<Lead>>) {
+        let access = self.table.access(&listener.name);
+        let (policy, by) = match lead.and_then(|lead| lead.asks.as_ref()) {
+            Some(Asks::Nothing) => (None, "route"),
+            Some(Asks::Credential(policy)) => (Some(policy), "route"),
+            None => (access.policy.as_ref(), "listener"),
+        };
+        if let Some(policy) = policy {
+            self.say("asks", json!({"by": by, "takes": policy.takes()}));
+        }
+        let rules = [Some(&access.neighbours), lead.map(|lead| &lead.neighbours)].into_iter().flatten();
+        let rules: Vec<Value> = rules
+            .filter(|rule| !rule.allow.is_empty() || !rule.deny.is_empty())
+            .map(|rule| json!({"allow": rule.allow, "deny": rule.deny}))
+            .collect();
+        if !rules.is_empty() {
+            self.say("addresses", Value::Array(rules));
         }
     }
 
@@ -296,7 +320,7 @@ impl Teller<'_> {
 
     fn leads_to(&mut self, to: &Destination) {
         match to {
-            Destination::Endpoint(to) => self.endpoint(&to.tenant, &to.endpoint),
+            Destination::Endpoint(to) => self.endpoint(to.owner(self.tenant), &to.endpoint),
             Destination::Upstream(name) => {
                 if let Some(group) = self.table.group(name).cloned() {
                     self.group(&group);

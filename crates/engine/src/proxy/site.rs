@@ -103,9 +103,9 @@ impl Route {
 }
 
 /// True when a request may name this endpoint by itself.
-fn permits(dynamic: &DynamicEndpoints, table: &Table, endpoint: &str) -> bool {
+fn permits(dynamic: &DynamicEndpoints, table: &Table, owner: &str, endpoint: &str) -> bool {
     match dynamic {
-        DynamicEndpoints::Unnamed => !table.names(endpoint),
+        DynamicEndpoints::Unnamed => !table.names(owner, endpoint),
         DynamicEndpoints::Allow(names) => names.iter().any(|name| name == endpoint),
     }
 }
@@ -206,8 +206,8 @@ impl Site {
         if let Some(lead) = lead {
             return follow(lead, head, visitor, proxy, identity, &access.tenant);
         }
-        let (name, tcp) = named(&proxy.table.load(), &listener.dynamic.load(), head)?;
         let owner = if access.tenant.is_empty() { &identity.tenant } else { &access.tenant };
+        let (name, tcp) = named(&proxy.table.load(), &listener.dynamic.load(), owner, head)?;
         let found = if identity.may_reach(owner, &name) { proxy.registry.find(owner, &name) } else { None };
         let endpoint = found.ok_or(Error::undelivered(Code::NoUpstream, ""))?;
         let label = endpoint.name.clone();
@@ -216,10 +216,12 @@ impl Site {
     }
 }
 
-/// The endpoint that a request names by itself, where it may, and whether it wants a byte stream there.
+/// The endpoint that a request names by itself, where it may, and whether it wants a byte stream there. `owner`: whose
+/// endpoints it means.
 pub(super) fn named<'a>(
     table: &Table,
     dynamic: &DynamicEndpoints,
+    owner: &str,
     head: &'a RequestHead,
 ) -> Result<(Cow<'a, str>, bool)> {
     if !table.has_no_routes() && *dynamic == DynamicEndpoints::Allow(Vec::new()) {
@@ -234,7 +236,7 @@ pub(super) fn named<'a>(
         Err(error) => return Err(error),
     };
     // A name that is not permitted is answered like one that nobody offers, so that nothing is told by the difference.
-    if !permits(dynamic, table, &name) {
+    if !permits(dynamic, table, owner, &name) {
         return Err(Error::undelivered(Code::NoUpstream, ""));
     }
     Ok((name, tcp))
@@ -318,7 +320,7 @@ mod tests {
     fn only_an_endpoint_that_allow_names_is_reached_by_name() {
         let allowed = DynamicEndpoints::Allow(vec!["postgres".into()]);
         let table = Table::empty();
-        assert!(permits(&allowed, &table, "postgres") && !permits(&allowed, &table, "web"));
-        assert!(permits(&DynamicEndpoints::Unnamed, &table, "web"));
+        assert!(permits(&allowed, &table, "", "postgres") && !permits(&allowed, &table, "", "web"));
+        assert!(permits(&DynamicEndpoints::Unnamed, &table, "", "web"));
     }
 }

@@ -30,8 +30,8 @@ pub struct Table {
     server_names: ServerNames,
     leads: Vec<Arc<Lead>>,
     groups: HashMap<String, Arc<Group>>,
-    /// Endpoints that something in the configuration leads to.
-    named: HashSet<String>,
+    /// Endpoints that something in the configuration leads to, and whose they are.
+    named: HashMap<String, Vec<String>>,
     /// What a request gets that no route matches.
     no_route_status: u16,
     pages: Pages,
@@ -101,7 +101,7 @@ impl Table {
             server_names: ServerNames::new(&[]),
             leads: Vec::new(),
             groups: HashMap::new(),
-            named: HashSet::new(),
+            named: HashMap::new(),
             no_route_status: 404,
             pages: Pages::default(),
             routing: Routing::Specific,
@@ -240,9 +240,10 @@ impl Table {
         self.leads.is_empty()
     }
 
-    /// True when something in the configuration leads to this endpoint.
-    pub fn names(&self, endpoint: &str) -> bool {
-        self.named.contains(endpoint)
+    /// True when something in the configuration leads to this endpoint of an owner, or may lead there: what names no owner
+    /// leads to those of its listener.
+    pub fn names(&self, owner: &str, endpoint: &str) -> bool {
+        self.named.get(endpoint).is_some_and(|owners| owners.iter().any(|one| one.is_empty() || one == owner))
     }
 }
 
@@ -293,18 +294,20 @@ fn group_of(to: &Destination, groups: &HashMap<String, Arc<Group>>) -> Result<Op
     }
 }
 
-fn endpoints_named(snapshot: &snapshot::Gateway) -> HashSet<String> {
+fn endpoints_named(snapshot: &snapshot::Gateway) -> HashMap<String, Vec<String>> {
     let routes = snapshot.routes.iter().filter_map(|route| match &route.action {
-        Action::Forward(forward) => Some(&forward.to),
+        Action::Forward(forward) => Some((&forward.to, "")),
         Action::Redirect(_) | Action::Respond(_) => None,
     });
     let listeners = snapshot.listeners.iter().filter_map(|listener| match &listener.kind {
-        ListenerKind::Tcp { to } => Some(to),
+        ListenerKind::Tcp { to } => Some((to, listener.tenant.as_str())),
         ListenerKind::Http { .. } | ListenerKind::Tunnel {} => None,
     });
-    let endpoint = |to: &Destination| match to {
-        Destination::Endpoint(to) => Some(to.endpoint.clone()),
-        Destination::Upstream(_) => None,
-    };
-    routes.chain(listeners).filter_map(endpoint).collect()
+    let mut named: HashMap<String, Vec<String>> = HashMap::new();
+    for (to, tenant) in routes.chain(listeners) {
+        if let Destination::Endpoint(to) = to {
+            named.entry(to.endpoint.clone()).or_default().push(to.owner(tenant).to_owned());
+        }
+    }
+    named
 }

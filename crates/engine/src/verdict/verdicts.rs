@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::cache::{Cache, Digest, Known, Outcome, Tell};
+use super::cache::{AsItIs, Cache, Digest, Known, Outcome, Tell};
 use super::policy::{Ask, Evidence};
 use super::questions::{Kind, Open, Questions};
 use crate::allowance::Allowance;
@@ -41,6 +41,8 @@ pub struct Verdicts {
     ids: ArcSwap<HashSet<String>>,
     /// What the tenants may have.
     tenants: Mutex<BTreeMap<String, Arc<Allowance>>>,
+    /// What single tokens may have, as long as something of it is had: a new verdict gives nobody more.
+    tokens: Mutex<HashMap<Digest, Weak<Allowance>, AsItIs>>,
     /// Keys that were taken away, and when.
     gone: Mutex<HashMap<String, Instant>>,
     asked: [AtomicU64; Kind::ALL.len()],
@@ -105,6 +107,7 @@ impl Verdicts {
             directory,
             ids: ArcSwap::default(),
             tenants: Mutex::default(),
+            tokens: Mutex::default(),
             gone: Mutex::default(),
             asked: Default::default(),
             refused: Default::default(),
@@ -263,7 +266,7 @@ impl Verdicts {
         if expires.is_some_and(|expires| expires <= now) {
             return Ok((Outcome::Refused(Code::ExpiredToken), now + longest));
         }
-        let own = granted.limits.map(|limits| Allowance::new("".into(), &limits));
+        let own = granted.limits.map(|limits| self.allowance(open.digest, &limits));
         let tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = tenants.get(&granted.tenant).cloned();
         let (listen, reach) = (Permitted::new(granted.listen), Permitted::new(granted.reach));
@@ -274,6 +277,21 @@ impl Verdicts {
         identity.allowances = own.into_iter().chain(shared).collect();
         let until = expires.map_or(now + longest, |expires| expires.min(now + longest));
         Ok((Outcome::Granted(self.directory.enter(identity)), until))
+    }
+
+    /// What a token may have.
+    fn allowance(&self, digest: Digest, allowed: &Allowed) -> Arc<Allowance> {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = tokens.get(&digest).and_then(Weak::upgrade) {
+            known.change(allowed);
+            return known;
+        }
+        if tokens.len() == tokens.capacity() {
+            tokens.retain(|_, allowance| allowance.strong_count() > 0);
+        }
+        let allowance = Allowance::new("".into(), allowed);
+        tokens.insert(digest, Arc::downgrade(&allowance));
+        allowance
     }
 
     /// Ends what was verified by these keys: verdicts, and whatever lives under them. How many identities that were.
@@ -303,9 +321,12 @@ impl Verdicts {
             for (name, allowance) in &*known {
                 allowance.change(tenants.get(name).unwrap_or(&Allowed::default()));
             }
-            for (name, allowed) in tenants {
-                known.entry(name.clone()).or_insert_with(|| Allowance::new(name.as_str().into(), allowed));
+            let new: Vec<_> = tenants.iter().filter(|(name, _)| !known.contains_key(*name)).collect();
+            for (name, allowed) in &new {
+                known.insert((*name).clone(), Allowance::new(name.as_str().into(), allowed));
             }
+            // Whoever is known goes without what has just been made.
+            self.cache.forget(|identity| new.iter().any(|(name, _)| **name == *identity.tenant));
         }
         if before.difference(&ids).next().is_some() {
             let is_meant = |identity: &Identity| !identity.set.is_empty() && !ids.contains(&*identity.set);
