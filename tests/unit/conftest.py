@@ -3,13 +3,14 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tidegate.cli import main
+from tidegate.control.state import Configuration
 
 
 @dataclass
@@ -31,15 +32,12 @@ def tidegate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     """Runs `tidegate ...` and catches the role that it would start."""
     started: list[dict[str, Any]] = []
 
-    def run(role: str, snapshot: bytes, **rest: Any) -> int:
-        started.append({"role": role, "snapshot": json.loads(snapshot), **rest})
+    def run(role: str, configuration: Configuration, **rest: Any) -> int:
+        whole = {each.name: getattr(configuration, each.name) for each in fields(configuration)}
+        started.append({"role": role, **whole, "snapshot": json.loads(configuration.snapshot), **rest})
         return 0
 
-    state = SimpleNamespace(
-        Admin=SimpleNamespace, Configuration=SimpleNamespace, LogOptions=SimpleNamespace, Tls=SimpleNamespace
-    )
     monkeypatch.setitem(sys.modules, "tidegate.cli.run", SimpleNamespace(run=run))
-    monkeypatch.setitem(sys.modules, "tidegate.control.state", state)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
