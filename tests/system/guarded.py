@@ -19,13 +19,14 @@ UPGRADE = {
 """What a client asks for who wants to speak WebSocket."""
 
 
-def config(*issuers: Issuer, web: bool = True, **more: Any) -> dict[str, Any]:
-    """Agents show a token of one of the issuers, and visitors too unless `web` is false; `more` goes on top of it."""
+def config(*issuers: Issuer, **more: Any) -> dict[str, Any]:
+    """Agents and visitors show a token of one of the issuers; `more` goes on top of it, `listeners` beside it."""
     names = [issuer.name for issuer in issuers]
     auth = {"verifiers": names}
-    listeners: dict[str, Any] = {"agents": {"bind": LOCAL, "kind": "tunnel", "auth": auth}}
-    if web:
-        listeners["proxy"] = {"bind": LOCAL, "auth": auth, "dynamic_endpoints": {"allow": ["web", "echo", "go"]}}
+    listeners: dict[str, Any] = {
+        "agents": {"bind": LOCAL, "kind": "tunnel", "auth": auth},
+        "proxy": {"bind": LOCAL, "auth": auth, "dynamic_endpoints": {"allow": ["web", "echo", "go"]}},
+    }
     return {
         "verifiers": {issuer.name: issuer.source for issuer in issuers},
         **more,

@@ -1,4 +1,4 @@
-"""Cases 32 and 33 of the hardening list: tokens that no honest issuer makes, as an agent and as a visitor shows them."""
+"""Cases 32 and 33 of the hardening list: tokens that no honest issuer makes, shown by an agent and by a visitor."""
 
 from __future__ import annotations
 
