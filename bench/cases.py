@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import gates
 import paths
-from load import BULK, HANDSHAKES, SMALL, STREAMS, TLS_BULK, TLS_SMALL, Shape
+from load import BULK, HANDSHAKES, SHOWING, SMALL, STREAMS, TLS_BULK, TLS_SMALL, Shape
 
 
 @dataclass
@@ -24,6 +24,10 @@ class Series:
     def median(self) -> float:
         """The middle one."""
         return statistics.median(self.values)
+
+    def less(self, other: "Series") -> "Series":
+        """The difference, round by round."""
+        return Series([mine - theirs for mine, theirs in zip(self.values, other.values, strict=True)])
 
     def over(self, other: "Series") -> "Series":
         """The ratio, round by round: both were measured within seconds."""
@@ -68,6 +72,7 @@ DIRECT = Case("no proxy (the responder's own cost)", paths.direct, SMALL)
 NGINX_BULK = Case("nginx", paths.nginx, BULK)
 TUNNEL_BULK = Case("tidegate tunnel: gateway + agent", paths.tunnel, BULK)
 ADDRESS = Case("tidegate: a route to an address", gates.to_address, SMALL)
+SHOWN = Case("tidegate: a route to an address, with a token", gates.to_address_with_a_token, SHOWING)
 THOUSAND = Case("tidegate: the same among 1,000 routes", gates.among_a_thousand, SMALL)
 HAPROXY_TCP = Case("HAProxy `mode tcp`", gates.haproxy_tcp, SMALL)
 PASSED = Case("tidegate: passed through by server name", gates.passed_through, TLS_SMALL)
@@ -99,6 +104,7 @@ GROUPS: dict[str, tuple[tuple[Case, ...], ...]] = {
             Case("kiagateway by Host", gates.kiagateway_http, SMALL),
             Case("Go in the shape of NanoProxy", gates.nanoproxy, SMALL),
         ),
+        (SHOWN,),
     ),
     "bulk": (
         (
@@ -137,3 +143,4 @@ PACED = (DIRECT, TUNNEL, GO)
 Cases = Mapping[Case, Measured]
 IDLE_TUNNEL, IDLE_AGENT, HELP = "idle tunnel", "idle agent", "help"
 APPLY, SAVED, CHANGING = "apply", "saved", "changing"
+NEW_TOKEN, FLOOD = "new token", "flood"

@@ -8,7 +8,7 @@ ends it stands before the responder, and its CPU time is not counted.
 import json
 import subprocess
 
-from load import HOST, NAME
+from load import HOST, NAME, SECRET
 from paths import ANYWHERE, Way, responder, start_haproxy, start_nginx
 from programs import BenchError, Ground, Program
 
@@ -59,6 +59,26 @@ def gate(ground: Ground, configuration: dict[str, object]) -> tuple[Program, str
 def to_address(ground: Ground) -> Way:
     """One route by host, to one address."""
     return _routed(ground, 1)
+
+
+def to_address_with_a_token(ground: Ground) -> Way:
+    """The same route for whoever shows a token."""
+    return Way(*asking(ground, {"secret": {"file": ground.write("token.key", SECRET)}, "require_expiry": False}))
+
+
+def asking(ground: Ground, verifier: dict[str, object]) -> tuple[str, tuple[Program, ...]]:
+    """A gateway with one route to an address, for tokens that this verifier accepts."""
+    upstream, _ = responder(ground)
+    program, address = gate(
+        ground,
+        {
+            "verifiers": {"main": verifier},
+            "listeners": {"web": {"bind": ANYWHERE, "auth": {"verifiers": ["main"]}}},
+            "upstreams": {"app": {"addresses": [upstream]}},
+            "routes": [{"host": HOST, "to": {"upstream": "app"}}, {"to": {"upstream": "app"}}],
+        },
+    )
+    return address, (program,)
 
 
 def among_a_thousand(ground: Ground) -> Way:

@@ -46,14 +46,14 @@ class Connection:
         self.socket = socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
-        self.request = f"GET / HTTP/1.1\r\nHost: {address}\r\n{HEADER}: {ENDPOINT}\r\n\r\n".encode()
+        self.request = f"GET / HTTP/1.1\r\nHost: {address}\r\n{HEADER}: {ENDPOINT}\r\n".encode()
         self.due = 0.0
         self._answer = b""
 
-    def send(self, due: float) -> None:
-        """Sends the request that was due at this time."""
+    def send(self, due: float, more: bytes) -> None:
+        """Sends the request that was due at this time, with more fields."""
         self.due = due
-        self.socket.send(self.request)
+        self.socket.send(self.request + more + b"\r\n")
 
     def answered(self) -> bool:
         """Reads; True once the whole answer is there."""
@@ -78,20 +78,20 @@ def complete(answer: bytes) -> bool:
     return len(body) >= (lengths[0] if lengths else 0)
 
 
-def measure(address: str, rate: int, seconds: float) -> Latency:
-    """Asks at this rate for so long."""
+def measure(address: str, rate: int, seconds: float, fields: Sequence[bytes] = (b"",)) -> Latency:
+    """Asks at this rate for so long, each request with the next of `fields`: whole lines of a head."""
     connections = [Connection(address) for _ in range(CONNECTIONS)]
     gc.collect()
     gc.disable()
     try:
-        return _loop(connections, rate, round(rate * seconds))
+        return _loop(connections, rate, round(rate * seconds), fields)
     finally:
         gc.enable()
         for connection in connections:
             connection.socket.close()
 
 
-def _loop(connections: Sequence[Connection], rate: int, count: int) -> Latency:
+def _loop(connections: Sequence[Connection], rate: int, count: int, fields: Sequence[bytes]) -> Latency:
     poll = select.epoll()
     by_file = {connection.socket.fileno(): connection for connection in connections}
     for file in by_file:
@@ -105,7 +105,7 @@ def _loop(connections: Sequence[Connection], rate: int, count: int) -> Latency:
     while len(took) + failed < count and (now := time.perf_counter()) < stop:
         # Where no connection is free the request waits, and its time runs.
         while sent < count and free and (due := start + sent / rate) <= now:
-            free.popleft().send(due)
+            free.popleft().send(due, fields[sent % len(fields)])
             late.append(time.perf_counter() - due)
             sent += 1
         for file, _ in poll.poll(0):

@@ -12,6 +12,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import jwt
 from programs import BenchError
 
 SCRIPT = Path(__file__).with_name("report.lua")
@@ -21,6 +22,9 @@ HEADER = "x-piko-endpoint"
 # What routes by name go by: the host of requests, and the server name of TLS, which the load takes from the URL.
 HOST = "web.example.com"
 NAME = "localhost"
+# What signs the token of the load, and the token: a benchmark has nothing to hide.
+SECRET = "a benchmark has nothing to hide!"
+TOKEN = jwt.encode({"iss": "bench", "sub": "load", "tidegate": {"endpoints": ["*"]}}, SECRET, "HS256")
 ANSWER_SECONDS = 10.0
 
 
@@ -40,6 +44,8 @@ class Shape:
     """Whether every request has a connection, and so a full handshake, of its own."""
     streams: int = 0
     """Requests at a time on a connection of HTTP/2; 0 is HTTP/1."""
+    shows: bool = False
+    """Whether every request shows the token that `SECRET` has signed."""
 
     @property
     def words(self) -> str:
@@ -48,7 +54,8 @@ class Shape:
         kind = "HTTP/2 " if self.streams else "TLS " if self.tls else ""
         streams = f" with {self.streams} streams" if self.streams else ""
         each = ", a handshake each" if self.close else ""
-        return f"{self.connections} {kind}connections{streams}, body of {size}{each}"
+        shown = ", a token shown" if self.shows else ""
+        return f"{self.connections} {kind}connections{streams}, body of {size}{each}{shown}"
 
     @property
     def host(self) -> str:
@@ -57,6 +64,7 @@ class Shape:
 
 
 SMALL = Shape("/", 100, 64)
+SHOWING = Shape("/", 100, 64, shows=True)
 BULK = Shape(f"/bytes/{1 << 20}", 1 << 20, 4)
 TLS_SMALL = Shape("/", 100, 64, tls=True)
 TLS_BULK = Shape(f"/bytes/{1 << 20}", 1 << 20, 4, tls=True)
@@ -84,6 +92,7 @@ def drive(address: str, shape: Shape, seconds: float, cpus: str) -> Load:
     command += ["--duration", f"{max(1, round(seconds))}s", "--timeout", "5s", "--script", str(SCRIPT)]
     command += ["--header", f"{HEADER}: {ENDPOINT}", "--header", f"Host: {shape.host}"]
     command += ["--header", "Connection: close"] if shape.close else []
+    command += ["--header", f"Authorization: Bearer {TOKEN}"] if shape.shows else []
     command.append(url(address, shape))
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line for line in ran.stdout.splitlines() if line.startswith('{"requests"')]
@@ -127,7 +136,8 @@ def check(address: str, shape: Shape) -> None:
     """One request, whose answer must be right before anything is counted."""
     connection = _connection(address, shape)
     try:
-        connection.request("GET", shape.path, headers={HEADER: ENDPOINT, "Host": shape.host})
+        shown = {"Authorization": f"Bearer {TOKEN}"} if shape.shows else {}
+        connection.request("GET", shape.path, headers={HEADER: ENDPOINT, "Host": shape.host, **shown})
         response = connection.getresponse()
         body = response.read()
     except (OSError, http.client.HTTPException) as error:

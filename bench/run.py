@@ -22,11 +22,26 @@ import latency
 import load
 import memory
 import table
-from cases import APPLY, CHANGING, GROUPS, HELP, IDLE_AGENT, IDLE_TUNNEL, PACED, SAVED, Case, Measured, Series
+import tokens
+from cases import (
+    APPLY,
+    CHANGING,
+    FLOOD,
+    GROUPS,
+    HELP,
+    IDLE_AGENT,
+    IDLE_TUNNEL,
+    NEW_TOKEN,
+    PACED,
+    SAVED,
+    Case,
+    Measured,
+    Series,
+)
 from programs import ROOT, BenchError, Ground, Tools, default_tools, end_on_sigterm
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-CHOICES = (*GROUPS, "latency", "changes", "idle")
+CHOICES = (*GROUPS, "latency", "changes", "tokens", "idle")
 WARM_UP_SECONDS = 1
 HELP_RUNS = 10
 
@@ -54,6 +69,8 @@ class Bench:
                 self._attempt(measured, name, partial(self._pace, case, measured))
             if "changes" in self.options.only:
                 self._change(number)
+            if "tokens" in self.options.only:
+                self._show_tokens(number)
             if "idle" in self.options.only:
                 self._rest(number)
 
@@ -129,6 +146,14 @@ class Bench:
             self.idle.setdefault(name, Series()).values.append(value)
         said = f"applied in {applied:.0f} ms, in force {saved:.2f} s after saving, p99 {changing:.2f} times"
         print(f"round {number}: changes: {said}", file=sys.stderr, flush=True)
+
+    def _show_tokens(self, number: int) -> None:
+        pins = self._pins(1)
+        new = tokens.new_p99_ms(self.tools, pins, self.options.seconds)
+        flooded = tokens.flood_ratio(self.tools, pins, self.options.rate, self.options.seconds)
+        for name, value in ((NEW_TOKEN, new), (FLOOD, flooded)):
+            self.idle.setdefault(name, Series()).values.append(value)
+        print(f"round {number}: new tokens: p99 {new:.1f} ms; flood: {flooded:.2f} times", file=sys.stderr, flush=True)
 
     def _rest(self, number: int) -> None:
         pins = self._pins(1)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
 
 use crate::dial;
 use crate::error::{Code, Error};
@@ -32,12 +33,28 @@ pub struct Gateway {
     prefix: String,
     tls: Option<Connector>,
     proxy: Option<Secret>,
-    token: Token,
+    token: Arc<Token>,
     tenant: String,
 }
 
 /// The token that is shown, which may be replaced while others connect.
-pub type Token = Arc<ArcSwapOption<Secret>>;
+pub struct Token {
+    secret: ArcSwapOption<Secret>,
+    changed: Notify,
+}
+
+impl Token {
+    /// What is shown from now on.
+    pub fn set(&self, token: String) {
+        self.secret.store(Some(Arc::new(Secret::from(token))));
+        self.changed.notify_waiters();
+    }
+
+    /// Resolves when another one is shown.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -58,8 +75,9 @@ impl Refused {
 impl Gateway {
     /// The gateways of a configuration, in its order, and the token that all of them are shown. An error names the URL and
     /// what is wrong with it.
-    pub fn all(connect: &Connect) -> Result<(Vec<Gateway>, Token), String> {
-        let token: Token = Arc::new(ArcSwapOption::from_pointee(connect.token.clone()));
+    pub fn all(connect: &Connect) -> Result<(Vec<Gateway>, Arc<Token>), String> {
+        let secret = ArcSwapOption::from_pointee(connect.token.clone());
+        let token = Arc::new(Token { secret, changed: Notify::new() });
         let one = |(i, url): (usize, &String)| -> Result<Gateway, String> {
             let (tls, host, port, prefix) = parse(url)?;
             let tls = if tls { Some(Connector::new(&connect.tls).map_err(|e| format!("{url}: {e}"))?) } else { None };
@@ -126,7 +144,7 @@ impl Gateway {
         version: &str,
         h2: bool,
     ) -> Result<(BoxedIo, Buffer, Told), Refused> {
-        let (key, token) = (new_key(), self.token.load_full());
+        let (key, token) = (new_key(), self.token.secret.load_full());
         let mut out = Buffer::new();
         out.extend(&hello::request(&Ask {
             authority: &self.authority(),

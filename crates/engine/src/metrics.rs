@@ -66,9 +66,12 @@ impl Http2Closed {
     ];
 }
 
+/// Listener, tenant, endpoint.
+type Key = (Arc<str>, Arc<str>, Arc<str>);
+
 #[derive(Default)]
 struct Shard {
-    series: HashMap<(Arc<str>, Arc<str>), Series>,
+    series: HashMap<Key, Series>,
     errors: HashMap<(Arc<str>, Code), u64>,
 }
 
@@ -86,6 +89,8 @@ struct Series {
 pub struct Sample<'a> {
     /// The listener it came by.
     pub listener: &'a Arc<str>,
+    /// The owner of the endpoint, or of the credential; empty where there are no tenants.
+    pub tenant: &'a Arc<str>,
     /// The endpoint it went to; empty where it reached none.
     pub endpoint: &'a Arc<str>,
     /// Its HTTP status; 0 for a raw stream.
@@ -131,12 +136,13 @@ impl Metrics {
         if let Some(code) = sample.error {
             *shard.errors.entry((sample.listener.clone(), code)).or_default() += 1;
         }
-        let key = Names(sample.listener, sample.endpoint);
+        let (listener, tenant, endpoint) = (sample.listener, sample.tenant, sample.endpoint);
+        let key = Names(listener, tenant, endpoint);
         let full = shard.series.len() >= SERIES;
         let series = match shard.series.get_mut(&key) {
             Some(series) => series,
-            None if !full => shard.series.entry((sample.listener.clone(), sample.endpoint.clone())).or_default(),
-            None => shard.series.entry((sample.listener.clone(), OTHERS.into())).or_default(),
+            None if !full => shard.series.entry((listener.clone(), tenant.clone(), endpoint.clone())).or_default(),
+            None => shard.series.entry((listener.clone(), "".into(), OTHERS.into())).or_default(),
         };
         match series.statuses.iter_mut().find(|(status, _)| *status == sample.status) {
             Some((_, count)) => *count += 1,
@@ -165,7 +171,7 @@ impl Metrics {
 
     /// Everything in Prometheus' text format.
     pub fn render(&self, page: &mut Page) {
-        let mut series: BTreeMap<(Arc<str>, Arc<str>), Series> = Default::default();
+        let mut series: BTreeMap<Key, Series> = Default::default();
         let mut errors: BTreeMap<(Arc<str>, &'static str), u64> = Default::default();
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -177,15 +183,15 @@ impl Metrics {
             }
         }
         page.family("tidegate_requests_total", "counter", "Finished requests; status 0 is a raw stream.");
-        for ((listener, endpoint), one) in &series {
+        for (key, one) in &series {
             for (status, count) in &one.statuses {
                 let status = status.to_string();
-                page.value(&[("listener", listener), ("endpoint", endpoint), ("status", &status)], *count as f64);
+                page.value(&[&labels(key)[..], &[("status", &*status)]].concat(), *count as f64);
             }
         }
         page.family("tidegate_request_seconds", "histogram", "From a request's first byte to its answer's last.");
-        for ((listener, endpoint), one) in &series {
-            page.histogram(&[("listener", listener), ("endpoint", endpoint)], one);
+        for (key, one) in &series {
+            page.histogram(&labels(key), one);
         }
         for (name, help, pick) in [
             (
@@ -196,8 +202,8 @@ impl Metrics {
             ("tidegate_response_bytes_total", "Bytes of bodies to downstreams.", |s| s.bytes_out),
         ] {
             page.family(name, "counter", help);
-            for ((listener, endpoint), one) in &series {
-                page.value(&[("listener", listener), ("endpoint", endpoint)], pick(one) as f64);
+            for (key, one) in &series {
+                page.value(&labels(key), pick(one) as f64);
             }
         }
         page.family("tidegate_errors_total", "counter", "Requests and streams that failed, by error code.");
@@ -228,6 +234,15 @@ impl Metrics {
     }
 }
 
+/// The labels of a series; that of the tenant only where there is one.
+fn labels((listener, tenant, endpoint): &Key) -> Vec<(&'static str, &str)> {
+    let mut labels: Vec<(&'static str, &str)> = vec![("listener", listener), ("endpoint", endpoint)];
+    if !tenant.is_empty() {
+        labels.push(("tenant", tenant));
+    }
+    labels
+}
+
 impl Series {
     fn add(&mut self, other: &Series) {
         for (status, count) in &other.statuses {
@@ -249,11 +264,11 @@ impl Series {
 
 /// Borrowed names that find owned ones without a clone.
 #[derive(Hash)]
-struct Names<'a>(&'a str, &'a str);
+struct Names<'a>(&'a str, &'a str, &'a str);
 
-impl hashbrown::Equivalent<(Arc<str>, Arc<str>)> for Names<'_> {
-    fn equivalent(&self, key: &(Arc<str>, Arc<str>)) -> bool {
-        *self.0 == *key.0 && *self.1 == *key.1
+impl hashbrown::Equivalent<Key> for Names<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        *self.0 == *key.0 && *self.1 == *key.1 && *self.2 == *key.2
     }
 }
 
@@ -316,12 +331,13 @@ mod tests {
     #[test]
     fn shards_add_up_and_the_histogram_is_cumulative() {
         let metrics = Metrics::new(2);
-        let (listener, endpoint): (Arc<str>, Arc<str>) = ("proxy".into(), "web".into());
+        let (listener, endpoint, tenant): (Arc<str>, Arc<str>, Arc<str>) = ("proxy".into(), "web".into(), "".into());
         for (worker, millis, status) in [(0, 2, 200), (1, 40, 200), (1, 2000, 502)] {
             metrics.record(
                 worker,
                 &Sample {
                     listener: &listener,
+                    tenant: &tenant,
                     endpoint: &endpoint,
                     status,
                     error: (status == 502).then_some(Code::NoUpstream),

@@ -343,6 +343,9 @@ pub struct Connect {
     pub urls: Vec<String>,
     /// The bearer token, without `Bearer`.
     pub token: Option<Secret>,
+    /// Another token may follow while this one is in use: that it is over is not the end.
+    #[serde(default)]
+    pub renews: bool,
     /// The tenant to offer for; empty where there are none.
     pub tenant: String,
     /// An HTTP proxy that serves CONNECT, `http://[user:password@]host:port`. Python has applied NO_PROXY per URL.

@@ -28,6 +28,7 @@ def connect(written: Connect, checked: Checked, env: Mapping[str, str], token: s
     return {
         "urls": list(written.urls),
         "token": token,
+        "renews": written.token_file is not None or written.token_command is not None,
         "tenant": written.tenant,
         "proxies": [checked.call("connect.proxy", _proxy, written.proxy, url, env) for url in written.urls],
         "tls": client_tls(written, "connect", checked),

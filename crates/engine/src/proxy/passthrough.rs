@@ -76,6 +76,9 @@ pub fn pass(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, to: Result<(U
         }
     };
     record.endpoint = label;
+    if let Some(owner) = upstreams.owner() {
+        record.tenant = owner.clone();
+    }
     let (there, proxy_there) = (upstreams.better_worker(worker).unwrap_or(worker), proxy.clone());
     proxy.carry_on(&proxy.drain, io, (worker, there), move |worker, io| async move {
         let (_place, proxy) = (place, proxy_there);

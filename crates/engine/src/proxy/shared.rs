@@ -242,6 +242,7 @@ impl Proxy {
             worker,
             &Sample {
                 listener: &record.listener,
+                tenant: &record.tenant,
                 endpoint: &record.endpoint,
                 status: record.status,
                 error: record.error.as_ref().map(|error| error.code),

@@ -230,8 +230,8 @@ impl Turn {
             }
             Ok((framing, Way::On(route))) => {
                 record.endpoint = route.endpoint.clone();
-                if logged && record.tenant.is_empty() {
-                    record.tenant = route.upstreams.tenant();
+                if let Some(owner) = route.upstreams.owner() {
+                    record.tenant = owner.clone();
                 }
                 if let Some(lead) = &route.lead {
                     record.route = lead.name.clone();
@@ -273,7 +273,9 @@ impl Turn {
                 Some(Last::Reset)
             }
             Err(error) => {
-                let misunderstood = error.code.side() == Side::Downstream && error.code != Code::MissingEndpoint;
+                // Who may not do this may do something else, and what it said was understood.
+                let understood = error.code == Code::MissingEndpoint || matches!(error.code.status(), 401 | 403 | 429);
+                let misunderstood = error.code.side() == Side::Downstream && !understood;
                 let keep = wants_more && !misunderstood && self.may_go_on();
                 self.answer_error(record, error, version, keep, is_head).await;
                 (!keep).then_some(Last::Linger)

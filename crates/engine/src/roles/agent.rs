@@ -22,7 +22,7 @@ use crate::proxy::access::AccessLog;
 use crate::proxy::shared::{Proxy, Settings};
 use crate::registry::Registry;
 use crate::shutdown::Drain;
-use crate::snapshot::{self, Secret, Snapshot};
+use crate::snapshot::{self, Snapshot};
 use crate::worker::Workers;
 
 use keep::{Dialler, keep};
@@ -36,7 +36,7 @@ pub struct Agent {
     offers: Vec<Arc<Offered>>,
     proxy: Arc<Proxy>,
     tunnels: Drain,
-    token: Token,
+    token: Arc<Token>,
     version: String,
     since: Instant,
     workers: Workers,
@@ -59,7 +59,7 @@ impl Agent {
 
         // Tunnels end after the streams on them, so they are drained apart.
         let tunnels = Drain::new();
-        let dialler = Arc::new(Dialler::new(gateways, &snapshot, proxy.clone(), tunnels.clone()));
+        let dialler = Arc::new(Dialler::new((gateways, token.clone()), &snapshot, proxy.clone(), tunnels.clone()));
         let runtime = &workers.list()[0].runtime;
         for offer in &offers {
             tunnels.spawn_on(runtime, service::watch(offer.clone(), proxy.drain.begun()));
@@ -113,7 +113,7 @@ impl Role for Agent {
     }
 
     fn set_token(&self, token: String) -> Result<(), String> {
-        self.token.store(Some(Arc::new(Secret::from(token))));
+        self.token.set(token);
         Ok(())
     }
 

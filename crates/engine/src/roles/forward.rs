@@ -26,7 +26,7 @@ use crate::proxy::stream;
 use crate::registry::Registry;
 use crate::room::{self, Place, Room};
 use crate::shutdown::Drain;
-use crate::snapshot::{self, Secret, Snapshot};
+use crate::snapshot::{self, Snapshot};
 use crate::tunnel::hello::TCP_PATH;
 use crate::tunnel::websocket::{Channel, Side};
 use crate::worker::Workers;
@@ -37,7 +37,7 @@ pub struct Forward {
     proxy: Arc<Proxy>,
     room: Arc<Room>,
     stop: CancellationToken,
-    token: Token,
+    token: Arc<Token>,
     version: String,
     since: Instant,
     workers: Workers,
@@ -207,7 +207,7 @@ impl Role for Forward {
     }
 
     fn set_token(&self, token: String) -> Result<(), String> {
-        self.token.store(Some(Arc::new(Secret::from(token))));
+        self.token.set(token);
         Ok(())
     }
 

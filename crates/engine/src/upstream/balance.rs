@@ -134,6 +134,14 @@ impl UpstreamSet {
         }
     }
 
+    /// The same, where there is one.
+    pub fn owner(&self) -> Option<&Arc<str>> {
+        match self {
+            UpstreamSet::Endpoint(endpoint) => Some(&endpoint.tenant).filter(|tenant| !tenant.is_empty()),
+            UpstreamSet::Group(..) | UpstreamSet::One(_) => None,
+        }
+    }
+
     /// The ids of every tunnel that leads to the same agent process as `upstream`, itself included.
     pub fn siblings(&self, upstream: &Upstream) -> Vec<u64> {
         let (UpstreamSet::Endpoint(endpoint), Upstream::Session(session)) = (self, upstream) else {

@@ -19,6 +19,9 @@ pub const OPEN: usize = 1024;
 /// Those of one source.
 pub const OPEN_FROM_ONE: usize = 32;
 
+/// How long it takes at most to hear that there will be no question any more.
+const LAST: Duration = Duration::from_millis(100);
+
 /// Which queue a question waits in: hashing a password takes its time on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -149,7 +152,13 @@ impl Questions {
                 }
             }
             let left = until.saturating_duration_since(Instant::now());
-            if state.closed || left.is_zero() {
+            if state.closed {
+                // Whoever asks again and again until it is told to end does not keep a processor busy with it.
+                drop(state);
+                std::thread::park_timeout(left.min(LAST));
+                return None;
+            }
+            if left.is_zero() {
                 return None;
             }
             state = self.ready.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;

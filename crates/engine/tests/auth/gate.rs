@@ -326,7 +326,7 @@ impl Agent {
     pub(crate) fn start(gate: SocketAddr, endpoint: &str, service: SocketAddr, token: Option<&str>) -> Agent {
         let snapshot = json!({
             "role": "agent", "version": "0", "id": format!("agent-{endpoint}-{}", service.port()),
-            "connect": {"urls": [format!("http://{gate}")], "token": token, "tenant": "", "proxies": [],
+            "connect": {"urls": [format!("http://{gate}")], "token": token, "renews": endpoint == "renewed", "tenant": "", "proxies": [],
                 "tls": {"ca": null, "cert": null, "key": null, "server_name": null, "insecure_skip_verify": false}},
             "connections": 1,
             "endpoints": [{"name": endpoint, "kind": "http", "to": {"host": "127.0.0.1", "port": service.port(), "tls": null},

@@ -50,6 +50,8 @@ fn a_request_gets_in_by_its_token_which_goes_no_further() {
     // Each request by itself, on a connection that had a good one, too.
     visitor.say("/", &[host]);
     assert_eq!(visitor.answer().status, 401);
+    visitor.say("/", &[host, ("Authorization", &good)]);
+    assert_eq!(visitor.answer().status, 200);
     // What was not the credential passes.
     let fields = [host, ("x-piko-authorization", &*good), ("Authorization", "Basic YTpi")];
     let answer = gate.ask("web", "/", &fields);

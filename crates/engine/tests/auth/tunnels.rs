@@ -149,6 +149,17 @@ fn an_agent_shows_the_token_that_it_was_given_last() {
 }
 
 #[test]
+fn an_agent_whose_token_is_over_waits_for_the_next_one_where_there_may_be_one() {
+    let (gate, service) = (main_only(), Service::start());
+    let short = token(json!({"exp": from_now(2.0)}));
+    let agent = Agent::start(gate.address("agents"), "renewed", service.address, Some(&short));
+    until("it is there", || !gate.endpoints().is_empty());
+    until("its time is over", || agent.told().contains("expired token"));
+    agent.role.set_token(master()).unwrap();
+    until("it is there again", || !gate.endpoints().is_empty());
+}
+
+#[test]
 fn a_session_outlives_its_token_where_that_is_configured_but_not_its_key() {
     let gate = gate(json!({"set": SET, "disconnect_on_expiry": false}), json!({}));
     let service = Service::start();

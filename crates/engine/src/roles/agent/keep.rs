@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::service::Offered;
 use super::state::Word;
 use crate::backoff::Backoff;
-use crate::connect::{Gateway, Refused};
+use crate::connect::{Gateway, Refused, Token};
 use crate::io::{BoxedIo, Buffer};
 use crate::proxy::shared::Proxy;
 use crate::shutdown::Drain;
@@ -26,6 +26,8 @@ const LOOK: std::time::Duration = std::time::Duration::from_millis(200);
 /// What all tunnels of an agent share.
 pub struct Dialler {
     gateways: Vec<Gateway>,
+    token: Arc<Token>,
+    renews: bool,
     id: String,
     version: String,
     connections: usize,
@@ -37,9 +39,16 @@ pub struct Dialler {
 
 impl Dialler {
     /// What a snapshot says about reaching gateways.
-    pub fn new(gateways: Vec<Gateway>, snapshot: &snapshot::Agent, proxy: Arc<Proxy>, tunnels: Drain) -> Self {
+    pub fn new(
+        (gateways, token): (Vec<Gateway>, Arc<Token>),
+        snapshot: &snapshot::Agent,
+        proxy: Arc<Proxy>,
+        tunnels: Drain,
+    ) -> Self {
         Dialler {
             gateways,
+            token,
+            renews: snapshot.connect.renews,
             id: snapshot.id.clone(),
             version: snapshot.version.clone(),
             connections: snapshot.connections,
@@ -57,7 +66,7 @@ pub async fn keep(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) {
     let path = format!("{UPSTREAM_PATH}{}", offer.name);
     let mut leaving = pin!(dialler.proxy.drain.begun());
     let mut backoff = Backoff::new();
-    let (mut turn, mut refusals, mut generation) = (slot, 0, 0);
+    let (mut turn, mut refusals, mut generation, mut was_up) = (slot, 0, 0, false);
     while !dialler.proxy.drain.is_begun() {
         if let Some(reason) = offer.works.problem() {
             state.set(Word::Unhealthy, "", &reason, "");
@@ -79,6 +88,7 @@ pub async fn keep(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) {
         let reason = match opened {
             Ok((io, early, told)) => {
                 refusals = 0;
+                was_up = true;
                 let since = Instant::now();
                 state.set(Word::Connected, &gateway.url, "", &told.url);
                 info!(
@@ -112,7 +122,7 @@ pub async fn keep(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) {
                     Left::Ended(reason) => reason,
                 }
             }
-            Err(refused) => match give_up(&dialler, &refused, &mut refusals) {
+            Err(refused) => match give_up(&dialler, &refused, &mut refusals, was_up) {
                 true => {
                     state.set(Word::Refused, &gateway.url, &refused.reason, "");
                     warn!(
@@ -143,14 +153,16 @@ pub async fn keep(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) {
         );
         tokio::select! {
             () = &mut leaving => return,
+            () = dialler.token.changed() => backoff.reset(),
             () = sleep(wait) => {}
         }
     }
 }
 
-/// True when every gateway has given an answer that no time will change.
-fn give_up(dialler: &Dialler, refused: &Refused, refusals: &mut usize) -> bool {
-    *refusals = if refused.may_pass() { 0 } else { *refusals + 1 };
+/// True when every gateway has given an answer that no time will change. `was_up`: there was a good token before.
+fn give_up(dialler: &Dialler, refused: &Refused, refusals: &mut usize, was_up: bool) -> bool {
+    let over = was_up && dialler.renews && refused.status == Some(401);
+    *refusals = if refused.may_pass() || over { 0 } else { *refusals + 1 };
     *refusals >= dialler.gateways.len()
 }
 
