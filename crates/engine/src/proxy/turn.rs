@@ -133,19 +133,23 @@ impl Turn {
             self.identity = self.proxy.anonymous.clone();
             self.hides = false;
         }
-        let lead = self.site.find(&self.request, &self.proxy)?;
-        if let Site::Listener(listener) = &self.site {
-            let (proxy, request) = (&self.proxy, &self.request);
-            let admitted = match asked(proxy, listener, lead.as_deref(), request, visitor, secured)? {
-                Ask::Nothing => None,
-                Ask::Known(admitted) => Some(admitted),
-                // A box, so that requests of which nothing is asked have no room for this.
-                Ask::Credential(policy) => Some(Box::pin(admit(proxy, &policy, request, visitor, secured)).await?),
-            };
-            if let Some(Admitted { identity, hides }) = admitted {
-                self.identity = identity;
-                self.hides = hides;
-            }
+        let (proxy, request) = (&self.proxy, &self.request);
+        let (lead, asks) = {
+            // One table for both: a route is never taken by what another configuration asks for.
+            let table = proxy.table.load();
+            let lead = self.site.find(request, &table)?;
+            let asks = asked(proxy, &self.site, &table, lead.as_deref(), request, visitor, secured)?;
+            (lead, asks)
+        };
+        let admitted = match asks {
+            Ask::Nothing => None,
+            Ask::Known(admitted) => Some(admitted),
+            // A box, so that requests of which nothing is asked have no room for this.
+            Ask::Credential(policy) => Some(Box::pin(admit(proxy, &policy, request, visitor, secured)).await?),
+        };
+        if let Some(Admitted { identity, hides }) = admitted {
+            self.identity = identity;
+            self.hides = hides;
         }
         self.site.way(lead, &self.request, visitor, &self.proxy, &self.identity)
     }
@@ -245,6 +249,7 @@ impl Turn {
                     site: &self.site,
                     worker: self.worker,
                     visitor,
+                    identity: &self.identity,
                     timer: &mut self.timer,
                     response: &mut self.response,
                     record,
@@ -262,7 +267,8 @@ impl Turn {
             Ok(Next::Taken) => Some(Last::Close),
             Ok(Next::Upgraded(up, busy)) => {
                 if let Some(down) = self.down.connection() {
-                    stream::relay_upgraded(down, *up, settings, &mut self.timer, record).await;
+                    let whose = self.identity.clone();
+                    stream::relay_upgraded(down, *up, whose, settings, &mut self.timer, record).await;
                 }
                 drop(busy);
                 Some(Last::Close)
