@@ -100,6 +100,21 @@ def test_a_command_is_words_without_a_shell() -> None:
         assert secret.command == ("pass", "show", "a key")
 
 
+def test_what_is_shown_of_auth_is_what_was_written_and_no_word_of_a_command() -> None:
+    tree = parse("""
+verifiers: {main: {secret: {command: [vault, read, --token=s3cret]}}}
+listeners: {web: {bind: ":80", auth: {verifiers: [main], pass: true}}}
+routes: [{to: {endpoint: x}, auth: none}]
+""", "f")  # fmt: skip
+    shown = as_yaml(validate(Gateway, tree), tree)
+    assert "s3cret" not in shown
+    again = parse(shown, "shown")
+    assert again.data["verifiers"]["main"]["secret"] == {"command": ["vault", "***"]}
+    assert again.data["listeners"]["web"]["auth"] == {"verifiers": ["main"], "pass": True}
+    assert again.data["routes"][0]["auth"] == "none"
+    assert validate(Gateway, again)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

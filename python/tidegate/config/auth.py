@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from tidegate.config.knobs import Duration, FileName, Label, Model, Networks, Positive, Size, knob
+from tidegate.config.knobs import TEXT_OR_TEXTS, Duration, FileName, Label, Model, Networks, Positive, Size, knob
 from tidegate.config.values import header_text
 
 __all__ = [
@@ -87,13 +87,18 @@ VerifierNames = Annotated[tuple[VerifierName, ...], Label("[NAME]")]
 Allowed = Annotated[Networks, AfterValidator(_some)]
 Denied = Annotated[Networks, AfterValidator(_some)]
 Words = Annotated[
-    tuple[Annotated[str, AfterValidator(_text)], ...], BeforeValidator(_words), AfterValidator(_some), Label("COMMAND")
+    tuple[Annotated[str, AfterValidator(_text)], ...],
+    BeforeValidator(_words),
+    AfterValidator(_some),
+    Label("COMMAND"),
+    TEXT_OR_TEXTS,
 ]
 _Texts = Annotated[
     tuple[Annotated[str, AfterValidator(_text)], ...],
     BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
     AfterValidator(_some),
     Label("TEXT|[TEXT]"),
+    TEXT_OR_TEXTS,
 ]
 
 

@@ -30,6 +30,7 @@ MASK = "***"
 _SECRET = re.compile(r"auth|token|secret|password|cookie|key|signature", re.IGNORECASE)
 _IN_URL = re.compile(r"(?<=//)[^/@]*@")
 _DEFAULT = "default"
+_COMMANDS = ("command", "token_command")
 
 
 def as_yaml(config: Gateway | Agent | Forward, tree: Tree) -> str:
@@ -72,6 +73,10 @@ class _Values:
             return self._model(value, path)
         if isinstance(value, Mapping):
             return {key: self.of(item, (*path, key)) for key, item in value.items()}
+        if isinstance(value, tuple) and path[-1] in _COMMANDS:
+            # Its words may hold a secret.
+            words = [value[0], *([MASK] if len(value) > 1 else [])]
+            return [_Leaf(word, self._origin(path)) for word in words]
         if isinstance(value, tuple):
             return [self.of(item, (*path, position)) for position, item in enumerate(value)]
         return _Leaf(_masked(value, path), self._origin(path))
@@ -132,6 +137,8 @@ def _idle(model: BaseModel, name: str) -> bool:
     """True for a key that means nothing beside the others."""
     if isinstance(model, Listener):
         return name == "transports" and model.kind != "tunnel"
+    if isinstance(model, Auth):
+        return True
     if isinstance(model, To):
         return not model.addresses
     return isinstance(model, ServerTls) and name == "client_certificate" and model.client_ca is None

@@ -27,7 +27,7 @@ from tidegate.config import names, values
 from tidegate.config.looks import look
 
 __all__ = [
-    "AccessTarget", "Addresses", "Bind", "Duration", "Endpoint", "FileName", "Knob", "Label",
+    "TEXT_OR_TEXTS", "AccessTarget", "Addresses", "Bind", "Duration", "Endpoint", "FileName", "Knob", "Label",
     "ListenerName", "Model", "Networks", "Parts", "PortOrBind", "Positive", "Size", "Texts", "Urls", "child_model",
     "default_text", "is_labelled", "knob", "knobs", "plain_type", "type_label",
 ]  # fmt: skip
@@ -130,7 +130,7 @@ _DURATION = WithJsonSchema(
 )
 _SIZE = WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]})
 _WORD = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}]})
-_WORDS = WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]})
+TEXT_OR_TEXTS = WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]})
 
 Duration = Annotated[float, BeforeValidator(values.duration), Label("DURATION"), _DURATION]
 Positive = Annotated[float, BeforeValidator(values.duration), AfterValidator(_positive), Label("DURATION"), _DURATION]
@@ -144,14 +144,14 @@ AccessTarget = Annotated[
     str, AfterValidator(lambda value, info: value if value in ("stdout", "off") else _beside(value, info)),
     Label("stdout|FILE|off"),
 ]  # fmt: skip
-Texts = Annotated[tuple[str, ...], BeforeValidator(_split), Label("NAME"), _WORDS]
-Addresses = Annotated[tuple[str, ...], BeforeValidator(_split), Label("ADDR"), _WORDS]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_split), Label("NAME"), TEXT_OR_TEXTS]
+Addresses = Annotated[tuple[str, ...], BeforeValidator(_split), Label("ADDR"), TEXT_OR_TEXTS]
 Networks = Annotated[
-    tuple[Annotated[str, AfterValidator(names.network)], ...], BeforeValidator(_split), Label("NETWORK"), _WORDS
+    tuple[Annotated[str, AfterValidator(names.network)], ...], BeforeValidator(_split), Label("NETWORK"), TEXT_OR_TEXTS
 ]
 Urls = Annotated[
     tuple[Annotated[str, AfterValidator(values.connect_url)], ...],
-    BeforeValidator(_split), Field(min_length=1), Label("URL"), _WORDS,
+    BeforeValidator(_split), Field(min_length=1), Label("URL"), TEXT_OR_TEXTS,
 ]  # fmt: skip
 
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:  # an agent without tokens has no use for what checks them
     from tidegate.auth.credentials import Credentials
     from tidegate.auth.verify import VerifierSet
 
-from tidegate.control.who import who
 
 __all__ = [
     "Admin", "AdminServer", "Configuration", "LogOptions", "Outcome", "Reloading", "Role", "State", "Tls",
@@ -152,11 +151,6 @@ class Outcome:
 class Reloading(Protocol):
     """The configuration of a running role, as `control.reload` keeps it."""
 
-    @property
-    def snapshot(self) -> dict[str, Any]:
-        """What the engine has in force."""
-        ...
-
     async def reload(self, trigger: str) -> Outcome:
         """Reads everything again and puts it in force, or changes nothing."""
         ...
@@ -205,8 +199,7 @@ class State:
 
     def explain(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """What becomes of a request now, and why; raises `EngineError` for what cannot be asked."""
-        told = self._role.explain(question)
-        return told if self.reloads is None else {**told, "who": who(self.reloads.snapshot, told)}
+        return self._role.explain(question)
 
     def agents(self) -> list[dict[str, Any]]:
         """Who is connected and offers what; an agent that does not say who it is counts as one for each tunnel."""

@@ -21,7 +21,6 @@ class Outcomes:
     """A configuration whose next reload comes out like this."""
 
     def __init__(self, **outcome: Any) -> None:
-        self.snapshot: dict[str, Any] = {}
         self._outcome = outcome
 
     async def reload(self, trigger: str) -> Outcome:

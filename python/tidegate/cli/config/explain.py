@@ -17,7 +17,6 @@ from tidegate.config.snapshot import gateway_snapshot
 from tidegate.config.sources import Source, find_file
 from tidegate.config.whole import whole
 from tidegate.control.question import question
-from tidegate.control.who import who
 from tidegate.errors import ConfigError, EngineError
 
 __all__ = ["explain"]
@@ -71,12 +70,10 @@ def _of_file(file: str | None, asked: dict[str, Any]) -> dict[str, Any]:
     tree = Source(Gateway, find_file(Gateway, file, os.environ), {}, dict(os.environ)).tree()
     # Looking is all this command does: a log file would be made.
     config = whole(Gateway, tree).model_copy(update={"access_log": AccessLog(to="off")})
-    snapshot = gateway_snapshot(config, tree.places())
     try:
-        told = engine.explain(snapshot, asked)
+        return engine.explain(gateway_snapshot(config, tree.places()), asked)
     except EngineError as mistake:
         raise ConfigError(str(mistake)) from None
-    return {**told, "who": who(json.loads(snapshot), told)}
 
 
 def _text(asked: str, told: dict[str, Any]) -> str:
@@ -99,11 +96,10 @@ def _facts(told: dict[str, Any]) -> list[list[str]]:
     rows.append(
         ["route", f"{plain(route['name'])}: {plain(route['match'])} -> {plain(route['to'])}" if route else "none"]
     )
-    if asked := told.get("who"):
-        parts = [f"from {words}" for words in asked.get("from", [])]
-        parts += [f"with {' or '.join(asked['shows'])}"] if asked.get("shows") else []
-        parts += [f"of tenant {asked['tenant']}"] if asked.get("tenant") else []
-        rows.append(["who", plain(", ".join(parts))])
+    if rules := told.get("addresses"):
+        rows.append(["from", plain("; ".join(map(_networks, rules)))])
+    if asks := told.get("asks"):
+        rows.append(["with", plain(f"a {' or a '.join(asks['takes'])} (its {asks['by']} asks)")])
     if does := told.get("does"):
         rows.append(["then", plain(does)])
     if sends := told.get("sends"):
@@ -114,13 +110,23 @@ def _facts(told: dict[str, Any]) -> list[list[str]]:
     if upstream := told.get("upstream"):
         rows.append(["to", f"upstream {plain(upstream['name'])}"])
     if endpoint := told.get("endpoint"):
-        rows.append(["to", f"endpoint {plain(endpoint['name'])}"])
+        tenant = f" of tenant {plain(endpoint['tenant'])}" if endpoint.get("tenant") else ""
+        rows.append(["to", f"endpoint {plain(endpoint['name'])}{tenant}"])
     for key, called in (("answer", "answer"), ("answer_over_http2", "by HTTP/2")):
         if answer := told.get(key):
             words = [plain(answer[part]) for part in ("status", "error", "location") if answer.get(part)]
             detail = f" ({plain(answer['detail'])})" if answer.get("detail") else ""
             rows.append([called, f"{' '.join(words)}{detail}"])
     return rows
+
+
+def _networks(rule: dict[str, Any]) -> str:
+    """From where one part lets somebody in; one address stands without the length of its prefix."""
+    allow, deny = (
+        ", ".join(each.removesuffix("/128" if ":" in each else "/32") for each in rule[key])
+        for key in ("allow", "deny")
+    )
+    return f"{allow or 'everywhere'}{f' but not {deny}' if deny else ''}"
 
 
 def _addresses(upstream: dict[str, Any] | None) -> str:
