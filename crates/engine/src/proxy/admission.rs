@@ -52,8 +52,14 @@ pub fn asked(
 ) -> Result<Asked> {
     let Site::Listener(listener) = site else { return Ok(Asked::Nothing) };
     // A listener that is gone asks for what it did last.
-    let last = listener.access.load();
-    let access = table.access_of(&listener.name).unwrap_or(&last);
+    let last;
+    let access = match table.access_of(&listener.name) {
+        Some(access) => access,
+        None => {
+            last = listener.access.load();
+            &last
+        }
+    };
     let from = visitor.client.ip();
     if !access.neighbours.admit(from) || lead.is_some_and(|lead| !lead.neighbours.admit(from)) {
         return Err(Error::new(Code::AddressDenied, ""));

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::secured::{Policy, Rules};
 use super::site::{named, redirected, rewritten};
-use super::table::{Lead, Table};
+use super::table::{Asks, Lead, Table};
 use crate::error::{Code, Error};
 use crate::forwarded::Visitor;
 use crate::http1::head::{HeadLimits, parse_request};
@@ -238,6 +238,7 @@ impl Teller<'_> {
                 return self.say("answer", refusal(table, &super::site::two_ways(two_ways)));
             }
         };
+        self.asks(listener, lead);
         let Some(lead) = lead else {
             self.say("route", Value::Null);
             return match named(table, dynamic, &listener.tenant, head) {
@@ -266,6 +267,27 @@ impl Teller<'_> {
                 Err(error) => self.say("answer", refusal(table, &error)),
             },
             (Action::Respond(respond), _) => self.say("answer", json!({"status": respond.status})),
+        }
+    }
+
+    /// From where and with what credential a request may come; nothing where that does not matter.
+    fn asks(&mut self, listener: &Listener, lead: Option<&std::sync::Arc<Lead>>) {
+        let access = self.table.access(&listener.name);
+        let (policy, by) = match lead.and_then(|lead| lead.asks.as_ref()) {
+            Some(Asks::Nothing) => (None, "route"),
+            Some(Asks::Credential(policy)) => (Some(policy), "route"),
+            None => (access.policy.as_ref(), "listener"),
+        };
+        if let Some(policy) = policy {
+            self.say("asks", json!({"by": by, "takes": policy.takes()}));
+        }
+        let rules = [Some(&access.neighbours), lead.map(|lead| &lead.neighbours)].into_iter().flatten();
+        let rules: Vec<Value> = rules
+            .filter(|rule| !rule.allow.is_empty() || !rule.deny.is_empty())
+            .map(|rule| json!({"allow": rule.allow, "deny": rule.deny}))
+            .collect();
+        if !rules.is_empty() {
+            self.say("addresses", Value::Array(rules));
         }
     }
 

@@ -120,6 +120,16 @@ impl Policy {
         }))
     }
 
+    /// The kinds of credentials that it takes, in words.
+    pub fn takes(&self) -> Vec<&'static str> {
+        let kinds = [
+            (self.set.is_some() || self.by_tenant.is_some(), "token"),
+            (self.basic.is_some(), "password"),
+            (self.certificate.is_some(), "certificate"),
+        ];
+        kinds.into_iter().filter(|(taken, _)| *taken).map(|(_, word)| word).collect()
+    }
+
     fn takes_fields(&self) -> bool {
         self.set.is_some() || self.by_tenant.is_some() || self.basic.is_some()
     }

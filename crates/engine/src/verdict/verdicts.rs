@@ -229,8 +229,9 @@ impl Verdicts {
         now: SystemTime,
     ) -> Result<(Outcome, SystemTime), String> {
         let later = |seconds: f64| now.checked_add(Duration::try_from_secs_f64(seconds).unwrap_or_default());
-        if let Some(why) = verdict.unavailable {
-            return Ok((Outcome::Unavailable(why.into()), now));
+        if verdict.unavailable.is_some() {
+            // Why is for operators, who hear it from whoever could not say; it may name what no stranger has to know.
+            return Ok((Outcome::Unavailable("".into()), now));
         }
         if let Some(word) = verdict.refused {
             let code = match (kind, word.as_str()) {
