@@ -160,17 +160,15 @@ impl Turn {
         record.client = visitor.client;
         let in_flight = InFlight::new(self.proxy.clone());
         let known = (!self.identity.is_anonymous()).then(|| self.identity.clone());
-        let (mut ended, mut taken, mut way) = (None, None, way);
+        let mut ended = None;
         if let Some(identity) = &known {
             record.tenant = identity.tenant.clone();
             ended = Some(Box::pin(identity.ended()));
-            if way.is_ok() {
-                match Taken::from(&identity.allowances, Wanted::Stream) {
-                    Ok(all) => taken = Some(all),
-                    Err(too_much) => way = Err(too_many(too_much)),
-                }
-            }
         }
+        let (taken, way) = match way.and_then(|way| Ok((self.take(&way, known.as_deref())?, way))) {
+            Ok((taken, way)) => (taken, Ok(way)),
+            Err(error) => (Taken::default(), Err(error)),
+        };
         let last = {
             let mut exchange = pin!(self.exchange(settings, way, visitor, &mut record));
             poll_fn(|cx| match exchange.as_mut().poll(cx) {
@@ -186,12 +184,24 @@ impl Turn {
             record.error = known.as_deref().map(over);
             Some(Last::Reset)
         });
-        if let Some(taken) = taken {
-            taken.charge(record.bytes_in + record.bytes_out);
-        }
+        taken.charge(record.bytes_in + record.bytes_out);
         drop(in_flight);
         self.proxy.finish(self.worker, &record);
         last
+    }
+
+    /// Takes a request's share of what whoever sends it may have, and the owner of the endpoint.
+    fn take(&self, way: &Way, known: Option<&Identity>) -> Result<Taken> {
+        let mut taken = match known {
+            Some(identity) => Taken::from(&identity.allowances, Wanted::Stream).map_err(too_many)?,
+            None => Taken::default(),
+        };
+        if let Way::On(route) = way
+            && let Some(allowance) = route.upstreams.owner().and_then(|owner| self.proxy.verdicts.allowance_of(owner))
+        {
+            taken.add(&allowance, Wanted::Stream).map_err(too_many)?;
+        }
+        Ok(taken)
     }
 
     /// Answers a request of which no head could be read.

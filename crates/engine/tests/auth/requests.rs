@@ -210,6 +210,28 @@ fn a_token_and_its_tenant_have_so_many_requests_a_second() {
 }
 
 #[test]
+fn a_tenant_has_so_many_requests_whoever_asks_for_its_endpoints() {
+    let db = json!({"tenant": "acme", "to": {"endpoint": {"endpoint": "web"}}});
+    let listeners = json!([
+        listener("web", "http", json!({"tenant": "acme"})),
+        listener("db", "tcp", db),
+        listener("agents", "tunnel", json!({"tenant": "acme"})),
+    ]);
+    let changes = json!({"tenants": {"acme": {"streams": 1}}});
+    let (gate, service) = (Gate::start(&configuration(listeners, changes)), Service::start());
+    let _agent = Agent::start(gate.address("agents"), "web", service.address, None);
+    until("it is there", || gate.endpoints() == [("acme".into(), "web".into(), 1)]);
+    let other = [("Host", "web.local")];
+    // Its endpoint is named by the TCP listener, so that a route would have to lead there.
+    assert_eq!(gate.ask("web", "/", &other).status, 502);
+    let mut raw = Visitor::connect(gate.address("db"));
+    raw.say("/endless", &other);
+    assert_eq!(raw.answer().status, 200);
+    assert!(Visitor::connect(gate.address("db")).is_reset());
+    assert!(gate.role.metrics().contains(r#"tidegate_tenant_refused_total{tenant="acme",limit="streams"} 1"#));
+}
+
+#[test]
 fn only_from_where_it_is_permitted_by_a_trusted_proxys_word_too() {
     let service = Service::start();
     let mut shop = upstream(&service);
