@@ -64,8 +64,8 @@ class PikoAgent(GoProgram):
 class PikoForward(GoProgram):
     """A Piko-shaped forward."""
 
-    def __init__(self, connect: str, endpoint: str) -> None:
-        super().__init__("piko-forward", "--connect", f"http://{connect}", "127.0.0.1:0", endpoint)
+    def __init__(self, connect: str, endpoint: str, *flags: str) -> None:
+        super().__init__("piko-forward", "--connect", f"http://{connect}", *flags, "127.0.0.1:0", endpoint)
         self.address = str(self.ready("listening")["address"])
 
 

@@ -90,7 +90,7 @@ def test_an_address_that_is_not_ours_is_named() -> None:
         ("timeouts: {idle: soon}\n", "tidegate.yaml:1: timeouts.idle: "),
         ("listeners: [\n", "tidegate.yaml:2: "),
         ("routes: [{host: a, to: {upstream: b}}]\n", "routes[0].to.upstream: there is no upstream `b`"),
-        ("listeners:\n  web: {bind: ':0', auth: {hmac: x}}\n", "`auth` is not built yet"),
+        ("listeners:\n  web: {bind: ':0', auth: {hmac: x}}\n", "unknown key `hmac`"),
         ("listeners:\n  q: {bind: ':0', kind: tunnel, transports: [quic]}\n", "quic"),
         ("listeners:\n  db: {bind: ':0', kind: tcp}\n", "needs `to: {endpoint: NAME}`"),
         ("- a\n", "tidegate.yaml"),
