@@ -181,11 +181,20 @@ impl Taken {
     /// What there is not enough of.
     pub fn from(allowances: &[Arc<Allowance>], wanted: Wanted) -> Result<Self, TooMuch> {
         let mut taken = Taken::default();
-        for allowance in allowances {
-            allowance.take(wanted)?;
-            taken.from.push((allowance.clone(), wanted));
-        }
+        allowances.iter().try_for_each(|allowance| taken.add(allowance, wanted))?;
         Ok(taken)
+    }
+
+    /// Takes one thing from another one too, unless something of it is had already.
+    ///
+    /// # Errors
+    /// What there is not enough of.
+    pub fn add(&mut self, allowance: &Arc<Allowance>, wanted: Wanted) -> Result<(), TooMuch> {
+        if !self.from.iter().any(|(known, _)| Arc::ptr_eq(known, allowance)) {
+            allowance.take(wanted)?;
+            self.from.push((allowance.clone(), wanted));
+        }
+        Ok(())
     }
 
     /// Counts bytes that have moved.

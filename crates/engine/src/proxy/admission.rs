@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::secured::Secured;
 use super::shared::Proxy;
-use super::site::HttpListener;
-use super::table::{Asks, Lead};
+use super::site::Site;
+use super::table::{Asks, Lead, Table};
 use crate::allowance::TooMuch;
 use crate::error::{Code, Error, Result};
 use crate::forwarded::Visitor;
@@ -37,19 +37,29 @@ pub enum Asked {
     Credential(Arc<Policy>),
 }
 
-/// What a request is asked for, on its way by `lead` or by the name that it says itself. Waits for nothing.
+/// What a request is asked for, on its way by `lead` of `table` or by the name that it says itself. Waits for nothing.
 ///
 /// # Errors
 /// It comes from where nobody may come from, or shows nothing that could be asked about.
 pub fn asked(
     proxy: &Proxy,
-    listener: &HttpListener,
+    site: &Site,
+    table: &Table,
     lead: Option<&Lead>,
     head: &RequestHead,
     visitor: &Visitor,
     secured: Option<&Secured>,
 ) -> Result<Asked> {
-    let access = listener.access.load();
+    let Site::Listener(listener) = site else { return Ok(Asked::Nothing) };
+    // A listener that is gone asks for what it did last.
+    let last;
+    let access = match table.access_of(&listener.name) {
+        Some(access) => access,
+        None => {
+            last = listener.access.load();
+            &last
+        }
+    };
     let from = visitor.client.ip();
     if !access.neighbours.admit(from) || lead.is_some_and(|lead| !lead.neighbours.admit(from)) {
         return Err(Error::new(Code::AddressDenied, ""));

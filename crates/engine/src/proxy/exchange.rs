@@ -3,6 +3,7 @@
 //! The request's head is routed by `turn` and `site`; connections come from `connector`. What an error looks like to the downstream is `respond`.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::time::Instant;
@@ -20,6 +21,7 @@ use crate::forwarded::Visitor;
 use crate::headers::{self, Forwarding, Hop, Return};
 use crate::http1::framing::{self, Framing};
 use crate::http1::refusal::HeadError;
+use crate::identity::Identity;
 use crate::message::{Known, RequestHead, ResponseHead, Version};
 use crate::snapshot::HostHeader;
 use crate::snapshot::route::Edits;
@@ -56,6 +58,8 @@ pub struct Exchange<'a> {
     pub worker: usize,
     /// Who asks.
     pub visitor: &'a Visitor,
+    /// As whom that was let in.
+    pub identity: &'a Arc<Identity>,
     /// The connection's timer.
     pub timer: &'a mut Timer,
     /// The head of the answer, reused from one exchange to the next.

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::access::{Answered, Record};
+use super::admission::too_many;
 use super::relay::Leg;
 use super::shared::Proxy;
 use super::stream::relay_tcp;
 use super::table::Lead;
+use crate::allowance::{Taken, Wanted};
 use crate::error::{Code, Error, Result};
 use crate::io::{BoxedIo, Buffer};
 use crate::room::Place;
@@ -76,8 +78,15 @@ pub fn pass(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, to: Result<(U
         }
     };
     record.endpoint = label;
+    let mut taken = Taken::default();
     if let Some(owner) = upstreams.owner() {
         record.tenant = owner.clone();
+        let allowance = proxy.verdicts.allowance_of(owner);
+        if let Some(Err(too_much)) = allowance.map(|allowance| taken.add(&allowance, Wanted::Stream)) {
+            io.reset();
+            record.error = Some(too_many(too_much));
+            return proxy.finish(worker, &record);
+        }
     }
     let (there, proxy_there) = (upstreams.better_worker(worker).unwrap_or(worker), proxy.clone());
     proxy.carry_on(&proxy.drain, io, (worker, there), move |worker, io| async move {
@@ -85,6 +94,7 @@ pub fn pass(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, to: Result<(U
         proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
         relay_tcp(&proxy, worker, &upstreams, Leg { io, read }, client, &mut record).await;
         proxy.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
+        taken.charge(record.bytes_in + record.bytes_out);
         proxy.finish(worker, &record);
     });
 }

@@ -43,7 +43,7 @@ pub struct HttpListener {
     pub name: Arc<str>,
     /// Which endpoints a request may name by itself.
     pub dynamic: ArcSwap<DynamicEndpoints>,
-    /// Who may come in.
+    /// Who may come in, for whoever does not go by a table that says so.
     pub access: ArcSwap<Access>,
     /// What connections were let in by.
     pub terms: Arc<Terms>,
@@ -172,11 +172,11 @@ impl Site {
     }
 
     /// The route of the configuration that a request takes; none where it takes none.
-    pub fn find(&self, head: &RequestHead, proxy: &Proxy) -> Result<Option<Arc<Lead>>> {
+    pub fn find(&self, head: &RequestHead, table: &Table) -> Result<Option<Arc<Lead>>> {
         match self {
             Site::Service(_) => Ok(None),
             Site::Listener(listener) => {
-                proxy.table.load().find(&listener.name, head).map(Option::<&Arc<Lead>>::cloned).map_err(two_ways)
+                table.find(&listener.name, head).map(Option::<&Arc<Lead>>::cloned).map_err(two_ways)
             }
         }
     }

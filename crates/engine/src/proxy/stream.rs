@@ -1,6 +1,7 @@
 //! Raw byte streams to an endpoint: from a TCP listener, from a WebSocket, and after a protocol upgrade.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -13,12 +14,30 @@ use super::relay::{Ended, Leg, Passed, relay};
 use super::shared::{Proxy, Settings};
 use super::site::Route;
 use crate::error::{Code, Error, Result};
+use crate::identity::Identity;
 use crate::io::{BoxedIo, Buffer};
 use crate::message::RequestHead;
 use crate::timer::Timer;
 use crate::tunnel::hello;
 use crate::tunnel::websocket::{Channel, Side};
 use crate::upstream::UpstreamSet;
+
+/// Two streams that are joined for somebody. They break when that one's time is over: neither end is to take what it has
+/// got for the whole.
+struct Joined {
+    near: Leg,
+    far: Leg,
+    whose: Arc<Identity>,
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        if self.whose.has_ended() {
+            self.near.io.reset();
+            self.far.io.reset();
+        }
+    }
+}
 
 /// Answers a request for a byte stream over WebSocket (compat.md §1.3) and relays until it ends.
 pub async fn over_websocket(
@@ -41,10 +60,11 @@ pub async fn over_websocket(
     record.first_byte = Some(Instant::now());
     let Http::One(connection) = down else { return Ok(Next::Reset) };
     let (io, read) = connection.take_stream();
-    let mut near = Leg { io: Box::new(Channel::new(io, read, Side::Server, half_close)), read: Buffer::new() };
-    let mut far = Leg { io: up, read: Buffer::new() };
+    let near = Leg { io: Box::new(Channel::new(io, read, Side::Server, half_close)), read: Buffer::new() };
+    let far = Leg { io: up, read: Buffer::new() };
+    let mut both = Joined { near, far, whose: exchange.identity.clone() };
     let idle = exchange.settings.timeouts.idle;
-    finish(relay(&mut near, &mut far, idle, exchange.timer).await, record);
+    finish(relay(&mut both.near, &mut both.far, idle, exchange.timer).await, record);
     drop(busy);
     Ok(Next::Taken)
 }
@@ -75,11 +95,18 @@ pub async fn relay_open(proxy: &Proxy, mut near: Leg, up: BoxedIo, record: &mut 
 }
 
 /// Relays what follows a 101, beginning with the bytes that came right behind it.
-pub async fn relay_upgraded(down: &mut Http1, up: Http1, settings: &Settings, timer: &mut Timer, record: &mut Record) {
+pub async fn relay_upgraded(
+    down: &mut Http1,
+    up: Http1,
+    whose: Arc<Identity>,
+    settings: &Settings,
+    timer: &mut Timer,
+    record: &mut Record,
+) {
     let (io, read) = down.take_stream();
     let (up_io, up_read, _) = up.into_parts();
-    let (mut near, mut far) = (Leg { io, read }, Leg { io: up_io, read: up_read });
-    finish(relay(&mut near, &mut far, settings.timeouts.idle, timer).await, record);
+    let mut both = Joined { near: Leg { io, read }, far: Leg { io: up_io, read: up_read }, whose };
+    finish(relay(&mut both.near, &mut both.far, settings.timeouts.idle, timer).await, record);
 }
 
 /// Notes how a relay ended.

@@ -184,6 +184,11 @@ impl Table {
         self.accesses.get(listener).cloned().unwrap_or_default()
     }
 
+    /// The same, where there is such a listener.
+    pub fn access_of(&self, listener: &str) -> Option<&Access> {
+        self.accesses.get(listener).map(|access| &**access)
+    }
+
     /// Ids that verdicts about credentials may be given under.
     pub fn credential_ids(&self) -> &HashSet<String> {
         &self.credential_ids

@@ -133,19 +133,23 @@ impl Turn {
             self.identity = self.proxy.anonymous.clone();
             self.hides = false;
         }
-        let lead = self.site.find(&self.request, &self.proxy)?;
-        if let Site::Listener(listener) = &self.site {
-            let (proxy, request) = (&self.proxy, &self.request);
-            let admitted = match asked(proxy, listener, lead.as_deref(), request, visitor, secured)? {
-                Ask::Nothing => None,
-                Ask::Known(admitted) => Some(admitted),
-                // A box, so that requests of which nothing is asked have no room for this.
-                Ask::Credential(policy) => Some(Box::pin(admit(proxy, &policy, request, visitor, secured)).await?),
-            };
-            if let Some(Admitted { identity, hides }) = admitted {
-                self.identity = identity;
-                self.hides = hides;
-            }
+        let (proxy, request) = (&self.proxy, &self.request);
+        let (lead, asks) = {
+            // One table for both: a route is never taken by what another configuration asks for.
+            let table = proxy.table.load();
+            let lead = self.site.find(request, &table)?;
+            let asks = asked(proxy, &self.site, &table, lead.as_deref(), request, visitor, secured)?;
+            (lead, asks)
+        };
+        let admitted = match asks {
+            Ask::Nothing => None,
+            Ask::Known(admitted) => Some(admitted),
+            // A box, so that requests of which nothing is asked have no room for this.
+            Ask::Credential(policy) => Some(Box::pin(admit(proxy, &policy, request, visitor, secured)).await?),
+        };
+        if let Some(Admitted { identity, hides }) = admitted {
+            self.identity = identity;
+            self.hides = hides;
         }
         self.site.way(lead, &self.request, visitor, &self.proxy, &self.identity)
     }
@@ -156,17 +160,15 @@ impl Turn {
         record.client = visitor.client;
         let in_flight = InFlight::new(self.proxy.clone());
         let known = (!self.identity.is_anonymous()).then(|| self.identity.clone());
-        let (mut ended, mut taken, mut way) = (None, None, way);
+        let mut ended = None;
         if let Some(identity) = &known {
             record.tenant = identity.tenant.clone();
             ended = Some(Box::pin(identity.ended()));
-            if way.is_ok() {
-                match Taken::from(&identity.allowances, Wanted::Stream) {
-                    Ok(all) => taken = Some(all),
-                    Err(too_much) => way = Err(too_many(too_much)),
-                }
-            }
         }
+        let (taken, way) = match way.and_then(|way| Ok((self.take(&way, known.as_deref())?, way))) {
+            Ok((taken, way)) => (taken, Ok(way)),
+            Err(error) => (Taken::default(), Err(error)),
+        };
         let last = {
             let mut exchange = pin!(self.exchange(settings, way, visitor, &mut record));
             poll_fn(|cx| match exchange.as_mut().poll(cx) {
@@ -182,12 +184,24 @@ impl Turn {
             record.error = known.as_deref().map(over);
             Some(Last::Reset)
         });
-        if let Some(taken) = taken {
-            taken.charge(record.bytes_in + record.bytes_out);
-        }
+        taken.charge(record.bytes_in + record.bytes_out);
         drop(in_flight);
         self.proxy.finish(self.worker, &record);
         last
+    }
+
+    /// Takes a request's share of what whoever sends it may have, and the owner of the endpoint.
+    fn take(&self, way: &Way, known: Option<&Identity>) -> Result<Taken> {
+        let mut taken = match known {
+            Some(identity) => Taken::from(&identity.allowances, Wanted::Stream).map_err(too_many)?,
+            None => Taken::default(),
+        };
+        if let Way::On(route) = way
+            && let Some(allowance) = route.upstreams.owner().and_then(|owner| self.proxy.verdicts.allowance_of(owner))
+        {
+            taken.add(&allowance, Wanted::Stream).map_err(too_many)?;
+        }
+        Ok(taken)
     }
 
     /// Answers a request of which no head could be read.
@@ -245,6 +259,7 @@ impl Turn {
                     site: &self.site,
                     worker: self.worker,
                     visitor,
+                    identity: &self.identity,
                     timer: &mut self.timer,
                     response: &mut self.response,
                     record,
@@ -262,7 +277,8 @@ impl Turn {
             Ok(Next::Taken) => Some(Last::Close),
             Ok(Next::Upgraded(up, busy)) => {
                 if let Some(down) = self.down.connection() {
-                    stream::relay_upgraded(down, *up, settings, &mut self.timer, record).await;
+                    let whose = self.identity.clone();
+                    stream::relay_upgraded(down, *up, whose, settings, &mut self.timer, record).await;
                 }
                 drop(busy);
                 Some(Last::Close)

@@ -40,7 +40,7 @@ pub struct Verdicts {
     /// Ids that verdicts may be given under.
     ids: ArcSwap<HashSet<String>>,
     /// What the tenants may have.
-    tenants: Mutex<BTreeMap<String, Arc<Allowance>>>,
+    tenants: ArcSwap<BTreeMap<String, Arc<Allowance>>>,
     /// What single tokens may have, as long as something of it is had: a new verdict gives nobody more.
     tokens: Mutex<HashMap<Digest, Weak<Allowance>, AsItIs>>,
     /// Keys that were taken away, and when.
@@ -106,7 +106,7 @@ impl Verdicts {
             questions: Kind::ALL.map(Questions::new),
             directory,
             ids: ArcSwap::default(),
-            tenants: Mutex::default(),
+            tenants: ArcSwap::default(),
             tokens: Mutex::default(),
             gone: Mutex::default(),
             asked: Default::default(),
@@ -229,8 +229,9 @@ impl Verdicts {
         now: SystemTime,
     ) -> Result<(Outcome, SystemTime), String> {
         let later = |seconds: f64| now.checked_add(Duration::try_from_secs_f64(seconds).unwrap_or_default());
-        if let Some(why) = verdict.unavailable {
-            return Ok((Outcome::Unavailable(why.into()), now));
+        if verdict.unavailable.is_some() {
+            // Why is for operators, who hear it from whoever could not say; it may name what no stranger has to know.
+            return Ok((Outcome::Unavailable("".into()), now));
         }
         if let Some(word) = verdict.refused {
             let code = match (kind, word.as_str()) {
@@ -267,8 +268,7 @@ impl Verdicts {
             return Ok((Outcome::Refused(Code::ExpiredToken), now + longest));
         }
         let own = granted.limits.map(|limits| self.allowance(open.digest, &limits));
-        let tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        let shared = tenants.get(&granted.tenant).cloned();
+        let shared = self.allowance_of(&granted.tenant);
         let (listen, reach) = (Permitted::new(granted.listen), Permitted::new(granted.reach));
         let mut identity = Identity::new(&granted.tenant, listen, reach, expires);
         identity.key = granted.key.into();
@@ -309,25 +309,29 @@ impl Verdicts {
         self.directory.revoke(is_meant)
     }
 
-    /// Puts other ids and bounds of tenants in force: what was verified under another id ends.
+    /// What a tenant may have, where that is bounded.
+    pub fn allowance_of(&self, tenant: &str) -> Option<Arc<Allowance>> {
+        self.tenants.load().get(tenant).cloned()
+    }
+
+    /// Puts other ids and bounds of tenants in force: what was verified under another id ends. Called by one at a time.
     pub fn configure(&self, ids: HashSet<String>, tenants: &BTreeMap<String, Allowed>) {
         let before = {
             // Whoever is let in meanwhile goes by one of the two, and is found below where that is the old one.
             let _gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
             self.ids.swap(Arc::new(ids.clone()))
         };
-        {
-            let mut known = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-            for (name, allowance) in &*known {
-                allowance.change(tenants.get(name).unwrap_or(&Allowed::default()));
-            }
-            let new: Vec<_> = tenants.iter().filter(|(name, _)| !known.contains_key(*name)).collect();
-            for (name, allowed) in &new {
-                known.insert((*name).clone(), Allowance::new(name.as_str().into(), allowed));
-            }
-            // Whoever is known goes without what has just been made.
-            self.cache.forget(|identity| new.iter().any(|(name, _)| **name == *identity.tenant));
+        let mut known = BTreeMap::clone(&self.tenants.load());
+        for (name, allowance) in &known {
+            allowance.change(tenants.get(name).unwrap_or(&Allowed::default()));
         }
+        let new: Vec<_> = tenants.iter().filter(|(name, _)| !known.contains_key(*name)).collect();
+        for (name, allowed) in &new {
+            known.insert((*name).clone(), Allowance::new(name.as_str().into(), allowed));
+        }
+        self.tenants.store(Arc::new(known));
+        // Whoever is known goes without what has just been made.
+        self.cache.forget(|identity| new.iter().any(|(name, _)| **name == *identity.tenant));
         if before.difference(&ids).next().is_some() {
             let is_meant = |identity: &Identity| !identity.set.is_empty() && !ids.contains(&*identity.set);
             self.cache.forget(is_meant);
@@ -362,7 +366,7 @@ impl Verdicts {
         page.value(&[], self.waiting.load(Ordering::Relaxed) as f64);
         let help = "What a tenant was refused because of its limits.";
         page.family("tidegate_tenant_refused_total", "counter", help);
-        for (name, allowance) in &*self.tenants.lock().unwrap_or_else(PoisonError::into_inner) {
+        for (name, allowance) in &**self.tenants.load() {
             for (what, count) in allowance.refused() {
                 page.value(&[("tenant", name), ("limit", what)], count as f64);
             }

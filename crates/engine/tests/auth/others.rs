@@ -87,7 +87,7 @@ fn case_35_a_byte_stream_over_websocket_needs_a_token_and_ends_with_it() {
     let expires = from_now(2.0);
     let (status, mut visitor) = ask(Some(&bearer(&token(json!({"exp": expires})))));
     assert_eq!(status, 101);
-    visitor.closed();
+    assert!(visitor.is_reset());
     let late = from_now(0.0) - expires.trunc();
     assert!((0.0..2.5).contains(&late), "{late}");
     until("it is counted", || gate.role.metrics().contains(r#"code="expired_token"} 1"#));

@@ -1,7 +1,7 @@
 //! Requests at listeners and routes that ask for a credential.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -182,11 +182,12 @@ fn case_35_what_a_token_has_opened_ends_with_it_and_other_things_go_on() {
         ("Authorization", &bearer(&token(json!({"exp": from_now(60.0), "key": "k/2"})))),
     ]);
     let open = begin(&[("Host", "open.local")]);
-    short.closed();
+    assert!(short.is_reset());
     let late = from_now(0.0) - expires;
     assert!((-1.0..1.5).contains(&late), "{late}");
     assert_eq!(gate.role.revoke(&["k/2".to_owned()]), 1);
-    assert!(revoked.closed() < Duration::from_secs(1));
+    let began = Instant::now();
+    assert!(revoked.is_reset() && began.elapsed() < Duration::from_secs(1));
     open.stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     let mut byte = [0];
     assert_eq!(std::io::Read::read(&mut &open.stream, &mut byte).unwrap(), 1);
@@ -206,6 +207,28 @@ fn a_token_and_its_tenant_have_so_many_requests_a_second() {
     assert!(statuses[3..].contains(&429), "{statuses:?}");
     let answer = (0..50).map(|_| ask(&own)).find(|answer| answer.status == 429).unwrap();
     assert_eq!((answer.error(), answer.field("retry-after")), ("too_many", Some("1")));
+}
+
+#[test]
+fn a_tenant_has_so_many_requests_whoever_asks_for_its_endpoints() {
+    let db = json!({"tenant": "acme", "to": {"endpoint": {"endpoint": "web"}}});
+    let listeners = json!([
+        listener("web", "http", json!({"tenant": "acme"})),
+        listener("db", "tcp", db),
+        listener("agents", "tunnel", json!({"tenant": "acme"})),
+    ]);
+    let changes = json!({"tenants": {"acme": {"streams": 1}}});
+    let (gate, service) = (Gate::start(&configuration(listeners, changes)), Service::start());
+    let _agent = Agent::start(gate.address("agents"), "web", service.address, None);
+    until("it is there", || gate.endpoints() == [("acme".into(), "web".into(), 1)]);
+    let other = [("Host", "web.local")];
+    // Its endpoint is named by the TCP listener, so that a route would have to lead there.
+    assert_eq!(gate.ask("web", "/", &other).status, 502);
+    let mut raw = Visitor::connect(gate.address("db"));
+    raw.say("/endless", &other);
+    assert_eq!(raw.answer().status, 200);
+    assert!(Visitor::connect(gate.address("db")).is_reset());
+    assert!(gate.role.metrics().contains(r#"tidegate_tenant_refused_total{tenant="acme",limit="streams"} 1"#));
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn case_35_a_session_ends_with_its_token_and_is_told_before() {
     until("it is there", || !gate.endpoints().is_empty());
     let mut visitor = Visitor::connect(gate.address("web"));
     visitor.say("/endless", &[("Host", "web.local")]);
-    visitor.closed();
+    assert!(visitor.is_reset());
     let late = from_now(0.0) - expires.trunc();
     assert!((0.0..2.0).contains(&late), "ended {late} s after its time");
     until("nobody offers it any more", || gate.endpoints().is_empty());
@@ -211,6 +211,6 @@ fn agents_come_from_where_they_may() {
     let listeners = json!([listener("agents", "tunnel", json!({"deny": ["127.0.0.0/8"]}))]);
     let gate = Gate::start(&configuration(listeners, json!({})));
     let mut visitor = Visitor::connect(gate.address("agents"));
-    visitor.closed();
+    assert!(visitor.is_reset());
     assert!(gate.role.metrics().contains(r#"tidegate_errors_total{listener="agents",code="address_denied"} 1"#));
 }
