@@ -21,7 +21,7 @@ from tidegate.control.background import Background
 from tidegate.control.changes import changes, needs_restart
 from tidegate.control.logs import Log
 from tidegate.control.state import Configuration, Outcome, Role
-from tidegate.errors import ConfigError, EngineError, TidegateError
+from tidegate.errors import ConfigError, EngineError, TidegateError, without_userinfo
 
 __all__ = ["Again", "Reloads", "metrics"]
 
@@ -244,8 +244,8 @@ def _reasons(error: Exception) -> tuple[str, ...]:
     if isinstance(error, ConfigError):
         return error.mistakes
     if isinstance(error, TidegateError):
-        return (str(error),)
-    return (f"a mistake of ours: {error!r}",)
+        return (without_userinfo(str(error)),)
+    return (without_userinfo(f"a mistake of ours: {error!r}"),)
 
 
 def _needs_restart(before: Configuration, after: Configuration) -> list[str]:

@@ -73,6 +73,17 @@ def test_a_good_one_is_applied_and_told() -> None:
     assert bench.reloads.counts == {"applied": 1, "refused": 0}
 
 
+@pytest.mark.parametrize("kind", [ConfigError, ListenError, ValueError])
+def test_why_it_was_refused_is_told_without_passwords(kind: type[Exception]) -> None:
+    async def refused(bench: Bench) -> None:
+        bench.written = refuse(kind("f:1: 'http://user:PWSECRET@h:1' holds more than a host and a port"))
+        outcome = await bench.reloads.reload("api")
+        shown = [*outcome.reasons, *bench.reloads.problems(), json.dumps(bench.reloads.status())]
+        assert all("***@h:1" in each and "PWSECRET" not in each for each in shown)
+
+    run(refused)
+
+
 def refuse(error: Exception) -> Callable[[Looks], Configuration]:
     def read(_: Looks) -> Configuration:
         raise error
