@@ -87,6 +87,8 @@ def _table(table: str, tree: Tree, ours: Tree, notes: list[Note], mistakes: list
             continue
         if normal.startswith("*."):
             notes.append(Note(where, f"{shown} is a wildcard here; kiagateway took it word for word"))
+        if not name.isascii():
+            notes.append(Note(where, f'{shown} is "{normal}" here, as it is sent; kiagateway took it word for word'))
         try:
             found = _address(backend)
         except ValueError as error:
