@@ -88,6 +88,10 @@ class Reloads:
         self._one = asyncio.Lock()
         self._asked = asyncio.Event()
 
+    def close(self) -> None:
+        """Ends the thread that reads; for when the role has ended."""
+        self._background.close()
+
     def ask(self) -> None:
         """Asks for a reload, as SIGHUP does; what becomes of it is said in the log."""
         self._asked.set()
