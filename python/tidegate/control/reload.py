@@ -193,7 +193,9 @@ class Reloads:
         restart = [*needs_restart(self.snapshot, snapshot), *_needs_restart(self.configuration, read)]
         if restart:
             raise ConfigError(restart)
-        return _Fresh(read, snapshot, _hash(read), changes(self.snapshot, snapshot), self._prepare(read))
+        before = {**self.snapshot, **_not_the_engines(self.configuration)}
+        different = changes(before, {**snapshot, **_not_the_engines(read)})
+        return _Fresh(read, snapshot, _hash(read), different, self._prepare(read))
 
     def _applied(self, outcome: Outcome, commit: Callable[[], None]) -> Outcome:
         self.counts["applied"] += 1
@@ -242,6 +244,16 @@ def metrics(applied: int, refused: int, since: float) -> bytes:
 
 def _hash(configuration: Configuration) -> str:
     return hashlib.sha256(configuration.snapshot).hexdigest()[:16]
+
+
+def _not_the_engines(configuration: Configuration) -> dict[str, Any]:
+    """What people may change besides the snapshot, by its key."""
+    return {
+        "grace_period": configuration.grace_period,
+        "log.level": configuration.log.level,
+        "admin.hosts": configuration.admin and configuration.admin.hosts,
+        "admin.tls": configuration.admin and configuration.admin.tls,
+    }
 
 
 def _reasons(error: Exception) -> tuple[str, ...]:
