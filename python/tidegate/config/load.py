@@ -48,10 +48,13 @@ _TEXT_TAG = "tag:yaml.org,2002:str"
 _DEEPEST = 40
 _QUOTED = re.compile(r"""(['"])((?:\\.|(?!\1).)+)\1""")
 _SHORT = 4
+# So deep the libraries of YAML go without a look: they recurse, and the process ends where its stack does.
+_HARMLESS = 1_000
 
 UNREAD = object()
 """Stands for a value that is told as wrong already, and fits no key."""
 _MOST_REPEATED = 10_000
+_MOST_TAKEN = 1_000_000
 
 
 # libyaml is several times as fast, and not in every build of PyYAML.
@@ -244,6 +247,7 @@ def parse(text: str, name: str, expanded: Expand | None = expand) -> Tree:
     """A tree from YAML. `expanded` is applied to values, never to keys or structure."""
     _refuse_control_characters(text, name)
     try:
+        _refuse_depth(text, name)
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -271,6 +275,21 @@ def _refuse_control_characters(text: str, name: str) -> None:
         raise ConfigError(f"{name}:{line}: holds {what} (it may be a binary file)")
 
 
+def _refuse_depth(text: str, name: str) -> None:
+    """Refuses what is nested too deeply to be composed."""
+    if sum(map(text.count, "[{-?")) <= _HARMLESS:
+        return  # whatever is opened, is opened by one of these, or by a longer indentation
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _HARMLESS:
+                line = event.start_mark.line + 1 if event.start_mark else 0
+                raise ConfigError(f"{name}:{line}: nested too deeply")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
 class _Reader:
     """Walks the nodes of a file. Words stay text, except true, false, null and numbers written without quotes."""
 
@@ -279,6 +298,10 @@ class _Reader:
         self.expanded = expanded
         self._seen: set[int] = set()
         self._repeated = 0
+        self._mappings: dict[int, tuple[Any, Path_]] = {}
+        """What was read of mappings, and where, for those that take over their keys."""
+        self._open: set[int] = set()
+        self._taken = 0
 
     def value(self, node: yaml.Node, path: Path_) -> Any:
         line = node.start_mark.line + 1
@@ -294,7 +317,9 @@ class _Reader:
         if self._repeated > _MOST_REPEATED:
             raise ConfigError(f"{self.tree.name}:{line}: aliases repeat more than {_MOST_REPEATED:,} values")
         if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path)
+            found = self._mapping(node, path)
+            self._mappings[id(node)] = found, path
+            return found
         if isinstance(node, yaml.SequenceNode):
             return [self.value(child, (*path, index)) for index, child in enumerate(node.value)]
         return self._scalar(node, path, line)
@@ -307,33 +332,53 @@ class _Reader:
 
     def _mapping(self, node: yaml.MappingNode, path: Path_) -> Any:
         own: dict[str, tuple[str, yaml.Node]] = {}
-        taken: list[yaml.Node] = []
+        taken: list[tuple[int, yaml.Node]] = []
         for key_node, value_node in node.value:
-            place = f"{self.tree.name}:{key_node.start_mark.line + 1}"
+            line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                self.tree.mistakes.append(f"{place}: a key must be a word")
+                self.tree.mistakes.append(f"{self.tree.name}:{line}: a key must be a word")
                 continue
             key = str(key_node.value)
             if key == "<<" and not key_node.style:
-                taken += value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+                several = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+                taken += [(line, each) for each in several]
             elif key in own:
-                self.tree.mistakes.append(f"{place}: {dotted((*path, key))} is written twice")
+                self.tree.mistakes.append(f"{self.tree.name}:{line}: {dotted((*path, key))} is written twice")
             else:
-                own[key] = place, value_node
+                own[key] = f"{self.tree.name}:{line}", value_node
         found: dict[str, Any] = {}
+        self._open.add(id(node))
         # The last first: what is read later wins, and the place of a key with it.
-        for other in reversed(taken):
-            keys = self.value(other, path)
-            if not isinstance(keys, dict):
-                line = other.start_mark.line + 1
-                return self._unread(
-                    path, line, "`<<` takes over the keys of mappings (`<<: *name`, `<<: [*one, *two]`)"
-                )
+        for line, other in reversed(taken):
+            keys = self._take_over(other, path, line)
+            if keys is UNREAD:
+                self.tree.unread.add(path)
+                return UNREAD
             found.update(keys)
         for key, (place, value_node) in own.items():
             self.tree.where[(*path, key)] = place
             found[key] = self.value(value_node, (*path, key))
+        self._open.discard(id(node))
         return found
+
+    def _take_over(self, node: yaml.Node, path: Path_, line: int) -> Any:
+        """What `<<` takes over from another mapping, which is read once however often that happens."""
+        if not isinstance(node, yaml.MappingNode):
+            return self._unread(path, line, "`<<` takes over the keys of mappings (`<<: *name`, `<<: [*one, *two]`)")
+        if id(node) in self._open:
+            return self._unread(path, line, "`<<` takes over the keys of a mapping that it stands in itself")
+        if id(node) not in self._mappings:
+            self.value(node, path)
+        keys, source = self._mappings[id(node)]
+        if keys is UNREAD:
+            return UNREAD
+        self._taken += len(keys)
+        if self._taken > _MOST_TAKEN:
+            many = f"merge keys take over more than {_MOST_TAKEN:,} keys"
+            raise ConfigError([*self.tree.mistakes, f"{self.tree.name}:{line}: {many}"])
+        for key in keys:
+            self.tree.where[(*path, key)] = self.tree.where[(*source, key)]
+        return keys
 
     def _scalar(self, node: yaml.Node, path: Path_, line: int) -> Any:
         text = str(node.value)
