@@ -6,9 +6,10 @@ what else has no counterpart is a note. Agent and forward are `piko`.
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from copy import deepcopy
+from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from tidegate.config.knobs import Bind, Duration, FileName, Model, Size, Texts, knob
 from tidegate.config.load import Tree, validate
@@ -145,14 +146,16 @@ class PikoServerFile(Model):
 
 def server(tree: Tree) -> Translation:
     """Our gateway for Piko's server. Raises `ConfigError` with every mistake."""
-    piko = validate(PikoServerFile, tree)
-    verifiers = Verifiers(tree)
-    agents = verifiers.agents(piko.upstream.auth, piko.upstream.tenants)
-    proxy = verifiers.auth(("proxy", "auth"), piko.proxy.auth, verifiers.only_tenant)
-    admin = verifiers.auth(("admin", "auth"), piko.admin.auth)
-    mistakes = [*verifiers.mistakes, *_narrowing(piko, tree)]
+
+    def narrowing(piko: PikoServerFile) -> list[str]:
+        return [*_asked(piko, Verifiers(tree)).verifiers.mistakes, *_narrowing(piko, tree)]
+
+    piko = validate(PikoServerFile, tree, outside=lambda *_: narrowing(_what_is_right(tree)))
+    mistakes = narrowing(piko)
     if mistakes:
         raise ConfigError(mistakes)
+    asked = _asked(piko, Verifiers(tree))
+    verifiers = asked.verifiers
     notes = [*_left_out(piko, tree), *verifiers.notes]
 
     ours: dict[str, Any] = {
@@ -160,17 +163,21 @@ def server(tree: Tree) -> Translation:
             "proxy": {
                 "bind": piko.proxy.bind_addr,
                 **_tls(piko.proxy.tls),
-                **({"auth": proxy | {"pass": True}} if proxy else {}),
+                **({"auth": asked.proxy | {"pass": True}} if asked.proxy else {}),
                 **({"tenant": verifiers.only_tenant} if verifiers.only_tenant else {}),
             },
             "agents": {
                 "bind": piko.upstream.bind_addr,
                 "kind": "tunnel",
                 **_tls(piko.upstream.tls),
-                **({"auth": agents} if agents else {}),
+                **({"auth": asked.agents} if asked.agents else {}),
             },
         },
-        "admin": {"bind": piko.admin.bind_addr, **_tls(piko.admin.tls), **({"auth": admin} if admin else {})},
+        "admin": {
+            "bind": piko.admin.bind_addr,
+            **_tls(piko.admin.tls),
+            **({"auth": asked.admin} if asked.admin else {}),
+        },
         "timeouts": {"response": piko.proxy.timeout},
     }
     put(ours, "", verifiers=verifiers.found or None, tenants=verifiers.tenants or None)
@@ -182,6 +189,45 @@ def server(tree: Tree) -> Translation:
     if piko.proxy.access_log.disable:
         put(ours, "access_log", to="off")
     return Translation(Tree(data=ours, where=_places(tree) | verifiers.where, name=tree.name), tuple(notes))
+
+
+class _Asked(NamedTuple):
+    """What each port asks for, and who verifies it."""
+
+    verifiers: Verifiers
+    agents: dict[str, Any]
+    proxy: dict[str, Any]
+    admin: dict[str, Any]
+
+
+def _asked(piko: PikoServerFile, verifiers: Verifiers) -> _Asked:
+    agents = verifiers.agents(piko.upstream.auth, piko.upstream.tenants)
+    proxy = verifiers.auth(("proxy", "auth"), piko.proxy.auth, verifiers.only_tenant)
+    return _Asked(verifiers, agents, proxy, verifiers.auth(("admin", "auth"), piko.admin.auth))
+
+
+def _what_is_right(tree: Tree) -> PikoServerFile:
+    """A file that is wrong somewhere, without the values that are."""
+    data = deepcopy(tree.data)
+    while True:
+        try:
+            return PikoServerFile.model_validate(data, context={"base": tree.base, "files": None})
+        except ValidationError as error:
+            # Found before any is taken out: one may stand within another.
+            for holder, key in [_holder(data, item["loc"]) for item in error.errors(include_url=False)]:
+                holder.pop(key, None)
+
+
+def _holder(data: Any, path: tuple[int | str, ...]) -> tuple[dict[Any, Any], int | str]:
+    """What holds the value at a path and its key; of a value that is missing or one of a list, what it belongs to."""
+    holder, key = data, path[0]
+    for part in path:
+        if isinstance(data, dict) and part in data:
+            holder, key = data, part
+        elif not isinstance(data, list):
+            break
+        data = data[part]
+    return holder, key
 
 
 def _tls(tls: PikoListenerTls) -> dict[str, Any]:
