@@ -25,7 +25,7 @@ def config(*issuers: Issuer, **more: Any) -> dict[str, Any]:
     auth = {"verifiers": names}
     listeners: dict[str, Any] = {
         "agents": {"bind": LOCAL, "kind": "tunnel", "auth": auth},
-        "proxy": {"bind": LOCAL, "auth": auth, "dynamic_endpoints": {"allow": ["web", "echo", "go"]}},
+        "proxy": {"bind": LOCAL, "auth": auth, "dynamic_endpoints": {"allow": ["web", "echo", "go", "kept"]}},
     }
     return {
         "verifiers": {issuer.name: issuer.source for issuer in issuers},

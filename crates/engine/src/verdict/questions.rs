@@ -16,9 +16,6 @@ use super::cache::{Digest, Outcome, STALE, Tell};
 /// Questions that may be open at once.
 pub const OPEN: usize = 1024;
 
-/// Those of one source.
-pub const OPEN_FROM_ONE: usize = 32;
-
 /// How long it takes at most to hear that there will be no question any more.
 const LAST: Duration = Duration::from_millis(100);
 
@@ -45,6 +42,15 @@ impl Kind {
         match self {
             Kind::Token => "token",
             Kind::Password => "password",
+        }
+    }
+
+    /// Questions of one source that may be open at once, so that it never holds up others for more than a second: a
+    /// signature takes a fraction of a millisecond, a hash tens of milliseconds.
+    fn most_from_one(self) -> usize {
+        match self {
+            Kind::Token => 256,
+            Kind::Password => 16,
         }
     }
 }
@@ -84,8 +90,8 @@ fn source(from: IpAddr) -> IpAddr {
 }
 
 /// One queue.
-#[derive(Default)]
 pub struct Questions {
+    most_from_one: usize,
     state: Mutex<State>,
     ready: Condvar,
 }
@@ -100,6 +106,11 @@ struct State {
 }
 
 impl Questions {
+    /// An empty queue.
+    pub fn new(kind: Kind) -> Self {
+        Questions { most_from_one: kind.most_from_one(), state: Mutex::default(), ready: Condvar::new() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,7 +131,7 @@ impl Questions {
             return Err("too many credentials wait to be checked");
         }
         let from_one = state.by_source.entry(question.source).or_default();
-        if *from_one >= OPEN_FROM_ONE {
+        if *from_one >= self.most_from_one {
             return Err("too many credentials of this address wait to be checked");
         }
         *from_one += 1;
@@ -227,7 +238,7 @@ mod tests {
 
     #[test]
     fn questions_come_in_order_and_end_with_the_queue() {
-        let questions = Questions::default();
+        let questions = Questions::new(Kind::Token);
         let (first, _told) = question(1, "192.0.2.1");
         let (second, left) = question(2, "192.0.2.1");
         let (third, _told) = question(3, "192.0.2.1");
@@ -247,18 +258,18 @@ mod tests {
 
     #[test]
     fn one_source_takes_its_share_and_no_more() {
-        let questions = Questions::default();
+        let questions = Questions::new(Kind::Token);
         let mut told = Vec::new();
         let mut put = |from: &str| {
             let (open, one) = question(0, from);
             told.push(one);
             questions.put(open)
         };
-        for host in 0..OPEN_FROM_ONE {
+        for host in 0..questions.most_from_one {
             put(&format!("2001:db8::{host}")).expect("room");
         }
         assert!(put("2001:db8::ffff").is_err() && put("2001:db8:0:1::1").is_ok());
-        for source in 0..(OPEN - OPEN_FROM_ONE - 1) {
+        for source in 0..(OPEN - questions.most_from_one - 1) {
             put(&format!("10.0.{}.{}", source / 250, source % 250)).expect("room");
         }
         assert!(put("192.0.2.1").is_err());
@@ -266,7 +277,7 @@ mod tests {
 
     #[test]
     fn whoever_waits_for_a_question_is_woken() {
-        let questions = Arc::new(Questions::default());
+        let questions = Arc::new(Questions::new(Kind::Token));
         let waits = questions.clone();
         let waiting = std::thread::spawn(move || waits.next(Duration::from_secs(60)));
         let (open, _told) = question(9, "::1");

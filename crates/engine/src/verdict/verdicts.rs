@@ -103,7 +103,7 @@ impl Verdicts {
     pub fn new(directory: Arc<Directory>) -> Self {
         Verdicts {
             cache: Cache::default(),
-            questions: Default::default(),
+            questions: Kind::ALL.map(Questions::new),
             directory,
             ids: ArcSwap::default(),
             tenants: ArcSwap::default(),
