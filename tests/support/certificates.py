@@ -19,13 +19,16 @@ class Authority:
         self._key = folder / "ca.key"
         self._openssl("req", "-x509", *KEY, "-keyout", self._key, "-out", self.ca, "-subj", f"/CN={name}")
 
-    def issue(self, name: str, *alternatives: str, use: str = "serverAuth") -> tuple[Path, Path]:
+    def issue(
+        self, name: str, *alternatives: str, use: str = "serverAuth", organisation: str | None = None
+    ) -> tuple[Path, Path]:
         """A certificate and its key; `alternatives` are like `DNS:localhost`."""
         cert, key = self._folder / f"{name}.pem", self._folder / f"{name}.key"
         request, extensions = self._folder / f"{name}.csr", self._folder / f"{name}.ext"
         names = ",".join(alternatives) or f"DNS:{name}"
+        owner = f"/O={organisation}" if organisation else ""
         extensions.write_text(f"subjectAltName={names}\nextendedKeyUsage={use}\nbasicConstraints=CA:FALSE\n")
-        self._openssl("req", *KEY, "-keyout", key, "-out", request, "-subj", f"/CN={name}")
+        self._openssl("req", *KEY, "-keyout", key, "-out", request, "-subj", f"{owner}/CN={name}")
         signing: list[str | Path] = [
             "-CA",
             self.ca,

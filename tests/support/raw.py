@@ -99,6 +99,14 @@ class Raw:
                 got += data
         return bytes(got)
 
+    def rest_or(self, mark: bytes) -> bytes:
+        """Reads to the mark or, where it does not come, to the end of the connection."""
+        got = bytearray()
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            while mark not in got and (data := self.socket.recv(65536)):
+                got += data
+        return bytes(got)
+
     def answer(self, method: str = "GET") -> Answer:
         """Reads one response; not for answers that come several at once."""
         response = HTTPResponse(self.socket, method=method)
