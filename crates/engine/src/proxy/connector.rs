@@ -77,7 +77,7 @@ impl Connector<'_> {
             self.proxy.forget(upstream.id());
         }
         if let Some(mut surplus) = surplus {
-            // An idle connection is ended in order; that it cannot be ended at once is no concern of anybody.
+            // An idle connection is ended in order.
             let _ = poll_fn(|cx| Poll::Ready(surplus.poll_shutdown(cx))).await;
         }
     }
