@@ -25,8 +25,8 @@ pub struct Connector<'a> {
 }
 
 impl Connector<'_> {
-    /// A connection that was kept and is quiet. `again`: the request may be sent a second time, should that one turn out to
-    /// have ended.
+    /// A connection that was kept and is quiet. `again`: the request may be sent a second time, should that one turn
+    /// out to have ended.
     pub fn kept(&self, upstream: &Upstream, again: bool) -> Option<Http> {
         // Where many share a connection, `open` finds it.
         if upstream.http() != StreamKind::Http1 || !(again || upstream.features().reuse) {
