@@ -268,7 +268,6 @@ impl Exchange<'_> {
             hops: 0,
         };
         let (connection, was_there) = connector.open(upstream, &info).await.map_err(|error| {
-            let error = self.site.blame(error);
             let repeatable = error.undelivered;
             Failure { error, repeatable, stale: false, paid: false, tried: vec![upstream.id()] }
         })?;

@@ -124,14 +124,6 @@ impl Site {
         }
     }
 
-    /// An error of the way to the upstream, as the far end of the tunnel understands it.
-    pub fn blame(&self, error: Error) -> Error {
-        match self {
-            Site::Listener(_) => error,
-            Site::Service(_) => Error { detail: format!("{} at the agent", error.detail).into(), ..error },
-        }
-    }
-
     /// Who asks, as far as is known: behind a tunnel only the gateway saw, and says so in the head.
     pub fn visitor(&self, head: &RequestHead, peer: SocketAddr, proto: &'static str, proxy: &Proxy) -> Visitor {
         let said = || {
