@@ -69,7 +69,8 @@ impl Gateway {
         connect.urls.iter().enumerate().map(one).collect()
     }
 
-    /// Opens a WebSocket at `path`; `h2`: streams on it may carry HTTP/2. What came right behind the answer is in the buffer.
+    /// Opens a WebSocket at `path`; `h2`: streams on it may carry HTTP/2. What came right behind the answer is in the
+    /// buffer.
     pub async fn open(
         &self,
         path: &str,

@@ -26,7 +26,8 @@ const SEARCH: Duration = Duration::from_millis(100);
 /// How many of them one search remembers.
 const FOUND: usize = 1024;
 
-/// Descriptors that visitors cannot take, for the admin listener, agents, upstreams and files; fewer where there are few.
+/// Descriptors that visitors cannot take, for the admin listener, agents, upstreams and files; fewer where there are
+/// few.
 const RESERVED: u64 = 128;
 
 /// Places for connections, of all listeners that share them.

@@ -1,8 +1,8 @@
 //! The terms of a listener: what it asks of whoever connects, and how long connections may go by it.
 //!
 //! A connection holds the terms under which it was taken. They are revoked when a new configuration asks for something
-//! else: what runs goes on to its end, and nothing begins any more. When the listener is gone they end, and are revoked a
-//! moment later: whoever was let in just before is still served.
+//! else: what runs goes on to its end, and nothing begins any more. When the listener is gone they end, and are revoked
+//! a moment later: whoever was let in just before is still served.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -30,8 +30,8 @@ use crate::tunnel::{Config, Ending, Session, start};
 use crate::upstream::ejection::Condition;
 use crate::upstream::{AgentSession, next_id};
 
-/// How long what an agent offers is still used after the terms have ended that it came by: a few round trips to dial, to
-/// shake hands and to be registered, from far away.
+/// How long what an agent offers is still used after the terms have ended that it came by: a few round trips to dial,
+/// to shake hands and to be registered, from far away.
 const COME_BACK: Duration = Duration::from_secs(2);
 
 /// How often a session that is to end is looked at.

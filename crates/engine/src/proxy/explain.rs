@@ -289,7 +289,10 @@ impl Teller<'_> {
         }
         others.sort_by_key(|(near, ..)| std::cmp::Reverse(*near));
         let left_out = others.len().saturating_sub(TOLD);
-        let told = |(_, lead, why): &(u8, &Lead, String)| json!({"name": &*lead.name, "match": lead.route.wanted(), "why": why});
+        let told = |(_, lead, why): &(u8, &Lead, String)| {
+            let wanted = lead.route.wanted();
+            json!({"name": &*lead.name, "match": wanted, "why": why})
+        };
         self.say("others", others.iter().take(TOLD).map(told).collect());
         self.say("others_left_out", json!(left_out));
     }
@@ -315,7 +318,8 @@ impl Teller<'_> {
         }
         let address = |address: &crate::snapshot::upstream::UpstreamAddress| {
             let host = if address.host.contains(':') { format!("[{}]", address.host) } else { address.host.clone() };
-            json!({"address": format!("{host}:{}", address.port), "tls": address.tls.is_some(), "weight": address.weight})
+            let authority = format!("{host}:{}", address.port);
+            json!({"address": authority, "tls": address.tls.is_some(), "weight": address.weight})
         };
         let addresses: Vec<Value> = group.made_from.addresses.iter().map(address).collect();
         self.say("upstream", json!({"name": &*group.name, "addresses": addresses}));

@@ -272,8 +272,8 @@ pub(super) fn redirected(redirect: &Redirect, head: &RequestHead, visitor: &Visi
 
 /// A path that is refused because it may be read in two ways.
 pub(super) fn two_ways(_: TwoWays) -> Error {
-    let detail = "the path may be read in two ways that take different routes: write it without //, dot segments, ; and \
-                  escaped slashes";
+    let detail = "the path may be read in two ways that take different routes: write it without //, dot segments, ; \
+                  and escaped slashes";
     Error::new(Code::MalformedRequest, detail)
 }
 
