@@ -10,9 +10,22 @@ TidegateError
     └── TunnelClosed   reconnecting is up to you
 """
 
+import re
 from collections.abc import Iterable
 
-__all__ = ["AuthError", "ConfigError", "EngineError", "ListenError", "NoUpstream", "TidegateError", "TunnelClosed"]
+__all__ = [
+    "AuthError", "ConfigError", "EngineError", "ListenError", "NoUpstream", "TidegateError", "TunnelClosed",
+    "without_userinfo",
+]  # fmt: skip
+
+# A quoted value is hidden up to its last @, so that a password may hold anything.
+_QUOTED = re.compile(r"""(?P<open>(?P<sign>['"])(?:[A-Za-z][\w+.-]*://)?)(?:\\.|(?!(?P=sign)).)*@""")
+_BARE = re.compile(r"""(?P<open>://|(?<!\S)(?=[^\s"'/@:]+:))[^\s"']*@""")
+
+
+def without_userinfo(text: str) -> str:
+    """Hides who and with which password, in what may be addresses of somebody: they are shown to more people."""
+    return _BARE.sub(r"\g<open>***@", _QUOTED.sub(r"\g<open>***@", text)) if "@" in text else text
 
 
 class TidegateError(Exception):
@@ -20,10 +33,11 @@ class TidegateError(Exception):
 
 
 class ConfigError(TidegateError):
-    """What somebody wrote cannot be used. Every mistake is told at once, one a line."""
+    """What somebody wrote cannot be used. Every mistake is told at once, one a line, and no password with it."""
 
     def __init__(self, mistakes: str | Iterable[str]) -> None:
-        self.mistakes = (mistakes,) if isinstance(mistakes, str) else tuple(mistakes)
+        told = (mistakes,) if isinstance(mistakes, str) else mistakes
+        self.mistakes = tuple(without_userinfo(mistake) for mistake in told)
         super().__init__("\n".join(self.mistakes))
 
 

@@ -136,9 +136,35 @@ def test_a_merge_key_that_is_no_mapping_is_told_with_its_line() -> None:
     )
 
 
+def test_a_merge_key_of_a_mapping_that_it_stands_in_is_told_with_its_line() -> None:
+    told = "`<<` takes over the keys of a mapping that it stands in itself"
+    assert mistakes("routes:\n  - &c {<<: *c, host: c}\n") == (f"tidegate.yaml:2: routes[0]: {told}",)
+    assert f"tidegate.yaml:3: log.limits: {told}" in mistakes("log: &a\n  level: info\n  limits: {<<: *a}\n")
+
+
+def test_a_mistake_that_is_taken_over_is_told_once_where_it_stands() -> None:
+    text = "log: &a {level: '${NOWHERE_AT_ALL}'}\nlimits: {<<: *a}\ntimeouts: {<<: *a}\n"
+    first = mistakes(text)[0]
+    assert first.startswith("tidegate.yaml:1: log.level: ${NOWHERE_AT_ALL} is not set")
+    assert sum("NOWHERE_AT_ALL" in each for each in mistakes(text)) == 1
+
+
+def test_thousands_of_routes_take_over_the_same_keys_with_their_places() -> None:
+    lines = ["x: &d {host: a.example.com, path: /}", "routes:", *["  - {<<: *d}"] * 10_000]
+    tree = parse("\n".join(lines), "tidegate.yaml")
+    assert tree.data["routes"] == [{"host": "a.example.com", "path": "/"}] * 10_000
+    assert tree.where["routes", 9_999, "host"] == "tidegate.yaml:1"
+
+
 def test_merge_keys_do_not_grow_without_end() -> None:
-    lines = ["k0: &k0 {a: x}"] + [f"k{n}: &k{n} {{<<: [{', '.join([f'*k{n - 1}'] * 9)}]}}" for n in range(1, 9)]
-    assert "aliases repeat more than" in mistakes("\n".join(lines))[0]
+    wide = ", ".join(f"k{n}: 1" for n in range(2_000))
+    lines = [f"a: &a {{{wide}}}", *[f"b{n}: {{<<: *a}}" for n in range(600)]]
+    assert mistakes("\n".join(lines)) == ("tidegate.yaml:502: merge keys take over more than 1,000,000 keys",)
+
+
+@pytest.mark.parametrize("opened", ["[", "{a: ", "- ", "? ", "a: [", "{", "[{? "])
+def test_what_is_nested_deeper_than_a_stack_is_refused(opened: str) -> None:
+    assert mistakes(opened * 40_000) == ("tidegate.yaml:1: nested too deeply",)
 
 
 def test_a_tag_is_refused_but_the_one_of_text() -> None:

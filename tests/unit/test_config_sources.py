@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tidegate.config.load import Places
 from tidegate.config.model import Agent, Forward, Gateway
+from tidegate.config.snapshot import gateway_snapshot
 from tidegate.config.sources import Source, find_file, options
 from tidegate.errors import ConfigError
 
@@ -110,3 +112,27 @@ def test_only_an_agent_has_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest
 def test_a_file_that_is_not_there_is_one_sentence() -> None:
     with pytest.raises(ConfigError, match=r"^/nowhere/x\.yaml: cannot read it: no such file or directory$"):
         Source(Gateway, Path("/nowhere/x.yaml"), {}, {}).read()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("routes: [{host: '${HIDDEN}', respond: 200}]", "routes[0].host: '${HIDDEN}' is no host name"),
+        ("timeouts: {idle: '${HIDDEN}'}", "timeouts.idle: '${HIDDEN}' is no duration"),
+        ("timeouts: {idle: '5 ${HIDDEN}'}", "timeouts.idle: '5 ${HIDDEN}' is no duration"),
+        ("admin: {bind: '${HIDDEN}:80'}", "admin.bind: '${HIDDEN}:80'"),
+        ("routes: [{host: a, to: {addresses: ['http://me:${HIDDEN}@h:1']}}]", "'http://***@h:1' holds more"),
+        ("routes: [{host: a, to: {addresses: ['${HIDDEN}:x']}}]", "to.addresses[0]"),
+        ("error_pages: {html: '${HIDDEN}.html'}", "${HIDDEN}.html: no such file"),
+    ],
+)
+def test_a_mistake_shows_the_name_of_a_variable_and_not_what_it_holds(
+    text: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "tidegate.yaml"
+    file.write_text(f"node: example\n{text}\n")
+    monkeypatch.setenv("HIDDEN", "a S3cret/")
+    with pytest.raises(ConfigError) as caught:
+        gateway_snapshot(Source(Gateway, file).read(), Places(Source(Gateway, file).tree))
+    assert told in str(caught.value)
+    assert "s3cret" not in str(caught.value).lower()

@@ -10,6 +10,7 @@ from tidegate.cli.moving import start_beside, tell
 from tidegate.cli.options import Command, given, knob_options
 from tidegate.config.knobs import knobs
 from tidegate.config.model import SHORTCUTS, Gateway
+from tidegate.config.whole import whole
 from tidegate.errors import ConfigError
 from tidegate.importers.nanoproxy import Settings, gateway
 from tidegate.importers.source import Foreign
@@ -38,6 +39,7 @@ def _nanoproxy(config: str | None, **_: object) -> int:
     settings = Settings.of(os.environ)
     path = Path(config or os.environ.get("CONF_FILE") or "./config.yaml")
     if settings.content is not None:
+        _check(settings)
         _write(path, settings.content)
     flags = given(click.get_current_context())
 
@@ -55,6 +57,15 @@ def _nanoproxy(config: str | None, **_: object) -> int:
         )
 
     return start_beside(source, f":{settings.port}")
+
+
+def _check(settings: Settings) -> None:
+    """Refuses what cannot be a file, before the one that is there is lost."""
+    try:
+        text = (settings.content or b"").decode()
+    except UnicodeDecodeError:
+        raise ConfigError("CONFIG_B64: is not UTF-8 text") from None
+    whole(Gateway, gateway(text, "CONFIG_B64", settings, "unknown").tree)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -15,6 +15,7 @@ import click
 
 from tidegate.config.files import Where
 from tidegate.config.knobs import Knob, knobs
+from tidegate.config.load import Places, Tree
 from tidegate.config.looks import Looks
 from tidegate.config.model import Agent, ClientTls, Forward, Gateway
 from tidegate.config.snapshot import agent_snapshot, describe, forward_snapshot, gateway_snapshot, new_agent_id, note
@@ -113,13 +114,13 @@ def start(
     source: str,
     again: Callable[[Looks], Gateway | Agent | Forward] | None = None,
     files: Looks | None = None,
-    where: Where | None = None,
+    tree: Callable[[], Tree] | None = None,
 ) -> int:
     """
     Runs what the configuration describes, and returns the exit code.
 
     `again` reads it anew while it runs and notes the files that it reads; `files` are those that it was read from;
-    `where` finds the places of keys, for what is told as wrong.
+    `tree` is what was written, for what is told as wrong.
     """
     role = {Gateway: "gateway", Agent: "agent", Forward: "forward"}[type(config)]
     agent_id = new_agent_id()
@@ -131,7 +132,7 @@ def start(
         remark = note(config)
         admin = config.admin
         return {
-            "snapshot": _snapshot(config, agent_id, where),
+            "snapshot": _snapshot(config, agent_id, Places(tree) if tree else None),
             "admin": Admin(bind=admin.bind, hosts=admin.hosts, tls=_admin_tls(admin, Tls)) if admin.bind else None,
             "log": LogOptions(format=config.log.format, level=config.log.level),
             "grace_period": config.grace_period,
@@ -152,10 +153,8 @@ def start_source(source: Source[Gateway]) -> int:
     """Runs a gateway that follows its configuration while it runs, and returns the exit code."""
     files: Looks = {}
 
-    def where(key: str) -> str:  # asked for where something is wrong, so the file is read again for it
-        return source.tree().places()(key)
-
-    return start(source.read(files), str(source), source.again, files, where)
+    # Asked for where something is wrong, so the file is read again for it.
+    return start(source.read(files), str(source), source.again, files, source.tree)
 
 
 def _snapshot(config: Gateway | Agent | Forward, agent_id: str, where: Where | None) -> bytes:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.config.binds import collisions, is_every_address
-from tidegate.config.load import line_of
+from tidegate.config.load import Places, line_of
 from tidegate.errors import ConfigError
 
 __all__ = ["Checked", "Where", "read"]
 
-Where = Callable[[str], str]
+Where = Places
 """The place of a key, such as `tidegate.yaml:7`; empty where nobody wrote it."""
 
 
@@ -32,6 +32,7 @@ class Checked:
     def mistake(self, key: str, message: str) -> None:
         """Something is wrong with what stands under this key."""
         place = self._place(key)
+        message = self._where.hidden(key, message) if self._where is not None else message
         self._mistakes.append((line_of(place), f"{place}: {key}: {message}" if place else f"{key}: {message}"))
 
     def call(self, key: str, function: Callable[..., Any], *given: Any) -> Any:

@@ -22,7 +22,19 @@ from tidegate.config.knobs import Model, Parts, child_model, plain_type
 from tidegate.config.looks import Looks
 from tidegate.errors import ConfigError
 
-__all__ = ["UNREAD", "Tree", "dotted", "dump", "line_of", "parse", "read_text", "uncollected", "validate"]
+__all__ = [
+    "UNREAD",
+    "Places",
+    "Tree",
+    "Variables",
+    "dotted",
+    "dump",
+    "line_of",
+    "parse",
+    "read_text",
+    "uncollected",
+    "validate",
+]
 
 M = TypeVar("M", bound=Model)
 Path_ = tuple[str | int, ...]
@@ -34,10 +46,15 @@ _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _CONTROL: re.Pattern[str] = yaml.reader.Reader.NON_PRINTABLE
 _TEXT_TAG = "tag:yaml.org,2002:str"
 _DEEPEST = 40
+_QUOTED = re.compile(r"""(['"])((?:\\.|(?!\1).)+)\1""")
+_SHORT = 4
+# So deep the libraries of YAML go without a look: they recurse, and the process ends where its stack does.
+_HARMLESS = 1_000
 
 UNREAD = object()
 """Stands for a value that is told as wrong already, and fits no key."""
 _MOST_REPEATED = 10_000
+_MOST_TAKEN = 1_000_000
 
 
 # libyaml is several times as fast, and not in every build of PyYAML.
@@ -71,6 +88,23 @@ class Tree:
     """What is wrong already, each with its place; it is told together with what is found later."""
     unread: set[Path_] = field(default_factory=set)
     """Where `UNREAD` stands."""
+    variables: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Values that variables have a part in, each with what came from a variable and how that was written."""
+
+    def hidden(self, path: Path_, message: str) -> str:
+        """A message about what stands at a path, which shows variables by their names: they may hold secrets."""
+        if not self.variables:
+            return message
+        found: Any = self.data
+        for part in path:
+            try:
+                found = found[part]
+            except (KeyError, IndexError, TypeError):
+                break
+        for text in _texts(found):
+            for value, name in self.variables.get(text, {}).items():
+                message = _hidden(message, value, name)
+        return message
 
     def set(self, path: tuple[str, ...], value: object, where: str) -> None:
         """Sets one value, as an option does."""
@@ -85,19 +119,78 @@ class Tree:
             del self.where[known]
         self.where[path] = where
 
-    def places(self) -> Callable[[str], str]:
-        """Finds the place of a key such as `routes[3].to`, or of what it stands in; empty where nothing was written."""
-        known: dict[str, str] = {}
+    def places(self) -> "Places":
+        """Finds the place of a key such as `routes[3].to`."""
+        return Places(lambda: self)
 
-        def place(key: str) -> str:
-            if not known:
-                known.update((dotted(path), where) for path, where in self.where.items() if path)
-            while key and key not in known:
-                shorter = re.sub(r"(?:^|\.)[^.\[]+$|\[\d+\]$", "", key)
-                key = "" if shorter == key else shorter
-            return known.get(key, "")
 
-        return place
+class Places:
+    """Finds the place of a key such as `routes[3].to`, or of what it stands in; empty where nothing was written."""
+
+    def __init__(self, tree: Callable[[], Tree]) -> None:
+        self._read = tree
+        self._tree: Tree | None = None
+        self._known: dict[str, Path_] = {}
+
+    def __call__(self, key: str) -> str:
+        """The place of a key."""
+        found = self._path(key)
+        return self._tree.where[found] if self._tree is not None and found else ""
+
+    def hidden(self, key: str, message: str) -> str:
+        """As `Tree.hidden` has it."""
+        found = self._path(key)
+        return self._tree.hidden(found, message) if self._tree is not None and found else message
+
+    def _path(self, key: str) -> Path_:
+        if self._tree is None:
+            self._tree = self._read()
+            self._known.update((dotted(path), path) for path in self._tree.where if path)
+        while key and key not in self._known:
+            shorter = re.sub(r"(?:^|\.)[^.\[]+$|\[\d+\]$", "", key)
+            key = "" if shorter == key else shorter
+        return self._known.get(key, ())
+
+
+class Variables:
+    """`expand`, which remembers what has come from where."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, dict[str, str]] = {}
+        """As `Tree.variables` has them."""
+
+    def __call__(self, text: str) -> str:
+        """The text with its variables replaced."""
+        used: dict[str, str] = {}
+        expanded = expand(text, used=used)
+        if used:
+            self.found[expanded] = used
+        return expanded
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every value within, as text."""
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    else:
+        yield str(value)
+
+
+def _hidden(message: str, value: str, name: str) -> str:
+    def quoted(part: re.Match[str]) -> str:
+        # A message may quote a part of the value, or one that was normalized.
+        if part[2].lower() in value.lower():
+            return f"{part[1]}{name if part[2] in shown else '***'}{part[1]}"
+        return part[0].replace(shown[0], name).replace(shown[1], name)
+
+    shown = (repr(value)[1:-1], value)
+    message = _QUOTED.sub(quoted, message)
+    # What is so short is no secret, and may stand in any word.
+    return message if len(value) < _SHORT else message.replace(value, name)
 
 
 @contextlib.contextmanager
@@ -126,8 +219,8 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"{path}: is not UTF-8 text") from None
 
 
-def expand(text: str, env: Mapping[str, str] = os.environ) -> str:
-    """Replaces `${VAR}` and `${VAR:default}`; `$${` stands for itself."""
+def expand(text: str, env: Mapping[str, str] = os.environ, used: dict[str, str] | None = None) -> str:
+    """Replaces `${VAR}` and `${VAR:default}`; `$${` stands for itself. `used` gets values that the environment has."""
 
     def replaced(match: re.Match[str]) -> str:
         if match[0] == "$${":
@@ -142,6 +235,8 @@ def expand(text: str, env: Mapping[str, str] = os.environ) -> str:
             raise ValueError(
                 f"${{{match[1]}}} is not set in the environment (a default is written ${{{match[1]}:value}})"
             )
+        if used is not None and env.get(match[1]):
+            used[value] = f"${{{match[1]}}}"
         return value
 
     return _VARIABLE.sub(replaced, text)
@@ -152,6 +247,7 @@ def parse(text: str, name: str, expanded: Expand | None = expand) -> Tree:
     """A tree from YAML. `expanded` is applied to values, never to keys or structure."""
     _refuse_control_characters(text, name)
     try:
+        _refuse_depth(text, name)
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -179,6 +275,21 @@ def _refuse_control_characters(text: str, name: str) -> None:
         raise ConfigError(f"{name}:{line}: holds {what} (it may be a binary file)")
 
 
+def _refuse_depth(text: str, name: str) -> None:
+    """Refuses what is nested too deeply to be composed."""
+    if sum(map(text.count, "[{-?")) <= _HARMLESS:
+        return  # whatever is opened, is opened by one of these, or by a longer indentation
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _HARMLESS:
+                line = event.start_mark.line + 1 if event.start_mark else 0
+                raise ConfigError(f"{name}:{line}: nested too deeply")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
 class _Reader:
     """Walks the nodes of a file. Words stay text, except true, false, null and numbers written without quotes."""
 
@@ -187,6 +298,10 @@ class _Reader:
         self.expanded = expanded
         self._seen: set[int] = set()
         self._repeated = 0
+        self._mappings: dict[int, tuple[Any, Path_]] = {}
+        """What was read of mappings, and where, for those that take over their keys."""
+        self._open: set[int] = set()
+        self._taken = 0
 
     def value(self, node: yaml.Node, path: Path_) -> Any:
         line = node.start_mark.line + 1
@@ -202,7 +317,9 @@ class _Reader:
         if self._repeated > _MOST_REPEATED:
             raise ConfigError(f"{self.tree.name}:{line}: aliases repeat more than {_MOST_REPEATED:,} values")
         if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path)
+            found = self._mapping(node, path)
+            self._mappings[id(node)] = found, path
+            return found
         if isinstance(node, yaml.SequenceNode):
             return [self.value(child, (*path, index)) for index, child in enumerate(node.value)]
         return self._scalar(node, path, line)
@@ -215,33 +332,53 @@ class _Reader:
 
     def _mapping(self, node: yaml.MappingNode, path: Path_) -> Any:
         own: dict[str, tuple[str, yaml.Node]] = {}
-        taken: list[yaml.Node] = []
+        taken: list[tuple[int, yaml.Node]] = []
         for key_node, value_node in node.value:
-            place = f"{self.tree.name}:{key_node.start_mark.line + 1}"
+            line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                self.tree.mistakes.append(f"{place}: a key must be a word")
+                self.tree.mistakes.append(f"{self.tree.name}:{line}: a key must be a word")
                 continue
             key = str(key_node.value)
             if key == "<<" and not key_node.style:
-                taken += value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+                several = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+                taken += [(line, each) for each in several]
             elif key in own:
-                self.tree.mistakes.append(f"{place}: {dotted((*path, key))} is written twice")
+                self.tree.mistakes.append(f"{self.tree.name}:{line}: {dotted((*path, key))} is written twice")
             else:
-                own[key] = place, value_node
+                own[key] = f"{self.tree.name}:{line}", value_node
         found: dict[str, Any] = {}
+        self._open.add(id(node))
         # The last first: what is read later wins, and the place of a key with it.
-        for other in reversed(taken):
-            keys = self.value(other, path)
-            if not isinstance(keys, dict):
-                line = other.start_mark.line + 1
-                return self._unread(
-                    path, line, "`<<` takes over the keys of mappings (`<<: *name`, `<<: [*one, *two]`)"
-                )
+        for line, other in reversed(taken):
+            keys = self._take_over(other, path, line)
+            if keys is UNREAD:
+                self.tree.unread.add(path)
+                return UNREAD
             found.update(keys)
         for key, (place, value_node) in own.items():
             self.tree.where[(*path, key)] = place
             found[key] = self.value(value_node, (*path, key))
+        self._open.discard(id(node))
         return found
+
+    def _take_over(self, node: yaml.Node, path: Path_, line: int) -> Any:
+        """What `<<` takes over from another mapping, which is read once however often that happens."""
+        if not isinstance(node, yaml.MappingNode):
+            return self._unread(path, line, "`<<` takes over the keys of mappings (`<<: *name`, `<<: [*one, *two]`)")
+        if id(node) in self._open:
+            return self._unread(path, line, "`<<` takes over the keys of a mapping that it stands in itself")
+        if id(node) not in self._mappings:
+            self.value(node, path)
+        keys, source = self._mappings[id(node)]
+        if keys is UNREAD:
+            return UNREAD
+        self._taken += len(keys)
+        if self._taken > _MOST_TAKEN:
+            many = f"merge keys take over more than {_MOST_TAKEN:,} keys"
+            raise ConfigError([*self.tree.mistakes, f"{self.tree.name}:{line}: {many}"])
+        for key in keys:
+            self.tree.where[(*path, key)] = self.tree.where[(*source, key)]
+        return keys
 
     def _scalar(self, node: yaml.Node, path: Path_, line: int) -> Any:
         text = str(node.value)
@@ -351,6 +488,7 @@ def _mistake(model: type[BaseModel], tree: Tree, item: dict[str, Any]) -> str:
 
 def _told(tree: Tree, path: Path_, message: str, shown: Path_ | None = None) -> str:
     place = _place(tree, path)
+    message = tree.hidden(path, message)
     shown = path if shown is None else shown
     if not place.startswith(("--", "TIDEGATE_")) and shown:
         return f"{place}: {dotted(shown)}: {message}"

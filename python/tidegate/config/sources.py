@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from tidegate.config.knobs import Knob, Model, knobs
-from tidegate.config.load import Tree, parse, read_text
+from tidegate.config.load import Tree, Variables, parse, read_text
 from tidegate.config.looks import Looks, look
 from tidegate.config.model import SHORTCUTS, Agent, Gateway, default_listeners
 from tidegate.config.whole import whole
@@ -89,7 +89,9 @@ class Source(Generic[M]):
             return Tree(base=os.getcwd())
         if files is not None:
             files[str(self.file.absolute())] = look(str(self.file))
-        tree = parse(read_text(self.file), str(self.file))
+        variables = Variables()
+        tree = parse(read_text(self.file), str(self.file), variables)
+        tree.variables = variables.found
         if not tree.where and not may_be_empty:
             raise ConfigError(f"{self.file}: is empty (write {{}} where every default is meant)")
         tree.base = str(self.file.absolute().parent)

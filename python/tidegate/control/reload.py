@@ -21,7 +21,7 @@ from tidegate.control.background import Background
 from tidegate.control.changes import changes, needs_restart
 from tidegate.control.logs import Log
 from tidegate.control.state import Configuration, Outcome, Role
-from tidegate.errors import ConfigError, EngineError, TidegateError
+from tidegate.errors import ConfigError, EngineError, TidegateError, without_userinfo
 
 __all__ = ["Again", "Reloads", "metrics"]
 
@@ -87,6 +87,10 @@ class Reloads:
         self._background = Background("reload")
         self._one = asyncio.Lock()
         self._asked = asyncio.Event()
+
+    def close(self) -> None:
+        """Ends the thread that reads; for when the role has ended."""
+        self._background.close()
 
     def ask(self) -> None:
         """Asks for a reload, as SIGHUP does; what becomes of it is said in the log."""
@@ -189,7 +193,9 @@ class Reloads:
         restart = [*needs_restart(self.snapshot, snapshot), *_needs_restart(self.configuration, read)]
         if restart:
             raise ConfigError(restart)
-        return _Fresh(read, snapshot, _hash(read), changes(self.snapshot, snapshot), self._prepare(read))
+        before = {**self.snapshot, **_not_the_engines(self.configuration)}
+        different = changes(before, {**snapshot, **_not_the_engines(read)})
+        return _Fresh(read, snapshot, _hash(read), different, self._prepare(read))
 
     def _applied(self, outcome: Outcome, commit: Callable[[], None]) -> Outcome:
         self.counts["applied"] += 1
@@ -240,12 +246,22 @@ def _hash(configuration: Configuration) -> str:
     return hashlib.sha256(configuration.snapshot).hexdigest()[:16]
 
 
+def _not_the_engines(configuration: Configuration) -> dict[str, Any]:
+    """What people may change besides the snapshot, by its key."""
+    return {
+        "grace_period": configuration.grace_period,
+        "log.level": configuration.log.level,
+        "admin.hosts": configuration.admin and configuration.admin.hosts,
+        "admin.tls": configuration.admin and configuration.admin.tls,
+    }
+
+
 def _reasons(error: Exception) -> tuple[str, ...]:
     if isinstance(error, ConfigError):
         return error.mistakes
     if isinstance(error, TidegateError):
-        return (str(error),)
-    return (f"a mistake of ours: {error!r}",)
+        return (without_userinfo(str(error)),)
+    return (without_userinfo(f"a mistake of ours: {error!r}"),)
 
 
 def _needs_restart(before: Configuration, after: Configuration) -> list[str]:

@@ -111,6 +111,7 @@ class Running:
             for number in numbers:
                 self._loop.remove_signal_handler(number)
             self._role.stop()
+            self._reloads.close()
 
     def announce(self, describe: dict[str, Any]) -> None:
         """Says what runs with which configuration, and warns of what strangers reach."""

@@ -22,6 +22,10 @@ HTTP, HTTPS = "http", "https"
 _TABLES = {"https_backends": (HTTPS, "sni"), "http_backends": (HTTP, "host")}
 
 _IDLE = "a connection ends after 5 minutes without a byte; kiagateway cut it 5 minutes after its begin"
+# A key of forty parts and more: to read one takes time by the square of them.
+_LONG_KEY = re.compile(r"(?:(?<![^\s=,{\[.])[^\s=,{}\[\].#]+[ \t]*\.[ \t]*){40}")
+_DEEP = 'nested too deeply (write tables of "NAME" = "HOST:PORT")'
+
 _EACH = "each request is routed by its own Host, and upstreams see X-Forwarded-For, -Host and -Proto"
 
 
@@ -83,6 +87,8 @@ def _table(table: str, tree: Tree, ours: Tree, notes: list[Note], mistakes: list
             continue
         if normal.startswith("*."):
             notes.append(Note(where, f"{shown} is a wildcard here; kiagateway took it word for word"))
+        if not name.isascii():
+            notes.append(Note(where, f'{shown} is "{normal}" here, as it is sent; kiagateway took it word for word'))
         try:
             found = _address(backend)
         except ValueError as error:
@@ -106,8 +112,13 @@ def _address(value: object) -> str:
 
 def _read(text: str, name: str) -> Tree:
     """The file, with the line of each key as far as it stands on a line of its own."""
+    long = _LONG_KEY.search(text)
+    if long is not None:
+        raise ConfigError(f"{name}:{text.count(chr(10), 0, long.start()) + 1}: {_DEEP}")
     try:
         data: dict[str, Any] = tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError(f"{name}: {_DEEP}") from None
     except tomllib.TOMLDecodeError as error:
         found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error))
         problem = found[1] if found else str(error)
@@ -118,7 +129,7 @@ def _read(text: str, name: str) -> Tree:
     for number, line in enumerate(text.splitlines(), start=1):
         try:
             written = tomllib.loads(line)
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             continue
         paths = list(_paths(written))
         if line.lstrip().startswith("["):

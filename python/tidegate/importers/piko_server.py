@@ -6,9 +6,10 @@ what else has no counterpart is a note. Agent and forward are `piko`.
 """
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from tidegate.config.knobs import Bind, Duration, FileName, Model, Size, Texts, knob
 from tidegate.config.load import Tree, validate
@@ -172,7 +173,7 @@ class PikoServerFile(Model):
 
 def server(tree: Tree) -> Translation:
     """Our gateway for Piko's server. Raises `ConfigError` with every mistake."""
-    piko = validate(PikoServerFile, tree)
+    piko = validate(PikoServerFile, tree, outside=lambda _, tree: _narrowing(_what_is_right(tree), tree))
     mistakes = [*_narrowing(piko, tree)]
     if mistakes:
         raise ConfigError(mistakes)
@@ -194,6 +195,30 @@ def server(tree: Tree) -> Translation:
     if piko.proxy.access_log.disable:
         put(ours, "access_log", to="off")
     return Translation(Tree(data=ours, where=_places(tree), name=tree.name), tuple(notes))
+
+
+def _what_is_right(tree: Tree) -> PikoServerFile:
+    """A file that is wrong somewhere, without the values that are."""
+    data = deepcopy(tree.data)
+    while True:
+        try:
+            return PikoServerFile.model_validate(data, context={"base": tree.base, "files": None})
+        except ValidationError as error:
+            # Found before any is taken out: one may stand within another.
+            for holder, key in [_holder(data, item["loc"]) for item in error.errors(include_url=False)]:
+                holder.pop(key, None)
+
+
+def _holder(data: Any, path: tuple[int | str, ...]) -> tuple[dict[Any, Any], int | str]:
+    """What holds the value at a path and its key; of a value that is missing or one of a list, what it belongs to."""
+    holder, key = data, path[0]
+    for part in path:
+        if isinstance(data, dict) and part in data:
+            holder, key = data, part
+        elif not isinstance(data, list):
+            break
+        data = data[part]
+    return holder, key
 
 
 def _tls(tls: PikoListenerTls) -> dict[str, Any]:

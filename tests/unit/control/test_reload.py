@@ -15,7 +15,7 @@ from tidegate.config.looks import Looks, look
 from tidegate.control import reload as reloading
 from tidegate.control.logs import Log
 from tidegate.control.reload import Reloads
-from tidegate.control.state import Admin, Configuration, LogOptions
+from tidegate.control.state import Admin, Configuration, LogOptions, Tls
 from tidegate.errors import ConfigError, ListenError
 
 
@@ -71,6 +71,39 @@ def test_a_good_one_is_applied_and_told() -> None:
     assert (event["event"], event["trigger"], event["source"]) == ("configuration applied", "api", "tidegate.yaml")
     assert event["changes"] == {"settings": {"changed": {"count": 1, "names": ["node"]}}}
     assert bench.reloads.counts == {"applied": 1, "refused": 0}
+
+
+@pytest.mark.parametrize("kind", [ConfigError, ListenError, ValueError])
+def test_why_it_was_refused_is_told_without_passwords(kind: type[Exception]) -> None:
+    async def refused(bench: Bench) -> None:
+        bench.written = refuse(kind("f:1: 'http://user:PWSECRET@h:1' holds more than a host and a port"))
+        outcome = await bench.reloads.reload("api")
+        shown = [*outcome.reasons, *bench.reloads.problems(), json.dumps(bench.reloads.status())]
+        assert all("***@h:1" in each and "PWSECRET" not in each for each in shown)
+
+    run(refused)
+
+
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        ({"grace_period": 5.0}, "grace_period"),
+        ({"log": LogOptions(level="debug")}, "log.level"),
+        ({"admin": Admin(":8003", hosts=("admin.example",))}, "admin.hosts"),
+        ({"admin": Admin(":8003", tls=Tls("cert.pem", "key.pem", "ca.pem"))}, "admin.tls"),
+        ({"admin": Admin(":8003", tls=Tls("cert.pem", "key.pem", digest="renewed"))}, "admin.tls"),
+    ],
+)
+def test_what_is_not_the_engine_s_is_told_too(more: dict[str, Any], key: str) -> None:
+    async def changed(bench: Bench) -> None:
+        tls = Admin(":8003", tls=Tls("cert.pem", "key.pem")) if key == "admin.tls" else Admin(":8003")
+        bench.written = lambda _: configuration(admin=tls)
+        await once(bench)
+        bench.written = lambda _: configuration(**{"admin": tls, **more})
+        told = (await bench.reloads.reload("api")).changes
+        assert told == {"settings": {"changed": {"count": 1, "names": [key]}}}
+
+    run(changed)
 
 
 def refuse(error: Exception) -> Callable[[Looks], Configuration]:
