@@ -71,6 +71,11 @@ def test_no_source_file_is_longer_than_a_person_reads() -> None:
     assert {name: length for name, length in lengths.items() if length > LINES} == {}
 
 
+def test_rust_is_120_columns_wide_at_most() -> None:
+    # What `cargo fmt` leaves: comments, strings and what is inside of macros.
+    assert [place for place in lines_with(re.compile(".{121}")) if ".rs:" in place] == []
+
+
 def test_no_file_names_a_folder_of_one_machine() -> None:
     assert lines_with(MACHINE_PATHS) == []
 

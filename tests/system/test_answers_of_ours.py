@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -84,7 +86,7 @@ def test_a_service_that_is_too_slow_is_504() -> None:
     is_ours(got, 504, "upstream_timeout", "upstream timeout")
 
 
-def test_a_service_that_does_not_listen_is_502_that_names_it() -> None:
+def test_a_service_that_does_not_listen_is_502_and_the_agent_names_it() -> None:
     with reserved() as nobody:
         port = nobody.rpartition(":")[2]
         with Gateway() as gateway, Agent(gateway.agents, "http", "web", str(port)) as agent:
@@ -93,9 +95,29 @@ def test_a_service_that_does_not_listen_is_502_that_names_it() -> None:
             warning = agent.event("service unreachable")
 
         is_ours(got, 502, "upstream_unreachable", "upstream unreachable")
-        assert f"nothing listens on localhost:{port} at the agent".encode() in got.body
+        assert json.loads(got.body) == {"error": "upstream unreachable"}
         assert warning["level"] == "warn"
         assert warning["address"] == f"localhost:{port}"
+
+
+@pytest.mark.parametrize("accept", ["*/*", "text/html"])
+def test_where_an_upstream_is_stands_in_the_log_and_not_in_the_answer(accept: str, tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    with reserved() as nobody:
+        port = nobody.rpartition(":")[2]
+        routes = [
+            {"host": "a.test", "to": {"addresses": [nobody]}},
+            {"host": "b.test", "to": {"addresses": ["inside.invalid:80"]}},
+        ]
+        with Gateway({"routes": routes, "access_log": {"to": str(log), "format": "json"}}) as gateway:
+            for host, inside in (("a.test", port), ("b.test", "inside.invalid")):
+                got = curl("-H", f"Host: {host}", "-H", f"Accept: {accept}", f"http://{gateway.proxy}/")
+
+                assert (got.status, got.field("x-tidegate-error")) == (502, "upstream_unreachable")
+                assert inside not in got.body.decode()
+        # The log is whole when the gateway has ended.
+        told = [json.loads(line)["detail"] for line in log.read_text().splitlines()]
+        assert [port in told[0], "inside.invalid" in told[1]] == [True, True]
 
 
 def test_a_service_that_hangs_up_without_an_answer_is_502() -> None:

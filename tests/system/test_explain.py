@@ -60,6 +60,10 @@ def test_what_cannot_be_asked_is_told_by_the_gateway() -> None:
         asked = command("config", "explain", "http://a.b/", "--url", f"http://{gateway.admin}", "--listener", "nowhere")
         run = subprocess.run(asked, check=False, capture_output=True, text=True)
         assert (run.returncode, 'no listener "nowhere"' in run.stderr) == (1, True)
+        with reserved() as nobody:
+            asked = command("config", "explain", f"http://{nobody}/", "--url", f"http://{gateway.admin}")
+            run = subprocess.run(asked, check=False, capture_output=True, text=True)
+        assert (run.returncode, f"on {gateway.proxy}" in run.stderr) == (1, True), run.stderr
         assert request(gateway.admin, "/status/explain").status == 400
         told = request(gateway.admin, "/status/explain?url=http://a.b/&header=x-a:%201&method=PUT").json()
         assert told["answer"] == {"status": 204}

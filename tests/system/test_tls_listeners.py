@@ -423,16 +423,20 @@ def test_whoever_comes_when_all_are_busy_is_told_so(authority: Authority) -> Non
                 gateway.until_offered("web")
 
 
-def test_case_13_more_silent_connections_than_descriptors_leave_some_for_admin(service: Service) -> None:
+@pytest.mark.parametrize("words", [b"", b"GET / HTTP/1.1\r\nHost: a\r\n"], ids=["silent", "half a head"])
+def test_case_13_more_connections_that_ask_nothing_than_descriptors_leave_some_for_admin(
+    words: bytes, service: Service
+) -> None:
+    routes = [{"to": {"addresses": [service.address]}}]
     with (
-        Gateway({"routes": [{"to": {"addresses": [service.address]}}]}, "--workers", "1") as gateway,
+        Gateway({"routes": routes, "timeouts": {"head": 3600}}, "--workers", "1") as gateway,
         contextlib.ExitStack() as stack,
     ):
         resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (400, 400))
         for _ in range(600):
             # Some are reset at once.
             with contextlib.suppress(ConnectionError):
-                stack.enter_context(Raw(gateway.proxy))
+                stack.enter_context(Raw(gateway.proxy)).send(words)
         assert request(gateway.admin, "/health").status == 200
         until(lambda: shed(gateway, "descriptors") > 0, "some were refused")
 

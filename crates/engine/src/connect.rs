@@ -96,7 +96,8 @@ impl Gateway {
         Ok((gateways, token))
     }
 
-    /// Opens a WebSocket at `path`; `h2`: streams on it may carry HTTP/2. What came right behind the answer is in the buffer.
+    /// Opens a WebSocket at `path`; `h2`: streams on it may carry HTTP/2. What came right behind the answer is in the
+    /// buffer.
     pub async fn open(
         &self,
         path: &str,

@@ -72,8 +72,8 @@ codes! {
     MethodNotSupported = "method_not_supported", Downstream, 405, "method not supported";
     /// HTTP without TLS came to a port that speaks TLS: ask `https://`.
     TlsExpected = "tls_expected", Downstream, 400, "this port speaks TLS";
-    /// The host has a certificate or route of its own: the request came by a TLS connection for another name. Or what the
-    /// listener asks of connections has changed since this one was let in.
+    /// The host has a certificate or route of its own: the request came by a TLS connection for another name. Or what
+    /// the listener asks of connections has changed since this one was let in.
     Misdirected = "misdirected", Downstream, 421, "misdirected request";
     /// No credential was shown where one is needed.
     MissingAuthorization = "missing_authorization", Downstream, 401, "missing authorization";

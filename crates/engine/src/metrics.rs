@@ -213,7 +213,8 @@ impl Metrics {
         page.family(
             "tidegate_tls_handshakes_total",
             "counter",
-            "Connections to ports that speak TLS: full or resumed where it ended here, passed_through, or why not served.",
+            "Connections to ports that speak TLS: full or resumed where it ended here, passed_through, or why not \
+             served.",
         );
         for ((listener, outcome), count) in &*self.handshakes.lock().unwrap_or_else(PoisonError::into_inner) {
             page.value(&[("listener", listener), ("outcome", outcome)], *count as f64);

@@ -36,8 +36,8 @@ impl Registry {
         self.endpoints.read().unwrap_or_else(PoisonError::into_inner).get(&Name(tenant, endpoint)).cloned()
     }
 
-    /// Adds a session. Returns the older session of the same agent and tunnel, which the caller ends: its agent has come
-    /// back, so the old one is dead even if nothing has said so yet.
+    /// Adds a session. Returns the older session of the same agent and tunnel, which the caller ends: its agent has
+    /// come back, so the old one is dead even if nothing has said so yet.
     pub fn add(&self, session: Arc<AgentSession>) -> Option<Arc<AgentSession>> {
         let mut endpoints = self.endpoints.write().unwrap_or_else(PoisonError::into_inner);
         let key = (session.tenant.clone(), session.endpoint.clone());

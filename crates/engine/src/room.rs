@@ -1,7 +1,8 @@
 //! How many connections there may be, and which of them makes room for another when all places are taken.
 //!
-//! A connection says when it waits for the other side to ask something. Where there is no place left the one that has
-//! waited longest ends, if it has waited a while; else the new one is refused. What a refusal looks like is
+//! A connection says when it waits for the other side to ask something, and when for the rest of what it asks. Where
+//! there is no place left the one that has waited longest ends, if it has waited a while; else the new one is refused.
+//! One on which half a request has come ends after those that lose nothing. What a refusal looks like is
 //! `listener::refuse`'s.
 
 use std::os::fd::{AsFd, AsRawFd};
@@ -26,7 +27,8 @@ const SEARCH: Duration = Duration::from_millis(100);
 /// How many of them one search remembers.
 const FOUND: usize = 1024;
 
-/// Descriptors that visitors cannot take, for the admin listener, agents, upstreams and files; fewer where there are few.
+/// Descriptors that visitors cannot take, for the admin listener, agents, upstreams and files; fewer where there are
+/// few.
 const RESERVED: u64 = 128;
 
 /// Places for connections, of all listeners that share them.
@@ -60,12 +62,14 @@ struct Rested {
 
 /// What a connection does just now.
 struct Seat {
-    /// Milliseconds from the room's beginning to that of the wait, `BUSY` or `EVICTED`.
+    /// Milliseconds from the room's beginning to that of the wait, with `HALF` where half a request has come; `BUSY` or
+    /// `EVICTED`.
     since: AtomicU64,
     waker: Mutex<Option<Waker>>,
 }
 
 const BUSY: u64 = 0;
+const HALF: u64 = 1 << 63;
 const EVICTED: u64 = u64::MAX;
 
 /// One connection's place. Busy until it says otherwise.
@@ -189,7 +193,7 @@ impl Room {
         let before = self.millis(before);
         let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = seats.taken.values().map(|seat| (seat.since.load(Ordering::Relaxed), seat));
-        let mut found: Vec<_> = waiting.filter(|(since, _)| (1..=before).contains(since)).collect();
+        let mut found: Vec<_> = waiting.filter(|(since, _)| (1..=before).contains(&(since & !HALF))).collect();
         found.sort_unstable_by_key(|(since, _)| *since);
         found.truncate(FOUND);
         found.into_iter().rev().map(|(since, seat)| (since, seat.clone())).collect()
@@ -197,7 +201,7 @@ impl Room {
 
     /// Milliseconds since the room began, and one, so that they are never `BUSY`.
     fn millis(&self, then: Instant) -> u64 {
-        u64::try_from(then.saturating_duration_since(self.began).as_millis()).unwrap_or(EVICTED - 2) + 1
+        u64::try_from(then.saturating_duration_since(self.began).as_millis()).unwrap_or(HALF - 3) + 1
     }
 }
 
@@ -219,12 +223,21 @@ impl Place {
         let _ = self.seat.since.compare_exchange(BUSY, since, Ordering::AcqRel, Ordering::Relaxed);
     }
 
+    /// Half of what the other side asks has come, the first byte of it `now`: the connection waits for the rest.
+    pub fn half(&self, now: Instant) {
+        self.becomes(self.room.millis(now) | HALF);
+    }
+
     /// The other side has asked something. Where it was too late to be spared the connection ends after that.
     pub fn busy(&self) {
+        self.becomes(BUSY);
+    }
+
+    fn becomes(&self, what: u64) {
         let since = self.seat.since.load(Ordering::Relaxed);
         if since != EVICTED {
             // Evicted between the two lines.
-            let _ = self.seat.since.compare_exchange(since, BUSY, Ordering::AcqRel, Ordering::Relaxed);
+            let _ = self.seat.since.compare_exchange(since, what, Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 
@@ -323,6 +336,26 @@ mod tests {
         first.evicted().await;
         drop((first, third, fourth));
         assert_eq!((room.taken().0, here.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_request_makes_room_after_those_that_lose_nothing_and_the_oldest_first() {
+        let (room, here, fd) = (Room::new(3), Arc::default(), some_descriptor());
+        let places: Vec<Place> = (0..3).map(|_| room.admit(&fd, &here).expect("room")).collect();
+        for place in &places {
+            place.idle(Instant::now());
+        }
+        // The byte counts, not when the connection began to wait for it.
+        for half in [&places[1], &places[0]] {
+            tokio::time::advance(Duration::from_millis(10)).await;
+            half.half(Instant::now());
+        }
+        tokio::time::advance(RESTED * 2).await;
+        for next in [2, 1, 0] {
+            let _new = room.admit(&fd, &here).expect("room is made");
+            places[next].evicted().await;
+        }
+        assert_eq!(room.admit(&fd, &here).err(), Some(Full::Connections));
     }
 
     #[tokio::test(start_paused = true)]

@@ -34,8 +34,8 @@ impl Drain {
         self.tasks.spawn_on(self.until_cut(task), runtime);
     }
 
-    /// Spawns a task that serves the others for as long as there are any: it ends at the cut, and until then nobody waits
-    /// for it.
+    /// Spawns a task that serves the others for as long as there are any: it ends at the cut, and until then nobody
+    /// waits for it.
     pub fn spawn_beside(&self, runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) {
         self.beside.spawn_on(self.until_cut(task), runtime);
     }

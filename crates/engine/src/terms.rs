@@ -1,14 +1,17 @@
 //! The terms of a listener: what it asks of whoever connects, and how long connections may go by it.
 //!
 //! A connection holds the terms under which it was taken. They are revoked when a new configuration asks for something
-//! else: what runs goes on to its end, and nothing begins any more. When the listener is gone they end, and are revoked a
-//! moment later: whoever was let in just before is still served.
+//! else: what runs goes on to its end, and nothing begins any more. When the listener is gone they end, and are revoked
+//! a moment later: whoever was let in just before is still served.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -48,7 +51,16 @@ struct Agents {
 enum Tls {
     None,
     PassedThrough,
-    Ended { oldest: TlsVersion, clients: Option<(String, ClientCertificate)> },
+    Ended { oldest: TlsVersion, clients: Option<(Authorities, ClientCertificate)> },
+}
+
+/// Certificates, whatever stands around them and in whatever order.
+type Authorities = BTreeSet<Vec<u8>>;
+
+/// Those of a PEM file; one that cannot be read has been refused before.
+fn authorities(pem: &str) -> Authorities {
+    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok);
+    certificates.map(|certificate| certificate.to_vec()).collect()
 }
 
 impl Asked {
@@ -58,7 +70,7 @@ impl Asked {
             Some(tls) if tls.certificates.is_empty() => Tls::PassedThrough,
             Some(tls) => Tls::Ended {
                 oldest: tls.min_version,
-                clients: tls.client_ca.clone().map(|authorities| (authorities, tls.client_certificate)),
+                clients: tls.client_ca.as_deref().map(|pem| (authorities(pem), tls.client_certificate)),
             },
         };
         let mut balancers = listener.proxy_protocol.clone();
@@ -132,6 +144,10 @@ mod tests {
         serde_json::from_value(whole).expect("a listener")
     }
 
+    fn pem(base64: &str) -> String {
+        format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
+    }
+
     fn ended(certificates: &[&str], client_ca: Option<&str>, client_certificate: &str, min_version: &str) -> Listener {
         let certificates = certificates.iter().map(|pem| json!({"cert": pem, "key": pem, "name": "a"}));
         let tls = json!({
@@ -143,8 +159,8 @@ mod tests {
 
     #[test]
     fn certificates_of_ours_may_come_and_go_under_the_same_terms() {
-        let terms = Terms::of(&ended(&["old"], Some("ca"), "required", "1.2"), &Drain::new());
-        assert!(terms.are_of(&ended(&["new", "more"], Some("ca"), "required", "1.2")));
+        let terms = Terms::of(&ended(&["old"], Some(&pem("AAAA")), "required", "1.2"), &Drain::new());
+        assert!(terms.are_of(&ended(&["new", "more"], Some(&pem("AAAA")), "required", "1.2")));
     }
 
     #[test]
@@ -157,9 +173,9 @@ mod tests {
             ended(&[], None, "required", "1.2"),
             ended(&["a"], None, "required", "1.2"),
             ended(&["a"], None, "required", "1.3"),
-            ended(&["a"], Some("ca"), "required", "1.2"),
-            ended(&["a"], Some("ca"), "optional", "1.2"),
-            ended(&["a"], Some("another"), "required", "1.2"),
+            ended(&["a"], Some(&pem("AAAA")), "required", "1.2"),
+            ended(&["a"], Some(&pem("AAAA")), "optional", "1.2"),
+            ended(&["a"], Some(&pem("BBBB")), "required", "1.2"),
         ];
         for (at, one) in all.iter().enumerate() {
             let terms = Terms::of(one, &Drain::new());
@@ -173,6 +189,15 @@ mod tests {
     fn the_order_of_networks_is_nothing_that_is_asked() {
         let terms = Terms::of(&listener(Value::Null, json!(["10.0.0.0/8", "fd00::/8"])), &Drain::new());
         assert!(terms.are_of(&listener(Value::Null, json!(["fd00::/8", "10.0.0.0/8"]))));
+    }
+
+    #[test]
+    fn the_order_of_authorities_and_what_stands_around_them_is_nothing_that_is_asked() {
+        let (one, other) = (pem("AAAA"), pem("BBBB"));
+        let of = |authorities: &str| ended(&["a"], Some(authorities), "required", "1.2");
+        let terms = Terms::of(&of(&format!("{one}{other}")), &Drain::new());
+        assert!(terms.are_of(&of(&format!("# Ours\n{other}\r\n\nIts name\n{one}{other}"))));
+        assert!(!terms.are_of(&of(&one)));
     }
 
     #[tokio::test(start_paused = true)]

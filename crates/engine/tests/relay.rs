@@ -1,4 +1,5 @@
-//! Raw bytes between two TCP connections: copied where they are few, spliced where they are many, the same to both ends.
+//! Raw bytes between two TCP connections: copied where they are few, spliced where they are many, the same to both
+//! ends.
 
 use std::time::Duration;
 

@@ -301,7 +301,8 @@ proptest! {
         let matcher = Matcher::new(&routes, routing);
         for head in &requests {
             let expected = obvious(&routes, routing, "web", head);
-            prop_assert_eq!(matcher.find("web", head), Ok(expected), "{:?} {:?}", head.path(), head.fields.find("host"));
+            let found = matcher.find("web", head);
+            prop_assert_eq!(found, Ok(expected), "{:?} {:?}", head.path(), head.fields.find("host"));
             // What is told of a route agrees with what is done.
             let host = head.fields.find("host").unwrap_or_default();
             let host = name::host(host.strip_suffix(b":80").unwrap_or(host));

@@ -45,10 +45,15 @@ async fn tcp_pair() -> (BoxedIo, BoxedIo) {
 
 macro_rules! over_every_carrier {
     ($($behaviour:ident),+ $(,)?) => {
-        mod memory_raw { $(#[tokio::test] async fn $behaviour() { crate::suite::$behaviour(crate::Carrier::Memory).await })+ }
-        mod memory_websocket { $(#[tokio::test] async fn $behaviour() { crate::suite::$behaviour(crate::Carrier::MemoryWebSocket).await })+ }
-        mod tcp_raw { $(#[tokio::test] async fn $behaviour() { crate::suite::$behaviour(crate::Carrier::Tcp).await })+ }
-        mod tcp_websocket { $(#[tokio::test] async fn $behaviour() { crate::suite::$behaviour(crate::Carrier::TcpWebSocket).await })+ }
+        over_every_carrier! { memory_raw Memory: $($behaviour),+ }
+        over_every_carrier! { memory_websocket MemoryWebSocket: $($behaviour),+ }
+        over_every_carrier! { tcp_raw Tcp: $($behaviour),+ }
+        over_every_carrier! { tcp_websocket TcpWebSocket: $($behaviour),+ }
+    };
+    ($name:ident $carrier:ident: $($behaviour:ident),+) => {
+        mod $name {
+            $(#[tokio::test] async fn $behaviour() { crate::suite::$behaviour(crate::Carrier::$carrier).await })+
+        }
     };
 }
 

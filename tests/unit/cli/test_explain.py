@@ -138,6 +138,14 @@ def test_a_tcp_listener_leads_to_one_place(file: Path) -> None:
     assert ask(file, "http://x", "--listener", "db")["endpoint"]["name"] == "postgres"
 
 
+def test_a_port_of_the_url_says_which_listener_is_meant(file: Path) -> None:
+    assert ask(file, "http://a.b:8081/")["listener"]["name"] == "other"
+    assert ask(file, "http://a.b:5432/")["listener"]["name"] == "db"
+    # What stands in front may listen on another port.
+    assert ask(file, "http://a.b:9000/", "--listener", "other")["listener"]["name"] == "other"
+    assert ask(file, "http://a.b/")["listener"]["name"] == "web"
+
+
 def test_the_text_names_everything_that_counts(file: Path) -> None:
     result = CliRunner().invoke(explain, ["http://app.example.com/api/x", "--config", str(file)])
 
@@ -160,6 +168,10 @@ def test_the_text_names_everything_that_counts(file: Path) -> None:
         (["http://a.b/", "--listener", "secure"], "speaks TLS"),
         (["https://a.b/", "--listener", "web"], "speaks no TLS"),
         (["http://a.b/", "--sni", "a.b"], "belongs to https"),
+        (["http://a.b:8001/"], "is for agents"),
+        (["http://a.b:8443/"], "speaks TLS"),
+        (["https://a.b:8080/"], "speaks no TLS"),
+        (["http://a.b:9000/"], r"no listener is on port 9000 \(there is web on 127.0.0.1:8080, other on "),
     ],
 )
 def test_what_cannot_be_asked_is_told(file: Path, arguments: list[str], said: str) -> None:

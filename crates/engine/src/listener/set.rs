@@ -98,7 +98,8 @@ impl Listeners {
 
     /// Makes these the listeners. An address that was bound before goes on with its sockets, whatever listener it now
     /// belongs to; new ones are all bound before an old one is given up. `table` is what they lead to; `commit` puts in
-    /// force what they need, and is called when nothing can fail any more. `tls` is what [`Listeners::compile_tls`] made.
+    /// force what they need, and is called when nothing can fail any more. `tls` is what [`Listeners::compile_tls`]
+    /// made.
     ///
     /// # Errors
     /// The first address that could not be bound; then nothing has changed.

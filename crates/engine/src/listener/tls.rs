@@ -1,8 +1,8 @@
 //! TLS at the door: reads what a connection begins with and decides who answers it.
 //!
-//! The hello, the handshake and eviction for want of room have one deadline together, `timeouts.handshake`. A connection
-//! of kind http is passed through, ended here or refused, as `proxy::secured` decides by its server name; of the other
-//! kinds TLS always ends here. What was read of it goes on, whoever gets it.
+//! The hello, the handshake and eviction for want of room have one deadline together, `timeouts.handshake`. A
+//! connection of kind http is passed through, ended here or refused, as `proxy::secured` decides by its server name; of
+//! the other kinds TLS always ends here. What was read of it goes on, whoever gets it.
 
 use std::future::poll_fn;
 use std::io;

@@ -38,8 +38,8 @@ use crate::verdict::{Access, Policy};
 /// How long before its end a session is told that it comes.
 const ANNOUNCED: Duration = Duration::from_secs(2);
 
-/// How long what an agent offers is still used after the terms have ended that it came by: a few round trips to dial, to
-/// shake hands and to be registered, from far away.
+/// How long what an agent offers is still used after the terms have ended that it came by: a few round trips to dial,
+/// to shake hands and to be registered, from far away.
 const COME_BACK: Duration = Duration::from_secs(2);
 
 /// How often a session that is to end is looked at.

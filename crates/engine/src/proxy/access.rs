@@ -158,8 +158,9 @@ struct State {
 }
 
 impl AccessLog {
-    /// Opens the log, a file anew even where nothing has changed: it may have been rotated. None where the configuration
-    /// wants none. `whole`: lines of text say everything that is known. What `before` has dropped stays counted.
+    /// Opens the log, a file anew even where nothing has changed: it may have been rotated. None where the
+    /// configuration wants none. `whole`: lines of text say everything that is known. What `before` has dropped stays
+    /// counted.
     pub fn open(config: &Config, whole: bool, before: Option<&AccessLog>) -> io::Result<Option<Self>> {
         let Some(to) = &config.to else { return Ok(None) };
         let sink: Box<dyn Write + Send> = match to.as_str() {

@@ -25,8 +25,8 @@ pub struct Connector<'a> {
 }
 
 impl Connector<'_> {
-    /// A connection that was kept and is quiet. `again`: the request may be sent a second time, should that one turn out to
-    /// have ended.
+    /// A connection that was kept and is quiet. `again`: the request may be sent a second time, should that one turn
+    /// out to have ended.
     pub fn kept(&self, upstream: &Upstream, again: bool) -> Option<Http> {
         // Where many share a connection, `open` finds it.
         if upstream.http() != StreamKind::Http1 || !(again || upstream.features().reuse) {
@@ -77,7 +77,7 @@ impl Connector<'_> {
             self.proxy.forget(upstream.id());
         }
         if let Some(mut surplus) = surplus {
-            // An idle connection is ended in order; that it cannot be ended at once is no concern of anybody.
+            // An idle connection is ended in order.
             let _ = poll_fn(|cx| Poll::Ready(surplus.poll_shutdown(cx))).await;
         }
     }

@@ -1,6 +1,7 @@
 //! One request and its response: the attempts, the two bodies at the same time, and what becomes of the connections.
 //!
-//! The request's head is routed by `turn` and `site`; connections come from `connector`. What an error looks like to the downstream is `respond`.
+//! The request's head is routed by `turn` and `site`; connections come from `connector`. What an error looks like to
+//! the downstream is `respond`.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -157,7 +158,8 @@ impl Exchange<'_> {
             match outcome {
                 Ok(up) => return self.answer(down, up, &plan, &upstream, busy).await,
                 Err(failure) if failure.stale => {
-                    // Its end was not this request's doing: the next try, on a new connection, is not taken from others.
+                    // Its end was not this request's doing: the next try, on a new connection, is not taken from
+                    // others.
                     (kept_allowed, paid) = (false, true);
                     last = failure.error;
                 }
@@ -270,7 +272,6 @@ impl Exchange<'_> {
             hops: 0,
         };
         let (connection, was_there) = connector.open(upstream, &info).await.map_err(|error| {
-            let error = self.site.blame(error);
             let repeatable = error.undelivered;
             Failure { error, repeatable, stale: false, paid: false, tried: vec![upstream.id()] }
         })?;

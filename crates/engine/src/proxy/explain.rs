@@ -30,7 +30,7 @@ const TOLD: usize = 10;
 /// A request that somebody wants to know about.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Question {
-    /// Where it comes in; none: the first listener that fits.
+    /// Where it comes in; none: the one at the host's port, else the first that fits.
     pub listener: Option<String>,
     /// `http` or `https`.
     pub scheme: String,
@@ -148,13 +148,26 @@ fn place<'a>(places: &'a [Place<'a>], question: &Question) -> Result<&'a Place<'
         matches!(place.listener.kind, ListenerKind::Http { .. }) && place.listener.tls.is_some() == wants_tls
     };
     let (_, port) = target::split(question.host.as_bytes());
-    let port = port.and_then(|port| std::str::from_utf8(port).ok()?.parse().ok());
-    let port: u16 = port.unwrap_or(if wants_tls { 443 } else { 80 });
+    let named: Option<u16> = port.and_then(|port| std::str::from_utf8(port).ok()?.parse().ok());
+    let port = named.unwrap_or(if wants_tls { 443 } else { 80 });
     let at_port = |place: &&Place<'_>| place.addresses.iter().any(|address| address.port() == port);
     let mut fitting = places.iter().filter(fits);
-    let first = fitting.clone().find(at_port).or_else(|| fitting.next());
-    first.ok_or_else(|| {
-        format!("no listener of kind http takes {}:// (name one with a port of the URL)", question.scheme)
+    if let Some(first) = fitting.clone().find(at_port) {
+        return Ok(first);
+    }
+    if named.is_none() {
+        let none =
+            || format!("no listener of kind http takes {}:// (name one with a port of the URL)", question.scheme);
+        return fitting.next().ok_or_else(none);
+    }
+    // What another kind does with it, or why it cannot be asked, is told as if it had been named.
+    places.iter().find(at_port).ok_or_else(|| {
+        let on = |place: &Place<'_>| {
+            let addresses: Vec<String> = place.addresses.iter().map(ToString::to_string).collect();
+            format!("{} on {}", place.listener.name, addresses.join(" and "))
+        };
+        let known: Vec<String> = places.iter().map(on).collect();
+        format!("no listener is on port {port} (there is {}; one can be asked by its name)", known.join(", "))
     })
 }
 
@@ -313,7 +326,10 @@ impl Teller<'_> {
         }
         others.sort_by_key(|(near, ..)| std::cmp::Reverse(*near));
         let left_out = others.len().saturating_sub(TOLD);
-        let told = |(_, lead, why): &(u8, &Lead, String)| json!({"name": &*lead.name, "match": lead.route.wanted(), "why": why});
+        let told = |(_, lead, why): &(u8, &Lead, String)| {
+            let wanted = lead.route.wanted();
+            json!({"name": &*lead.name, "match": wanted, "why": why})
+        };
         self.say("others", others.iter().take(TOLD).map(told).collect());
         self.say("others_left_out", json!(left_out));
     }
@@ -339,7 +355,8 @@ impl Teller<'_> {
         }
         let address = |address: &crate::snapshot::upstream::UpstreamAddress| {
             let host = if address.host.contains(':') { format!("[{}]", address.host) } else { address.host.clone() };
-            json!({"address": format!("{host}:{}", address.port), "tls": address.tls.is_some(), "weight": address.weight})
+            let authority = format!("{host}:{}", address.port);
+            json!({"address": authority, "tls": address.tls.is_some(), "weight": address.weight})
         };
         let addresses: Vec<Value> = group.made_from.addresses.iter().map(address).collect();
         self.say("upstream", json!({"name": &*group.name, "addresses": addresses}));

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Side};
 use crate::message::{Fields, ResponseHead, Version};
 use crate::snapshot::ErrorPages;
 
@@ -84,7 +84,8 @@ impl Pages {
     }
 
     /// The answer to an error: HTML for whoever prefers that, else `{"error": MESSAGE}` with a `detail` where there is
-    /// one. The shape is compat.md §1.3; `x-tidegate-error` and the request id are ours.
+    /// one for whoever asks: where an upstream is, and what was wrong with it, is for the log. The shape is compat.md
+    /// §1.3; `x-tidegate-error` and the request id are ours.
     pub fn answer(&self, error: &Error, status: u16, request_id: u64, prefers_html: bool) -> Answer {
         let says = Says { error, status, request_id };
         let (kind, body): (&[u8], String) = match prefers_html {
@@ -169,10 +170,14 @@ impl Says<'_> {
         format!("{:016x}", self.request_id)
     }
 
+    fn detail(&self) -> &str {
+        if self.error.code.side() == Side::Upstream { "" } else { &self.error.detail }
+    }
+
     fn json(&self) -> String {
-        let body = match self.error.detail.is_empty() {
-            true => json!({"error": self.error.code.message()}),
-            false => json!({"error": self.error.code.message(), "detail": self.error.detail}),
+        let body = match self.detail() {
+            "" => json!({"error": self.error.code.message()}),
+            detail => json!({"error": self.error.code.message(), "detail": detail}),
         };
         format!("{body}\n")
     }
@@ -183,7 +188,7 @@ impl Says<'_> {
             Placeholder::Reason => reason(self.status).to_owned(),
             Placeholder::Code => self.error.code.as_str().to_owned(),
             Placeholder::Message => self.error.code.message().to_owned(),
-            Placeholder::Detail => self.error.detail.clone().into_owned(),
+            Placeholder::Detail => self.detail().to_owned(),
             Placeholder::RequestId => self.id(),
         }
     }
@@ -337,6 +342,17 @@ mod tests {
         assert!(head.contains("\r\nx-tidegate-error: no_upstream\r\nx-tidegate-request-id: 00000000000000ab"));
         assert!(head.contains(&format!("\r\nContent-Length: {}", body.len())));
         assert_eq!(body, "{\"error\":\"no available upstreams\"}\n");
+    }
+
+    #[test]
+    fn no_answer_says_where_an_upstream_is() {
+        let pages = Pages::new(&ErrorPages { html: Some("<p>{detail}</p>".to_owned()), json: None });
+        for code in Code::ALL.iter().filter(|code| code.side() == Side::Upstream) {
+            let error = Error::new(*code, "nothing listens on inside:1");
+            let json = Pages::default().answer(&error, 502, 1, false);
+            assert_eq!(json.body, format!("{{\"error\":\"{}\"}}\n", code.message()));
+            assert_eq!(&pages.answer(&error, 502, 1, true).body[..], b"<p></p>");
+        }
     }
 
     #[test]

@@ -65,8 +65,8 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// Refuses a request whose Host would not have led to the connection it came by (RFC 9110 §15.5.20), of which `ours`
-    /// was decided. `shared`: it came by HTTP/2.
+    /// Refuses a request whose Host would not have led to the connection it came by (RFC 9110 §15.5.20), of which
+    /// `ours` was decided. `shared`: it came by HTTP/2.
     ///
     /// In HTTP/2, where connections are shared between names, the name has to have the same certificate. In HTTP/1 it
     /// must not be one that is passed through: nobody gets to see its requests, nor to answer them.

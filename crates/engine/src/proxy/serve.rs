@@ -124,7 +124,7 @@ impl Downstream {
         poll_fn(|cx| {
             let asked = down.poll_request(cx, request, &settings.head);
             if let Some(place) = place
-                && (asked.is_ready() || down.has_input())
+                && asked.is_ready()
             {
                 place.busy();
             }
@@ -158,7 +158,16 @@ impl Downstream {
                 };
                 return timer.poll_until(cx, until).map(|()| Ok(Arrived::Nothing));
             }
-            let head_by = *head_by.get_or_insert_with(|| Instant::now() + timeouts.head);
+            let head_by = *head_by.get_or_insert_with(|| {
+                let now = Instant::now();
+                if let Some(place) = place {
+                    place.half(now);
+                }
+                now + timeouts.head
+            });
+            if place.as_ref().is_some_and(|place| place.poll_evicted(cx).is_ready()) {
+                return Poll::Ready(Ok(Arrived::Nothing));
+            }
             timer.poll_until(cx, head_by).map(|()| {
                 Err(Error::new(Code::DownstreamTimeout, format!("the head was not whole within {:?}", timeouts.head)))
             })

@@ -50,7 +50,8 @@ const BROKEN: usize = 256;
 pub async fn serve_http2(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
     let Connection { io, read, client, identity, site, head: _, secured, place, patient } = connection;
     let settings = proxy.settings.load_full();
-    let begin_by = Instant::now() + settings.timeouts.head;
+    let now = Instant::now();
+    let begin_by = now + settings.timeouts.head;
     let (wire, watch) = Wire::accepted(io, read, patient);
     let window = if patient { STREAM_WINDOW.saturating_mul(settings.http2_streams) } else { CONNECTION_WINDOW };
     let handshake = server::Builder::new()
@@ -62,9 +63,22 @@ pub async fn serve_http2(proxy: Arc<Proxy>, worker: usize, connection: Connectio
         .max_pending_accept_reset_streams(if patient { usize::MAX } else { UNSEEN_RESETS })
         .max_local_error_reset_streams((!patient).then_some(BROKEN))
         .handshake::<_, Piece>(wire);
-    let Ok(begun) = tokio::time::timeout_at(begin_by, handshake).await else {
-        return proxy.metrics.http2_closed(Http2Closed::Preface);
+    let evicted = async {
+        match &place {
+            Some(place) => {
+                // Nothing has been asked yet.
+                place.idle(now);
+                place.evicted().await;
+            }
+            None => std::future::pending().await,
+        }
     };
+    let begun = tokio::select! {
+        biased;
+        begun = tokio::time::timeout_at(begin_by, handshake) => begun,
+        () = evicted => return,
+    };
+    let Ok(begun) = begun else { return proxy.metrics.http2_closed(Http2Closed::Preface) };
     // One that began with other words is not answered: it would not understand.
     let Ok(connection) = begun else { return proxy.metrics.http2_closed(Http2Closed::Protocol) };
     let from = From { proxy, worker, client, identity, site, secured, held: Arc::default(), streams: Arc::default() };

@@ -175,8 +175,8 @@ impl Proxy {
         }
     }
 
-    /// Puts a table in force and returns the one that was. Upstreams that are new are tended on `runtime` from now on; of
-    /// those that are gone nothing is kept.
+    /// Puts a table in force and returns the one that was. Upstreams that are new are tended on `runtime` from now on;
+    /// of those that are gone nothing is kept.
     pub fn put_in_force(self: &Arc<Self>, table: &Arc<Table>, runtime: &Handle) -> Arc<Table> {
         let before = self.table.swap(table.clone());
         let forget: Forget = {

@@ -127,14 +127,6 @@ impl Site {
         }
     }
 
-    /// An error of the way to the upstream, as the far end of the tunnel understands it.
-    pub fn blame(&self, error: Error) -> Error {
-        match self {
-            Site::Listener(_) => error,
-            Site::Service(_) => Error { detail: format!("{} at the agent", error.detail).into(), ..error },
-        }
-    }
-
     /// Who asks, as far as is known: behind a tunnel only the gateway saw, and says so in the head.
     pub fn visitor(&self, head: &RequestHead, peer: SocketAddr, proto: &'static str, proxy: &Proxy) -> Visitor {
         let said = || {
@@ -307,8 +299,8 @@ pub(super) fn redirected(redirect: &Redirect, head: &RequestHead, visitor: &Visi
 
 /// A path that is refused because it may be read in two ways.
 pub(super) fn two_ways(_: TwoWays) -> Error {
-    let detail = "the path may be read in two ways that take different routes: write it without //, dot segments, ; and \
-                  escaped slashes";
+    let detail = "the path may be read in two ways that take different routes: write it without //, dot segments, ; \
+                  and escaped slashes";
     Error::new(Code::MalformedRequest, detail)
 }
 

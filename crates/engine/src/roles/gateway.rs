@@ -203,8 +203,10 @@ impl Gateway {
         let mut problems = Vec::new();
         for ((open, most), whose) in self.listeners.room().into_iter().zip(["visitors", "agents"]) {
             if open >= most {
-                problems
-                    .push(format!("{open} connections of {whose}, as many as limits.connections allows: for another one that is idle ends, else it is refused"));
+                problems.push(format!(
+                    "{open} connections of {whose}, as many as limits.connections allows: for another one that is idle \
+                     ends, else it is refused"
+                ));
             }
         }
         let dropped = self.proxy.access.load().as_ref().map_or(0, |access| access.dropped());

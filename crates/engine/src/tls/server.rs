@@ -166,8 +166,8 @@ impl CertificateNames {
         Ok(names)
     }
 
-    /// The certificate for a server name in normal form: the first of those with this very name, else the first of those
-    /// with a wildcard in the place of its first label.
+    /// The certificate for a server name in normal form: the first of those with this very name, else the first of
+    /// those with a wildcard in the place of its first label.
     pub fn find(&self, name: &str) -> Option<usize> {
         let parent = || name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent));
         self.exact.get(name).or_else(parent).copied()

@@ -1,7 +1,7 @@
 //! Moves the bytes of one session between its byte stream and its [`Mux`].
 //!
-//! One task, one poll loop: everything that can be read is read and handed over, then everything that is ready leaves in
-//! one message and one write. Reading never waits for writing. Buffers are held only while there are bytes in them.
+//! One task, one poll loop: everything that can be read is read and handed over, then everything that is ready leaves
+//! in one message and one write. Reading never waits for writing. Buffers are held only while there are bytes in them.
 
 use std::future::Future;
 use std::io;

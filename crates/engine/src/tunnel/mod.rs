@@ -2,8 +2,8 @@
 //! WebSocket messages.
 //!
 //! Bottom up: `frame` and `websocket` turn bytes into frames, [`mux`] holds every decision about streams and knows no
-//! socket, `session` drives it over one byte stream, and a [`Stream`] is a byte stream again. Who may open a tunnel, and
-//! what its streams are for, is decided above.
+//! socket, `session` drives it over one byte stream, and a [`Stream`] is a byte stream again. Who may open a tunnel,
+//! and what its streams are for, is decided above.
 
 mod chunks;
 mod driver;

@@ -4,8 +4,8 @@
 //! owed to the peer (acknowledgements, window updates, pongs, resets) is state of a stream or of the session, never a
 //! queue that the peer can fill.
 //!
-//! Two habits of HashiCorp's library shape what is sent: it handles the flags of a data frame before its bytes, so a FIN
-//! there can hide them, and never goes out on one of ours; and it ends the session at a second FIN or ACK.
+//! Two habits of HashiCorp's library shape what is sent: it handles the flags of a data frame before its bytes, so a
+//! FIN there can hide them, and never goes out on one of ours; and it ends the session at a second FIN or ACK.
 
 mod ids;
 mod receive;

@@ -86,8 +86,8 @@ impl UpstreamSet {
         (UpstreamSet::Group(group.clone(), group.key_of(head, client)), group.name.clone())
     }
 
-    /// The one with the fewest requests that is not in `tried`. Among tunnels of one agent that are equally busy, the one
-    /// that `worker` drives itself: it spares a wake-up across threads and changes nothing for the agent.
+    /// The one with the fewest requests that is not in `tried`. Among tunnels of one agent that are equally busy, the
+    /// one that `worker` drives itself: it spares a wake-up across threads and changes nothing for the agent.
     pub fn pick(&self, worker: usize, tried: &[u64]) -> Option<Upstream> {
         let endpoint = match self {
             UpstreamSet::Group(group, key) => return group.pick(worker, *key, tried),

@@ -41,7 +41,8 @@ fn with_ours(first: &[&str]) -> Vec<String> {
 #[test]
 fn fields_of_the_hop_are_removed_and_the_others_keep_order_and_spelling() {
     let (fields, upgrade) = sent(
-        "ACCEPT: x\r\nConnection: keep-alive, X-Mine\r\nKeep-Alive: 5\r\nx-mine: 1\r\nProxy-Connection: x\r\nProxy-Authorization: y\r\n\
+        "ACCEPT: x\r\nConnection: keep-alive, X-Mine\r\nKeep-Alive: 5\r\nx-mine: 1\r\n\
+         Proxy-Connection: x\r\nProxy-Authorization: y\r\n\
          Upgrade: websocket\r\nHTTP2-Settings: z\r\ncookie: 1\r\nAccept: y\r\nTrailer: a\r\n",
         &HOP,
     );
@@ -52,9 +53,9 @@ fn fields_of_the_hop_are_removed_and_the_others_keep_order_and_spelling() {
 #[test]
 fn case_37_no_stranger_speaks_for_a_gateway_in_any_spelling() {
     let (fields, _) = sent(
-        "X-Forwarded-For: 1.1.1.1\r\nx_forwarded_for: 1\r\nX-Forwarded_Host: h\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 1\r\n\
-         Forwarded: for=1.1.1.1\r\nX-Real-IP: 1\r\nX_REAL_IP: 1\r\nx-piko-forward: true\r\nX_Piko_Forward: true\r\nx-tidegate-error: a\r\n\
-         X_TIDEGATE_request: b\r\nX-Other: 1\r\n",
+        "X-Forwarded-For: 1.1.1.1\r\nx_forwarded_for: 1\r\nX-Forwarded_Host: h\r\nX-Forwarded-Proto: https\r\n\
+         X-Forwarded-Port: 1\r\nForwarded: for=1.1.1.1\r\nX-Real-IP: 1\r\nX_REAL_IP: 1\r\nx-piko-forward: true\r\n\
+         X_Piko_Forward: true\r\nx-tidegate-error: a\r\nX_TIDEGATE_request: b\r\nX-Other: 1\r\n",
         &HOP,
     );
     assert_eq!(fields, with_ours(&["X-Other: 1"]));
@@ -192,8 +193,8 @@ fn answered(lines_in: &str, version: Version, keep_alive: bool, framing: Framing
 #[test]
 fn a_response_says_what_becomes_of_the_downstreams_connection() {
     use Version::{Http2, Http10, Http11};
-    let plain = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close, x-hop\r\nX-Hop: 1\r\nX-Tidegate-Error: no_route\r\n\
-                 Keep-Alive: 1\r\nProxy-Authenticate: x\r\nUpgrade: h2c\r\nServer: s\r\n";
+    let plain = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close, x-hop\r\nX-Hop: 1\r\n\
+                 X-Tidegate-Error: no_route\r\nKeep-Alive: 1\r\nProxy-Authenticate: x\r\nUpgrade: h2c\r\nServer: s\r\n";
     let kept = ["Content-Length: 2", "Server: s"];
     let with = |more: &'static str| [&kept[..], &[more]].concat();
     assert_eq!(answered(plain, Http11, true, Framing::Length(2)), kept);

@@ -146,14 +146,18 @@ proptest! {
     }
 
     #[test]
-    fn a_body_is_the_same_however_it_was_cut(bytes in nearly(CHUNKS), cuts in vec(1usize..9, 1..6), length in 0u64..20) {
+    fn a_body_is_the_same_however_it_was_cut(
+        bytes in nearly(CHUNKS), cuts in vec(1usize..9, 1..6), length in 0u64..20,
+    ) {
         for framing in [Framing::Chunked, Framing::Length(length), Framing::None] {
             prop_assert_eq!(verdict(body_in_pieces(framing, &bytes, &cuts)), verdict(decode(framing, &bytes)));
         }
     }
 
     #[test]
-    fn what_is_encoded_is_decoded_to_the_same(parts in vec(vec(any::<u8>(), 0..300), 0..8), cuts in vec(1usize..99, 1..6), sum in "[a-z]{0,9}") {
+    fn what_is_encoded_is_decoded_to_the_same(
+        parts in vec(vec(any::<u8>(), 0..300), 0..8), cuts in vec(1usize..99, 1..6), sum in "[a-z]{0,9}",
+    ) {
         let body = parts.concat();
         let mut fields = Fields::new();
         fields.push(b"X-Sum", sum.as_bytes());

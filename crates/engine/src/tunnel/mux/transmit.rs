@@ -8,7 +8,8 @@ use crate::io::{BUFFER_SIZE, Buffer};
 use crate::tunnel::frame::{ACK, FIN, HEADER, Header, Kind, RST, SYN};
 
 impl Mux {
-    /// The next message: everything that is ready, control frames first, as far as it fits. Empty when there is nothing.
+    /// The next message: everything that is ready, control frames first, as far as it fits. Empty when there is
+    /// nothing.
     pub fn transmit(&mut self, now: Instant) -> Buffer {
         if self.end.is_none() {
             self.session_frames(now);
