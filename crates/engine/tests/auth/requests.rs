@@ -17,7 +17,8 @@ fn gate(web: Value, changes: Value) -> Gate {
 }
 
 fn upstream(service: &Service) -> Value {
-    json!({"name": "shop", "addresses": [{"host": "127.0.0.1", "port": service.address.port(), "weight": 1, "tls": null}]})
+    let address = json!({"host": "127.0.0.1", "port": service.address.port(), "weight": 1, "tls": null});
+    json!({"name": "shop", "addresses": [address]})
 }
 
 fn bearer(token: &str) -> String {
