@@ -62,7 +62,7 @@ fn timeouts() -> Value {
 }
 
 fn limits() -> Value {
-    json!({"head_bytes": 65536, "head_fields": 100, "connections": 200, "idle_upstreams": 10, "retry_percent": 20,
+    json!({"head_bytes": 65536, "head_fields": 100, "connections": 400, "idle_upstreams": 10, "retry_percent": 20,
            "http2_streams": 100})
 }
 
