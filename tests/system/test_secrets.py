@@ -121,8 +121,8 @@ def visits(gateway: Gateway, secrets: Secrets) -> list[str]:
             with Raw(gateway.proxy) as raw:
                 raw.send(f"GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n".encode())
                 said.append(raw.rest().decode())
-    shop = [{"Host": "shop.test", **basic("ann", password)} for password in (PASSWORD, WRONG)]
-    heard.extend(request(gateway.proxy, headers=headers) for headers in shop)
+    shown = [{"Host": "shop.test", **basic("ann", password)} for password in (PASSWORD, WRONG)]
+    heard += [request(gateway.proxy, headers=each) for each in shown]
     headers = {**UPGRADE, **bearer(secrets.bad["narrow"])}
     heard.append(request(gateway.proxy, "/_piko/v1/tcp/web", headers=headers))
     assert {response.status for response in heard} >= {200, 401}

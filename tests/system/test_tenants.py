@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from tests.support.issuer import Issuer, bearer
 from tests.support.process import until
 from tests.support.raw import Raw
 from tests.support.service import Exchange, Service
-from tests.support.tidegate import Agent, Forward, Gateway
+from tests.support.tidegate import Agent, Forward, Gateway, Tidegate
 from tests.system.guarded import LOCAL, UPGRADE, knock, refusal
 
 ACME, UMBRELLA = "acme", "umbrella"
@@ -76,10 +77,13 @@ def gateway_of(issuers: dict[str, Issuer], **more: Any) -> Iterator[Gateway]:
         gateway = stack.enter_context(Gateway(config))
         for name in own:
             service = stack.enter_context(Service(answering(name)))
-            token = issuers[name].token("*")
-            for endpoint in ("web", f"{name}-only"):
-                stack.enter_context(Agent(gateway.agents, "http", endpoint, service.address, "--token", token))
-                gateway.event("agent connected", tenant=name, endpoint=endpoint)
+            endpoints = [{"name": endpoint, "to": service.address} for endpoint in ("web", f"{name}-only")]
+            file = issuers[name].file.with_suffix(".yaml")
+            file.write_text(json.dumps({"connect": {"connections": 1}, "endpoints": endpoints}))
+            words = ("--connect", f"http://{gateway.agents}", "--token", issuers[name].token("*"))
+            stack.enter_context(Tidegate("agent", "start", "--config", file, *words))
+            for endpoint in endpoints:
+                gateway.event("agent connected", tenant=name, endpoint=endpoint["name"])
         yield gateway
 
 

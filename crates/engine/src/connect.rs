@@ -73,8 +73,8 @@ impl Refused {
 }
 
 impl Gateway {
-    /// The gateways of a configuration, in its order, and the token that all of them are shown. An error names the URL and
-    /// what is wrong with it.
+    /// The gateways of a configuration, in its order, and the token that all of them are shown. An error names the URL
+    /// and what is wrong with it.
     pub fn all(connect: &Connect) -> Result<(Vec<Gateway>, Arc<Token>), String> {
         let secret = ArcSwapOption::from_pointee(connect.token.clone());
         let token = Arc::new(Token { secret, changed: Notify::new() });

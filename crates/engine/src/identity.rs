@@ -1,8 +1,8 @@
 //! Who somebody is, and what that permits.
 //!
-//! Every connection, session and request carries an identity, anonymous where nothing is asked for. What lives under one
-//! waits for its end beside its own work: an identity ends when it expires, or when what vouched for it is gone. Where
-//! identities come from is not decided here.
+//! Every connection, session and request carries an identity, anonymous where nothing is asked for. What lives under
+//! one waits for its end beside its own work: an identity ends when it expires, or when what vouched for it is gone.
+//! Where identities come from is not decided here.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

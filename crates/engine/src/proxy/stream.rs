@@ -22,8 +22,8 @@ use crate::tunnel::hello;
 use crate::tunnel::websocket::{Channel, Side};
 use crate::upstream::UpstreamSet;
 
-/// Two streams that are joined for somebody. They break when that one's time is over: neither end is to take what it has
-/// got for the whole.
+/// Two streams that are joined for somebody. They break when that one's time is over: neither end is to take what it
+/// has got for the whole.
 struct Joined {
     near: Leg,
     far: Leg,

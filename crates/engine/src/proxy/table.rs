@@ -245,8 +245,8 @@ impl Table {
         self.leads.is_empty()
     }
 
-    /// True when something in the configuration leads to this endpoint of an owner, or may lead there: what names no owner
-    /// leads to those of its listener.
+    /// True when something in the configuration leads to this endpoint of an owner, or may lead there: what names no
+    /// owner leads to those of its listener.
     pub fn names(&self, owner: &str, endpoint: &str) -> bool {
         self.named.get(endpoint).is_some_and(|owners| owners.iter().any(|one| one.is_empty() || one == owner))
     }

@@ -62,7 +62,7 @@ fn timeouts() -> Value {
 }
 
 fn limits() -> Value {
-    json!({"head_bytes": 65536, "head_fields": 100, "connections": 200, "idle_upstreams": 10, "retry_percent": 20,
+    json!({"head_bytes": 65536, "head_fields": 100, "connections": 400, "idle_upstreams": 10, "retry_percent": 20,
            "http2_streams": 100})
 }
 
@@ -326,10 +326,12 @@ impl Agent {
     pub(crate) fn start(gate: SocketAddr, endpoint: &str, service: SocketAddr, token: Option<&str>) -> Agent {
         let snapshot = json!({
             "role": "agent", "version": "0", "id": format!("agent-{endpoint}-{}", service.port()),
-            "connect": {"urls": [format!("http://{gate}")], "token": token, "renews": endpoint == "renewed", "tenant": "", "proxies": [],
+            "connect": {"urls": [format!("http://{gate}")], "token": token, "renews": endpoint == "renewed",
+                "tenant": "", "proxies": [],
                 "tls": {"ca": null, "cert": null, "key": null, "server_name": null, "insecure_skip_verify": false}},
             "connections": 1,
-            "endpoints": [{"name": endpoint, "kind": "http", "to": {"host": "127.0.0.1", "port": service.port(), "tls": null},
+            "endpoints": [{"name": endpoint, "kind": "http",
+                "to": {"host": "127.0.0.1", "port": service.port(), "tls": null},
                 "host_header": "keep", "protocol": "http1", "health": null}],
             "timeouts": timeouts(), "limits": limits(),
             "tunnel": {"ping_interval": 30.0, "ping_timeout": 10.0}, "access_log": {"to": null, "format": "text"},

@@ -17,7 +17,8 @@ fn gate(web: Value, changes: Value) -> Gate {
 }
 
 fn upstream(service: &Service) -> Value {
-    json!({"name": "shop", "addresses": [{"host": "127.0.0.1", "port": service.address.port(), "weight": 1, "tls": null}]})
+    let address = json!({"host": "127.0.0.1", "port": service.address.port(), "weight": 1, "tls": null});
+    json!({"name": "shop", "addresses": [address]})
 }
 
 fn bearer(token: &str) -> String {
@@ -144,16 +145,16 @@ fn made_up_credentials_fill_a_queue_and_no_more_while_known_ones_pass() {
     let good = bearer(&master());
     assert_eq!(gate.ask("web", "/", &[("Host", "web.local"), ("Authorization", &good)]).status, 200);
     gate.silent.store(true, Ordering::Relaxed);
-    let mut visitors: Vec<_> = (0..32).map(|_| Visitor::connect(gate.address("web"))).collect();
+    let mut visitors: Vec<_> = (0..256).map(|_| Visitor::connect(gate.address("web"))).collect();
     for (number, visitor) in visitors.iter_mut().enumerate() {
         let forged = bearer(&signed(json!({"exp": from_now(60.0), "n": number}), "bad"));
         visitor.say("/", &[("Host", "web.local"), ("Authorization", &forged)]);
     }
-    until("all wait", || gate.role.metrics().contains("tidegate_credentials_waiting 32"));
+    until("all wait", || gate.role.metrics().contains("tidegate_credentials_waiting 256"));
     let answer =
         gate.ask("web", "/", &[("Host", "web.local"), ("Authorization", &bearer(&master()).replace('.', ".e30."))]);
     assert_eq!(answer.error(), "invalid_token");
-    let another = bearer(&token(json!({"exp": from_now(60.0), "n": 33})));
+    let another = bearer(&token(json!({"exp": from_now(60.0), "n": 257})));
     assert_eq!(gate.ask("web", "/", &[("Host", "web.local"), ("Authorization", &another)]).error(), "overload");
     assert_eq!(gate.ask("web", "/", &[("Host", "web.local"), ("Authorization", &good)]).status, 200);
     gate.silent.store(false, Ordering::Relaxed);
