@@ -155,16 +155,16 @@ def test_a_tenant_that_is_removed_ends_what_its_tokens_opened(issuers: list[Issu
     config = terms(issuers, **owned)
     config["tenants"] = {"gone": {}, "kept": {}}
     config["routes"][0]["to"]["tenant"], config["routes"][1]["to"]["tenant"] = "gone", "kept"
-    claims = {"one": {"tidegate": {"endpoints": ["one"], "tenant": "gone"}}, "two": {}}
+    tenants = {"one": "gone", "two": None}
     with ExitStack() as stack:
         gateway = stack.enter_context(Gateway(config))
         service = stack.enter_context(Service(lasting))
-        tokens = {each.name: each.token(each.name, **claims[each.name]) for each in issuers}
+        tokens = {each.name: each.token(each.name, tenant=tenants[each.name]) for each in issuers}
         for name, token in tokens.items():
             to = (gateway.address(name), "http", name, service.address, "--token", token)
             stack.enter_context(Agent(*to))
             gateway.event("agent connected", endpoint=name)
-        ending = stack.enter_context(response_of(gateway, one, **claims["one"]))
+        ending = stack.enter_context(response_of(gateway, one, tenant="gone"))
         lives_on = stack.enter_context(response_of(gateway, two))
         left = dict(gateway.config)
         left["tenants"] = {"kept": {}}

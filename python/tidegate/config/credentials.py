@@ -2,8 +2,8 @@
 Whose credentials are good, as the engine takes it, and what each of its sets stands for in Python.
 
 A set is known by its id: names, and 16 hex digits of what decides about a credential, key material apart, the tenants
-there are among it. It changes when that changes, so that no verdict outlives what it was given for. Nothing secret enters a snapshot; reading secrets
-and answering the engine's questions is `tidegate.auth`'s.
+there are among it. It changes when that changes, so that no verdict outlives what it was given for. Nothing secret
+enters a snapshot; reading secrets and answering the engine's questions is `tidegate.auth`'s.
 """
 
 import hashlib
@@ -80,9 +80,10 @@ def auth(gateway: Gateway, asked: Auth | None) -> dict[str, Any] | None:
     """What a listener or route asks for; None where it asks for nothing."""
     if asked is None or asked.is_none:
         return None
+    tenants = {name: _set(gateway, named)[0] for name, named in _by_tenant(gateway)} if asked.by_tenant else None
     return {
         "set": _set(gateway, _named(gateway, asked.verifiers))[0] if asked.verifiers else None,
-        "by_tenant": {name: _set(gateway, named)[0] for name, named in _by_tenant(gateway)} if asked.by_tenant else None,
+        "by_tenant": tenants,
         "basic": _password_id(asked.users) if asked.users is not None else None,
         "certificate": _certificate_id(gateway, asked.certificate) if asked.certificate is not None else None,
         "realm": asked.realm,

@@ -56,7 +56,6 @@ def test_pikos_endpoints_count_where_ours_name_none() -> None:
 @pytest.mark.parametrize(
     "claims",
     [
-        {"tidegate": None},
         {"tidegate": ["a"]},
         {"tidegate": {"endpoint": ["a"]}},
         {"tidegate": {"endpoints": "a"}},
