@@ -169,10 +169,21 @@ impl Verdicts {
         let (tell, told) = watch::channel(None);
         let tell: Tell = Arc::new(tell);
         let open = Open::new(digest, ask.id.into(), ask.tenant, tell.clone(), from, text);
-        self.questions[kind as usize].put(open).map_err(|why| Error::new(Code::Overload, why))?;
-        shard.ask(digest, &tell);
+        let mut given_up = Vec::new();
+        let put = self.questions[kind as usize].put(open, &mut given_up);
+        if put.is_ok() {
+            shard.ask(digest, &tell);
+        }
+        // One shard at a time.
+        drop(shard);
+        given_up.iter().for_each(|open| self.give_up(open));
+        put.map_err(|why| Error::new(Code::Overload, why))?;
         self.asked[kind as usize].fetch_add(1, Ordering::Relaxed);
         Ok(Known::Asked(told))
+    }
+
+    fn give_up(&self, open: &Open) {
+        self.cache.shard(&open.digest).give_up(&open.digest, &open.tell);
     }
 
     /// What there is to ask, where it is worth it.
@@ -196,7 +207,7 @@ impl Verdicts {
     /// Waits for the next question of a kind, one JSON object; none where there is none within `timeout`, or where
     /// there will be none any more. For a thread that carries no traffic.
     pub fn next_question(&self, kind: Kind, timeout: Duration) -> Option<Vec<u8>> {
-        let (number, mut text) = self.questions[kind as usize].next(timeout)?;
+        let (number, mut text) = self.questions[kind as usize].next(timeout, |open| self.give_up(&open))?;
         text["number"] = json!(number * Kind::ALL.len() as u64 + kind as u64);
         Some(text.to_string().into_bytes())
     }
@@ -388,6 +399,8 @@ fn conclude(outcome: Outcome, ask: &Ask<'_>) -> Result<Arc<Identity>> {
 
 #[cfg(test)]
 mod tests {
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
     use crate::message::Fields;
     use crate::snapshot::auth::{Auth, VerifierSet};
@@ -414,7 +427,7 @@ mod tests {
     fn grant(verdicts: &Verdicts, digest: Digest) {
         let (tell, _told) = watch::channel(None);
         let open = Open::new(digest, "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
-        verdicts.questions[0].put(open).expect("room");
+        verdicts.questions[0].put(open, &mut Vec::new()).expect("room");
         verdicts.answer(0, br#"{"granted": {"key": "k"}}"#).expect("a verdict");
     }
 
@@ -438,9 +451,27 @@ mod tests {
         // An answer that was on its way when its key was taken away is worth nothing.
         let (tell, told) = watch::channel(None);
         let open = Open::new(digest, "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
-        verdicts.questions[0].put(open).expect("room");
+        verdicts.questions[0].put(open, &mut Vec::new()).expect("room");
         verdicts.answer(2, br#"{"granted": {"key": "k"}}"#).expect("a verdict");
         assert!(matches!(&*told.borrow(), Some(Outcome::Unavailable(_))));
+    }
+
+    #[test]
+    fn of_a_question_that_nobody_waits_for_any_more_nothing_is_left() {
+        let ((verdicts, _), policy) = (known(), policy());
+        let from = IpAddr::from([127, 0, 0, 1]);
+        for number in 0..100 {
+            let mut fields = Fields::new();
+            let token = format!("Bearer eyJhbGciOiJFUzI1NiJ9.e30.{}", URL_SAFE_NO_PAD.encode(format!("{number}")));
+            fields.push(b"Authorization", token.as_bytes());
+            let shown = policy.shown(&fields, false).expect("read");
+            let ask = policy.ask(shown.as_ref(), &fields, None).expect("asked");
+            // Whoever asked leaves at once.
+            drop(verdicts.look_up(&ask, ask.digest(), from).expect("room"));
+        }
+        assert_eq!((verdicts.cache.asked(), verdicts.questions[0].len()), (100, 100));
+        assert_eq!(verdicts.next_question(Kind::Token, Duration::ZERO), None);
+        assert_eq!((verdicts.cache.asked(), verdicts.questions[0].len()), (0, 0));
     }
 
     #[test]
@@ -459,8 +490,8 @@ mod tests {
             let (tell, told) = watch::channel(None);
             let open =
                 Open::new(Digest([7; 32]), "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
-            verdicts.questions[0].put(open).expect("room");
-            let (number, _) = verdicts.questions[0].next(Duration::ZERO).expect("a question");
+            verdicts.questions[0].put(open, &mut Vec::new()).expect("room");
+            let (number, _) = verdicts.questions[0].next(Duration::ZERO, drop).expect("a question");
             assert!(verdicts.answer(number * 2, verdict.as_bytes()).is_err(), "{verdict}");
             assert!(matches!(&*told.borrow(), Some(Outcome::Unavailable(_))));
         }
