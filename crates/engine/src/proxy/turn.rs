@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
+use arc_swap::Guard;
 use tokio::time::Instant;
 
 use super::access::{Asked, Record};
@@ -134,24 +135,23 @@ impl Turn {
             self.hides = false;
         }
         let (proxy, request) = (&self.proxy, &self.request);
-        let (lead, asks) = {
-            // One table for both: a route is never taken by what another configuration asks for.
+        // One table for all of it: nothing is reached by what another configuration asks for.
+        let (table, lead, policy) = {
             let table = proxy.table.load();
             let lead = self.site.find(request, &table)?;
-            let asks = asked(proxy, &self.site, &table, lead.as_deref(), request, visitor, secured)?;
-            (lead, asks)
+            match asked(proxy, &self.site, &table, lead.as_deref(), request, visitor, secured)? {
+                Ask::Nothing => return self.site.way(&table, lead, request, visitor, proxy, &self.identity),
+                Ask::Known(Admitted { identity, hides }) => {
+                    (self.identity, self.hides) = (identity, hides);
+                    return self.site.way(&table, lead, &self.request, visitor, &self.proxy, &self.identity);
+                }
+                Ask::Credential(policy) => (Guard::into_inner(table), lead, policy),
+            }
         };
-        let admitted = match asks {
-            Ask::Nothing => None,
-            Ask::Known(admitted) => Some(admitted),
-            // A box, so that requests of which nothing is asked have no room for this.
-            Ask::Credential(policy) => Some(Box::pin(admit(proxy, &policy, request, visitor, secured)).await?),
-        };
-        if let Some(Admitted { identity, hides }) = admitted {
-            self.identity = identity;
-            self.hides = hides;
-        }
-        self.site.way(lead, &self.request, visitor, &self.proxy, &self.identity)
+        // A box, so that requests of which nothing is asked have no room for this.
+        let admitted = Box::pin(admit(proxy, &policy, request, visitor, secured)).await?;
+        (self.identity, self.hides) = (admitted.identity, admitted.hides);
+        self.site.way(&table, lead, &self.request, visitor, &self.proxy, &self.identity)
     }
 
     /// Carries the request that was read. None: another may follow.

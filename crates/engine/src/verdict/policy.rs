@@ -9,6 +9,7 @@ use super::cache::Digest;
 use crate::credential::head::{self, Credential};
 use crate::error::{Code, Error, Result};
 use crate::message::{Fields, is_value};
+use crate::snapshot::DynamicEndpoints;
 use crate::snapshot::auth::{Auth, Neighbours, VerifierSet};
 
 /// Who may come in by a listener or take a route.
@@ -18,6 +19,8 @@ pub struct Access {
     pub neighbours: Neighbours,
     /// The owner of what it leads to, where nothing else says; empty where there are no tenants.
     pub tenant: Arc<str>,
+    /// Which endpoints a request may name by itself; none where that is nothing that requests come by.
+    pub dynamic: DynamicEndpoints,
     /// With what credential; none: with any or none.
     pub policy: Option<Arc<Policy>>,
 }
