@@ -410,6 +410,8 @@ fn update(door: Arc<Door<Leads>>, wanted: &Listener, table: &Table) -> Arc<Door<
         Kind::Tunnel(listener) => &listener.access,
     };
     access.store(table.access(&wanted.name));
+    // After what is asked of newcomers: whoever was let in meanwhile by what was asked before finds the change here.
+    door.leads.terms.go_on(wanted);
     if let (Kind::Tcp(listener), ListenerKind::Tcp { to }) = (&door.leads.kind, &wanted.kind) {
         listener.to.store(Arc::new(tcp::To::new(to, table)));
     }
