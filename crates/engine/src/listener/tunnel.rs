@@ -204,7 +204,9 @@ async fn asked(
     if !identity.listen.contains(endpoint) {
         return Err(Error::new(Code::EndpointNotPermitted, ""));
     }
-    let taken = Taken::from(&identity.allowances, Wanted::Session).map_err(too_many)?;
+    let shared = tunnels.proxy.verdicts.allowance_of(&tenant);
+    let all = identity.allowances.iter().cloned().chain(shared);
+    let taken = Taken::from(all, Wanted::Session).map_err(too_many)?;
     let agent = head.fields.find("x-tidegate-agent").and_then(valid_name).map(Arc::from);
     let admitted = Admitted { identity, tenant, ends, taken };
     Ok(Asked { admitted, endpoint: endpoint.to_owned(), key, features: Features::of(&head.fields), agent })

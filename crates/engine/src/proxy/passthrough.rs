@@ -81,12 +81,14 @@ pub fn pass(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, to: Result<(U
     let mut taken = Taken::default();
     if let Some(owner) = upstreams.owner() {
         record.tenant = owner.clone();
-        let allowance = proxy.verdicts.allowance_of(owner);
-        if let Some(Err(too_much)) = allowance.map(|allowance| taken.add(&allowance, Wanted::Stream)) {
-            io.reset();
-            record.error = Some(too_many(too_much));
-            return proxy.finish(worker, &record);
-        }
+        taken = match Taken::from(proxy.verdicts.allowance_of(owner), Wanted::Stream) {
+            Ok(taken) => taken,
+            Err(too_much) => {
+                io.reset();
+                record.error = Some(too_many(too_much));
+                return proxy.finish(worker, &record);
+            }
+        };
     }
     let (there, proxy_there) = (upstreams.better_worker(worker).unwrap_or(worker), proxy.clone());
     proxy.carry_on(&proxy.drain, io, (worker, there), move |worker, io| async move {

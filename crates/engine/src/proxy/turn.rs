@@ -192,16 +192,13 @@ impl Turn {
 
     /// Takes a request's share of what whoever sends it may have, and the owner of the endpoint.
     fn take(&self, way: &Way, known: Option<&Identity>) -> Result<Taken> {
-        let mut taken = match known {
-            Some(identity) => Taken::from(&identity.allowances, Wanted::Stream).map_err(too_many)?,
-            None => Taken::default(),
+        let owner = match way {
+            Way::On(route) => route.upstreams.owner(),
+            Way::Answered(..) => None,
         };
-        if let Way::On(route) = way
-            && let Some(allowance) = route.upstreams.owner().and_then(|owner| self.proxy.verdicts.allowance_of(owner))
-        {
-            taken.add(&allowance, Wanted::Stream).map_err(too_many)?;
-        }
-        Ok(taken)
+        let shared = owner.and_then(|owner| self.proxy.verdicts.allowance_of(owner));
+        let own = known.into_iter().flat_map(|identity| identity.allowances.iter().cloned());
+        Taken::from(own.chain(shared), Wanted::Stream).map_err(too_many)
     }
 
     /// Answers a request of which no head could be read.
