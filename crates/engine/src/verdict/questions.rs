@@ -59,6 +59,8 @@ impl Kind {
 pub struct Open {
     /// What was asked.
     pub digest: Digest,
+    /// The credential, whatever it was asked under.
+    pub credential: Digest,
     /// What it is asked under.
     pub id: Arc<str>,
     /// The tenant that was asked for.
@@ -75,9 +77,16 @@ pub struct Open {
 
 impl Open {
     /// A question. `text` is all of it but its number.
-    pub fn new(digest: Digest, id: Arc<str>, tenant: &str, tell: Tell, from: IpAddr, text: Value) -> Self {
+    pub fn new(
+        (digest, credential): (Digest, Digest),
+        id: Arc<str>,
+        tenant: &str,
+        tell: Tell,
+        from: IpAddr,
+        text: Value,
+    ) -> Self {
         let (tenant, source, since) = (tenant.to_owned(), source(from), Instant::now());
-        Open { digest, id, tenant, tell, taken: None, source, since, text: Some(text) }
+        Open { digest, credential, id, tenant, tell, taken: None, source, since, text: Some(text) }
     }
 }
 
@@ -238,7 +247,17 @@ mod tests {
     fn question(number: u64, from: &str) -> (Open, watch::Receiver<Option<Outcome>>) {
         let (tell, told) = watch::channel(None);
         let from = from.parse().expect("an address");
-        (Open::new(Digest([number as u8; 32]), "main".into(), "", Arc::new(tell), from, json!({"n": number})), told)
+        (
+            Open::new(
+                (Digest([number as u8; 32]), Digest([0; 32])),
+                "main".into(),
+                "",
+                Arc::new(tell),
+                from,
+                json!({"n": number}),
+            ),
+            told,
+        )
     }
 
     #[test]

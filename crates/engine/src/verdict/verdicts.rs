@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::cache::{AsItIs, Cache, Digest, Known, Outcome, Tell};
+use super::cache::{Cache, Digest, Known, Outcome, Tell};
 use super::policy::{Ask, Evidence};
 use super::questions::{Kind, Open, Questions};
 use crate::allowance::Allowance;
@@ -41,14 +41,18 @@ pub struct Verdicts {
     ids: ArcSwap<HashSet<String>>,
     /// What the tenants may have.
     tenants: ArcSwap<BTreeMap<String, Arc<Allowance>>>,
-    /// What single tokens may have, as long as something of it is had: a new verdict gives nobody more.
-    tokens: Mutex<HashMap<Digest, Weak<Allowance>, AsItIs>>,
+    /// What single tokens may have, wherever they are shown, as long as something of it is had: a new verdict gives
+    /// nobody more.
+    tokens: Mutex<HashMap<Whose, Weak<Allowance>>>,
     /// Keys that were taken away, and when.
     gone: Mutex<HashMap<String, Instant>>,
     asked: [AtomicU64; Kind::ALL.len()],
     refused: [AtomicU64; REFUSALS.len()],
     waiting: AtomicUsize,
 }
+
+/// A token: the key that vouched for it, and what it says.
+type Whose = (String, Digest);
 
 const REFUSALS: [Code; 8] = [
     Code::MissingAuthorization,
@@ -168,7 +172,7 @@ impl Verdicts {
         }
         let (tell, told) = watch::channel(None);
         let tell: Tell = Arc::new(tell);
-        let open = Open::new(digest, ask.id.into(), ask.tenant, tell.clone(), from, text);
+        let open = Open::new((digest, ask.credential()), ask.id.into(), ask.tenant, tell.clone(), from, text);
         let mut given_up = Vec::new();
         let put = self.questions[kind as usize].put(open, &mut given_up);
         if put.is_ok() {
@@ -278,7 +282,7 @@ impl Verdicts {
         if expires.is_some_and(|expires| expires <= now) {
             return Ok((Outcome::Refused(Code::ExpiredToken), now + longest));
         }
-        let own = granted.limits.map(|limits| self.allowance(open.digest, &limits));
+        let own = granted.limits.map(|limits| self.allowance((granted.key.clone(), open.credential), &limits));
         let shared = self.allowance_of(&granted.tenant);
         let (listen, reach) = (Permitted::new(granted.listen), Permitted::new(granted.reach));
         let mut identity = Identity::new(&granted.tenant, listen, reach, expires);
@@ -291,9 +295,9 @@ impl Verdicts {
     }
 
     /// What a token may have.
-    fn allowance(&self, digest: Digest, allowed: &Allowed) -> Arc<Allowance> {
+    fn allowance(&self, whose: Whose, allowed: &Allowed) -> Arc<Allowance> {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = tokens.get(&digest).and_then(Weak::upgrade) {
+        if let Some(known) = tokens.get(&whose).and_then(Weak::upgrade) {
             known.change(allowed);
             return known;
         }
@@ -301,7 +305,7 @@ impl Verdicts {
             tokens.retain(|_, allowance| allowance.strong_count() > 0);
         }
         let allowance = Allowance::new("".into(), allowed);
-        tokens.insert(digest, Arc::downgrade(&allowance));
+        tokens.insert(whose, Arc::downgrade(&allowance));
         allowance
     }
 
@@ -426,7 +430,8 @@ mod tests {
 
     fn grant(verdicts: &Verdicts, digest: Digest) {
         let (tell, _told) = watch::channel(None);
-        let open = Open::new(digest, "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
+        let open =
+            Open::new((digest, digest), "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
         verdicts.questions[0].put(open, &mut Vec::new()).expect("room");
         verdicts.answer(0, br#"{"granted": {"key": "k"}}"#).expect("a verdict");
     }
@@ -450,7 +455,8 @@ mod tests {
         assert!(find(&policy, &verdicts, &fields).is_none());
         // An answer that was on its way when its key was taken away is worth nothing.
         let (tell, told) = watch::channel(None);
-        let open = Open::new(digest, "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
+        let open =
+            Open::new((digest, digest), "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
         verdicts.questions[0].put(open, &mut Vec::new()).expect("room");
         verdicts.answer(2, br#"{"granted": {"key": "k"}}"#).expect("a verdict");
         assert!(matches!(&*told.borrow(), Some(Outcome::Unavailable(_))));
@@ -475,6 +481,31 @@ mod tests {
     }
 
     #[test]
+    fn a_token_has_one_allowance_wherever_and_with_whatever_signature_it_is_shown() {
+        let (verdicts, _) = known();
+        verdicts.configure(HashSet::from(["main".to_owned(), "web".to_owned()]), &BTreeMap::new());
+        let shape =
+            VerifierSet { id: "main".into(), algorithms: vec!["ES256".into()], require_expiry: false, leeway: 0.0 };
+        let allowance = |id: &str, tenant: &str, token: &str, key: &str| {
+            let ask = Ask { id, tenant, evidence: Evidence::Token(token, &shape) };
+            let waits = verdicts.look_up(&ask, ask.digest(), IpAddr::from([127, 0, 0, 1])).expect("asked");
+            let question = verdicts.next_question(Kind::Token, Duration::ZERO).expect("a question");
+            drop(waits);
+            let number = serde_json::from_slice::<Value>(&question).expect("JSON")["number"].as_u64();
+            let granted = json!({"granted": {"key": key, "tenant": tenant, "limits": {"requests": 1}}});
+            verdicts.answer(number.expect("a number"), granted.to_string().as_bytes()).expect("a verdict");
+            verdicts.known(&ask.digest()).expect("known").allowances[0].clone()
+        };
+        let (token, other) = ("eyJhbGciOiJFUzI1NiJ9.e30.AAAA", "eyJhbGciOiJFUzI1NiJ9.e30.AAAB");
+        let first = allowance("main", "", token, "k");
+        for (id, tenant, token) in [("main", "acme", token), ("web", "", token), ("main", "", other)] {
+            assert!(Arc::ptr_eq(&first, &allowance(id, tenant, token, "k")), "{id} {tenant} {token}");
+        }
+        assert!(!Arc::ptr_eq(&first, &allowance("web", "acme", token, "l")));
+        assert!(!Arc::ptr_eq(&first, &allowance("web", "acme", "eyJhbGciOiJFUzI1NiJ9.eyJhIjoxfQ.AAAA", "k")));
+    }
+
+    #[test]
     fn what_is_no_verdict_is_told_and_lets_nobody_in() {
         let verdicts = known().0;
         for verdict in [
@@ -488,8 +519,14 @@ mod tests {
             let number = verdicts.questions[0].len() as u64;
             assert_eq!(number, 0);
             let (tell, told) = watch::channel(None);
-            let open =
-                Open::new(Digest([7; 32]), "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
+            let open = Open::new(
+                (Digest([7; 32]), Digest([7; 32])),
+                "main".into(),
+                "",
+                Arc::new(tell),
+                IpAddr::from([127, 0, 0, 1]),
+                json!({}),
+            );
             verdicts.questions[0].put(open, &mut Vec::new()).expect("room");
             let (number, _) = verdicts.questions[0].next(Duration::ZERO, drop).expect("a question");
             assert!(verdicts.answer(number * 2, verdict.as_bytes()).is_err(), "{verdict}");
