@@ -276,6 +276,21 @@ fn follow(
     tenant: &str,
 ) -> Result<Way> {
     lead.requests.fetch_add(1, Ordering::Relaxed);
+    let endpoint = lead.forward().and_then(|forward| match &forward.to {
+        Destination::Endpoint(to) => Some(to),
+        Destination::Upstream(_) => None,
+    });
+    // An endpoint has an owner of its own; whatever else is here belongs to the route.
+    let owner = if lead.route.tenant.is_empty() { tenant } else { &lead.route.tenant };
+    match endpoint {
+        Some(to) if !identity.may_reach(to.owner(tenant), &to.endpoint) => {
+            return Err(Error::new(Code::EndpointNotPermitted, ""));
+        }
+        None if !owner.is_empty() && !identity.tenant.is_empty() && *identity.tenant != *owner => {
+            return Err(Error::new(Code::UnknownTenant, "this route is another tenant's"));
+        }
+        _ => {}
+    }
     let forward = match (&lead.route.action, &lead.answer) {
         (Action::Forward(forward), _) => forward,
         (Action::Redirect(to), _) => return Ok(Way::Answered(redirected(to, head, visitor)?, lead.clone())),
@@ -284,11 +299,6 @@ fn follow(
             return Ok(Way::Answered(answer, lead.clone()));
         }
     };
-    if let Destination::Endpoint(to) = &forward.to
-        && !identity.may_reach(to.owner(tenant), &to.endpoint)
-    {
-        return Err(Error::new(Code::EndpointNotPermitted, ""));
-    }
     let client = visitor.client.ip();
     let (upstreams, endpoint) = match &lead.group {
         Some(group) => UpstreamSet::of_group(group, Some(head), client),
