@@ -165,10 +165,10 @@ impl Turn {
             record.tenant = identity.tenant.clone();
             ended = Some(Box::pin(identity.ended()));
         }
-        let (taken, way) = match way.and_then(|way| Ok((self.take(&way, known.as_deref())?, way))) {
-            Ok((taken, way)) => (taken, Ok(way)),
-            Err(error) => (Taken::default(), Err(error)),
-        };
+        let way = way.and_then(|way| {
+            record.taken = self.take(&way, known.as_deref())?;
+            Ok(way)
+        });
         let last = {
             let mut exchange = pin!(self.exchange(settings, way, visitor, &mut record));
             poll_fn(|cx| match exchange.as_mut().poll(cx) {
@@ -184,7 +184,7 @@ impl Turn {
             record.error = known.as_deref().map(over);
             Some(Last::Reset)
         });
-        taken.charge(record.bytes_in + record.bytes_out);
+        record.charge();
         drop(in_flight);
         self.proxy.finish(self.worker, &record);
         last
