@@ -12,6 +12,9 @@ use crate::snapshot::auth::Allowed;
 /// What a rate may run ahead: bursts.
 const AHEAD: u64 = 1_000_000_000;
 
+/// What a rate may be behind: whoever has had far too much pays for it no longer than this.
+const BEHIND: u64 = 60_000_000_000;
+
 /// What stands for no bound.
 const NONE: u64 = u64::MAX;
 
@@ -87,8 +90,16 @@ impl Allowance {
     pub fn change(&self, allowed: &Allowed) {
         let bounds = [&self.sessions.most, &self.streams.most, &self.requests.a_second, &self.bytes.a_second];
         let wanted = [allowed.sessions, allowed.streams, allowed.requests, allowed.bytes];
-        for (bound, wanted) in bounds.into_iter().zip(wanted) {
-            bound.store(wanted.unwrap_or(NONE), Ordering::Relaxed);
+        let before = bounds.into_iter().zip(wanted).map(|(bound, wanted)| {
+            let wanted = wanted.unwrap_or(NONE);
+            bound.swap(wanted, Ordering::Relaxed) != wanted
+        });
+        let changed: Vec<bool> = before.collect();
+        for (rate, has_changed) in [&self.requests, &self.bytes].into_iter().zip(&changed[2..]) {
+            // What was too much for the one is nothing to another.
+            if *has_changed {
+                rate.paid_until.store(0, Ordering::Relaxed);
+            }
         }
     }
 
@@ -98,16 +109,21 @@ impl Allowance {
         ["sessions", "streams", "requests", "bytes"].into_iter().zip(counts)
     }
 
+    /// Takes a place.
     fn take(&self, wanted: Wanted) -> Result<(), TooMuch> {
-        let now = self.began.elapsed().as_nanos() as u64;
-        match wanted {
-            Wanted::Session => self.sessions.take().map_err(|()| self.refuse(0, Duration::from_secs(1))),
-            Wanted::Stream => {
-                self.bytes.is_paid(now).map_err(|after| self.refuse(3, after))?;
-                self.requests.take(1, now).map_err(|after| self.refuse(2, after))?;
-                self.streams.take().map_err(|()| self.refuse(1, Duration::from_secs(1)))
-            }
-        }
+        let which = if wanted == Wanted::Session { 0 } else { 1 };
+        self.places(wanted).take().map_err(|()| self.refuse(which, Duration::from_secs(1)))
+    }
+
+    /// Pays for one request or stream.
+    fn pay(&self) -> Result<(), TooMuch> {
+        let now = self.now();
+        self.bytes.is_paid(now).map_err(|after| self.refuse(3, after))?;
+        self.requests.take(1, now).map_err(|after| self.refuse(2, after))
+    }
+
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_nanos() as u64
     }
 
     fn refuse(&self, which: usize, after: Duration) -> TooMuch {
@@ -156,18 +172,30 @@ impl Rate {
         taken.map(|_| ()).map_err(|_| Duration::from_nanos(over))
     }
 
+    /// Gives so many back that were taken for nothing.
+    fn give_back(&self, many: u64) {
+        let Some(cost) = self.cost(many) else { return };
+        // It always gives a new value.
+        let _ = self
+            .paid_until
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |until| Some(until.saturating_sub(cost)));
+    }
+
     /// Takes so many that are gone already.
     fn charge(&self, many: u64, now: u64) {
         let Some(cost) = self.cost(many) else { return };
-        let pay = |until: u64| Some(until.max(now).saturating_add(cost));
+        let most = now.saturating_add(AHEAD + BEHIND);
+        let pay = |until: u64| Some(until.max(now).saturating_add(cost).min(most));
         // It always gives a new value.
         let _ = self.paid_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay);
     }
 
     /// Nothing may come before what has gone is paid for.
     fn is_paid(&self, now: u64) -> Result<(), Duration> {
-        if self.a_second.load(Ordering::Relaxed) == NONE {
-            return Ok(());
+        match self.a_second.load(Ordering::Relaxed) {
+            NONE => return Ok(()),
+            0 => return Err(Duration::from_nanos(BEHIND)),
+            _ => {}
         }
         let over = self.paid_until.load(Ordering::Relaxed).saturating_sub(now.saturating_add(AHEAD));
         if over == 0 { Ok(()) } else { Err(Duration::from_nanos(over)) }
@@ -175,32 +203,34 @@ impl Rate {
 }
 
 impl Taken {
-    /// Takes one thing from each of `allowances`, or nothing from any.
+    /// Takes one thing from each of `allowances`, or nothing from any. One that stands there twice gives one.
     ///
     /// # Errors
     /// What there is not enough of.
-    pub fn from(allowances: &[Arc<Allowance>], wanted: Wanted) -> Result<Self, TooMuch> {
+    pub fn from(allowances: impl IntoIterator<Item = Arc<Allowance>>, wanted: Wanted) -> Result<Self, TooMuch> {
         let mut taken = Taken::default();
-        allowances.iter().try_for_each(|allowance| taken.add(allowance, wanted))?;
-        Ok(taken)
-    }
-
-    /// Takes one thing from another one too, unless something of it is had already.
-    ///
-    /// # Errors
-    /// What there is not enough of.
-    pub fn add(&mut self, allowance: &Arc<Allowance>, wanted: Wanted) -> Result<(), TooMuch> {
-        if !self.from.iter().any(|(known, _)| Arc::ptr_eq(known, allowance)) {
-            allowance.take(wanted)?;
-            self.from.push((allowance.clone(), wanted));
+        // First the places, which go back by themselves.
+        for allowance in allowances {
+            if !taken.from.iter().any(|(known, _)| Arc::ptr_eq(known, &allowance)) {
+                allowance.take(wanted)?;
+                taken.from.push((allowance, wanted));
+            }
         }
-        Ok(())
+        if wanted == Wanted::Stream {
+            for (at, (allowance, _)) in taken.from.iter().enumerate() {
+                if let Err(too_much) = allowance.pay() {
+                    taken.from[..at].iter().for_each(|(paid, _)| paid.requests.give_back(1));
+                    return Err(too_much);
+                }
+            }
+        }
+        Ok(taken)
     }
 
     /// Counts bytes that have moved.
     pub fn charge(&self, bytes: u64) {
         for (allowance, _) in &self.from {
-            allowance.bytes.charge(bytes, allowance.began.elapsed().as_nanos() as u64);
+            allowance.bytes.charge(bytes, allowance.now());
         }
     }
 }
@@ -221,15 +251,49 @@ mod tests {
     fn so_many_are_had_at_once_and_given_back() {
         let tenant = Allowance::new("acme".into(), &Allowed { sessions: Some(2), ..Allowed::default() });
         let token = Allowance::new("".into(), &Allowed { sessions: Some(1), ..Allowed::default() });
-        let both = [token, tenant.clone()];
-        let Ok(first) = Taken::from(&both, Wanted::Session) else { panic!("the first") };
-        assert_eq!(Taken::from(&both, Wanted::Session).err().map(|too_much| too_much.what), Some("sessions"));
+        let (both, one) = (|| [token.clone(), tenant.clone()], || [tenant.clone()]);
+        let Ok(first) = Taken::from(both(), Wanted::Session) else { panic!("the first") };
+        assert_eq!(Taken::from(both(), Wanted::Session).err().map(|too_much| too_much.what), Some("sessions"));
         // What was refused for the one took nothing from the other.
-        let second = Taken::from(&both[1..], Wanted::Session);
-        assert!(second.is_ok() && Taken::from(&both[1..], Wanted::Session).is_err());
+        let second = Taken::from(one(), Wanted::Session);
+        assert!(second.is_ok() && Taken::from(one(), Wanted::Session).is_err());
         drop((first, second));
-        assert!(Taken::from(&both, Wanted::Session).is_ok());
+        assert!(Taken::from(both(), Wanted::Session).is_ok());
         assert_eq!(tenant.refused().collect::<Vec<_>>()[0], ("sessions", 1));
+    }
+
+    #[test]
+    fn whoever_is_refused_has_paid_nothing() {
+        let rate = |streams, requests| Allowed { streams, requests: Some(requests), ..Allowed::default() };
+        let token = Allowance::new("".into(), &rate(Some(1), 3));
+        let (few, tenant) = (Allowance::new("".into(), &rate(Some(0), 9)), Allowance::new("".into(), &rate(None, 1)));
+        let with = |other: &Arc<Allowance>| Taken::from([token.clone(), other.clone()], Wanted::Stream);
+        let refused = |taken: Result<Taken, TooMuch>| taken.err().map(|too_much| too_much.what);
+        assert!((0..20).all(|_| refused(with(&few)) == Some("streams")));
+        let first = with(&tenant);
+        assert!(first.is_ok());
+        assert!((0..20).all(|_| refused(with(&tenant)) == Some("streams")));
+        drop(first);
+        assert!((0..20).all(|_| refused(with(&tenant)) == Some("requests a second")));
+        // Of its three it has had one.
+        let alone = || Taken::from([token.clone()], Wanted::Stream);
+        assert_eq!((0..3).filter(|_| alone().is_ok()).count(), 2);
+    }
+
+    #[test]
+    fn what_was_too_much_is_forgotten_with_the_bound_and_paid_for_within_a_minute() {
+        let bytes = |many| Allowed { bytes: Some(many), ..Allowed::default() };
+        let allowance = Allowance::new("".into(), &bytes(1));
+        let take = || Taken::from([allowance.clone()], Wanted::Stream);
+        take().expect("nothing has gone yet").charge(1_000_000);
+        let after = take().err().map(|too_much| too_much.after).expect("too much");
+        assert!(after <= Duration::from_secs(60));
+        allowance.change(&bytes(1));
+        assert!(take().is_err());
+        allowance.change(&bytes(1_000_000));
+        assert!(take().is_ok());
+        allowance.change(&bytes(0));
+        assert!(take().is_err());
     }
 
     #[test]
@@ -238,8 +302,8 @@ mod tests {
         assert_eq!((0..20).filter(|_| rate.take(1, 5).is_ok()).count(), 10);
         assert_eq!(rate.take(1, 5), Err(Duration::from_millis(100)));
         assert_eq!(rate.take(1, 100_000_005), Ok(()));
-        rate.charge(1000, 100_000_005);
-        assert!(rate.is_paid(50_000_000_000).is_err() && rate.is_paid(101_000_000_005).is_ok());
+        rate.charge(500, 100_000_005);
+        assert!(rate.is_paid(40_000_000_000).is_err() && rate.is_paid(51_000_000_005).is_ok());
         rate.a_second.store(0, Ordering::Relaxed);
         assert!(rate.take(1, u64::MAX / 2).is_err());
         rate.a_second.store(NONE, Ordering::Relaxed);

@@ -195,6 +195,12 @@ pub enum DynamicEndpoints {
     Allow(Vec<String>),
 }
 
+impl Default for DynamicEndpoints {
+    fn default() -> Self {
+        DynamicEndpoints::Allow(Vec::new())
+    }
+}
+
 impl DynamicEndpoints {
     /// True when there is an endpoint that a request may name by itself.
     pub fn permits_any(&self) -> bool {

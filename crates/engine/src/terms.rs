@@ -12,11 +12,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::shutdown::Drain;
-use crate::snapshot::{ClientCertificate, Listener, ListenerKind, Neighbours, TlsVersion};
+use crate::snapshot::{Auth, ClientCertificate, Listener, ListenerKind, Neighbours, TlsVersion};
 
 /// How long something may begin at a listener that is gone.
 const MOMENT: Duration = Duration::from_secs(2);
@@ -24,6 +25,8 @@ const MOMENT: Duration = Duration::from_secs(2);
 /// What a listener asks of whoever connects, while it does.
 pub struct Terms {
     asked: Asked,
+    /// Which credentials are taken: those of others end nobody's session.
+    auth: watch::Sender<Option<Auth>>,
     ended: OnceLock<Instant>,
     revoked: AtomicBool,
     drain: Drain,
@@ -88,8 +91,26 @@ impl Asked {
 impl Terms {
     /// What a listener asks from now on. `drain` ends the listener, if nothing else does.
     pub fn of(listener: &Listener, drain: &Drain) -> Arc<Terms> {
-        let (asked, revoked) = (Asked::by(listener), AtomicBool::new(false));
-        Arc::new(Terms { asked, ended: OnceLock::new(), revoked, drain: drain.clone(), closing: drain.part() })
+        let (asked, auth) = (Asked::by(listener), watch::Sender::new(listener.auth.clone()));
+        let (ended, revoked, closing) = (OnceLock::new(), AtomicBool::new(false), drain.part());
+        Arc::new(Terms { asked, auth, ended, revoked, drain: drain.clone(), closing })
+    }
+
+    /// Goes on with the credentials that `listener` takes, which asks for the same otherwise.
+    pub fn go_on(&self, listener: &Listener) {
+        self.auth.send_if_modified(|auth| {
+            let is_other = *auth != listener.auth;
+            *auth = listener.auth.clone();
+            is_other
+        });
+    }
+
+    /// Resolves when nobody of `tenant` may come in any more by what was verified under `id`.
+    pub async fn refuse(&self, id: &str, tenant: &str) {
+        let mut auth = self.auth.subscribe();
+        let takes = |auth: &Option<Auth>| auth.as_ref().is_none_or(|auth| auth.takes(id, tenant));
+        // The sender is ours, so there is always a next one to wait for.
+        let _ = auth.wait_for(|auth| !takes(auth)).await;
     }
 
     /// True when a listener asks for just this.
@@ -182,6 +203,36 @@ mod tests {
             for (other, listener) in all.iter().enumerate() {
                 assert_eq!(terms.are_of(listener), at == other, "{at} and {other}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn only_whoever_shows_what_is_taken_no_more_is_refused() {
+        let tunnel = |auth: Value| -> Listener {
+            let whole =
+                json!({"name": "t", "bind": [], "tls": null, "proxy_protocol": [], "kind": "tunnel", "auth": auth});
+            serde_json::from_value(whole).expect("a listener")
+        };
+        let by_tenant = json!({"set": "main", "by_tenant": {"acme": "shared", "globex": "shared"}});
+        let terms = Terms::of(&tunnel(by_tenant), &Drain::new());
+        let all = [("main", ""), ("shared", "acme"), ("shared", "globex")];
+        let refused = async || {
+            let mut refused = Vec::new();
+            for (id, tenant) in all {
+                refused.push(tokio::time::timeout(Duration::ZERO, terms.refuse(id, tenant)).await.is_ok());
+            }
+            refused
+        };
+        assert_eq!(refused().await, [false, false, false]);
+        for (auth, expected) in [
+            (json!({"set": "main", "by_tenant": {"acme": "shared"}}), [false, false, true]),
+            (json!({"set": "ops", "by_tenant": {"acme": "shared", "globex": "shared"}}), [true, false, false]),
+            (json!({"set": "shared"}), [true, false, false]),
+        ] {
+            // Whoever shows the same goes on: these are no other terms.
+            assert!(terms.are_of(&tunnel(auth.clone())));
+            terms.go_on(&tunnel(auth));
+            assert_eq!(refused().await, expected);
         }
     }
 

@@ -24,8 +24,15 @@ async fn relayed(idle: Duration) -> (TcpStream, TcpStream, JoinHandle<(Passed, E
     let ((one, first), (other, second)) = (pair().await, pair().await);
     let leg = |io| Leg { io: Box::new(io), read: Buffer::new() };
     let (mut first, mut second) = (leg(first), leg(second));
-    let running =
-        tokio::task::spawn_local(async move { relay(&mut first, &mut second, idle, &mut Timer::new()).await });
+    let running = tokio::task::spawn_local(async move {
+        let mut all = Passed::default();
+        let count = |passed: Passed| {
+            all.forth += passed.forth;
+            all.back += passed.back;
+        };
+        let ended = relay(&mut first, &mut second, idle, &mut Timer::new(), count).await;
+        (all, ended)
+    });
     (one, other, running)
 }
 

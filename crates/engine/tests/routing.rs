@@ -19,6 +19,7 @@ fn route(host: Option<&str>, path: Option<PathMatch>) -> Route {
         path,
         methods: vec![],
         headers: vec![],
+        tenant: String::new(),
         allow: vec![],
         deny: vec![],
         auth: RouteAuth::Inherit,

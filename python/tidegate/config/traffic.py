@@ -75,6 +75,7 @@ def _route(name: str, route: Route, config: Gateway) -> dict[str, Any]:
         "path": {"exact" if route.exact else "prefix": route.path} if route.path is not None else None,
         "methods": list(route.methods),
         "headers": [{"name": key, "value": None if value is True else value} for key, value in route.headers.items()],
+        "tenant": route.tenant or "",
         "allow": list(route.allow),
         "deny": list(route.deny),
         "auth": credentials.route_auth(config, route),

@@ -10,6 +10,7 @@ use tidegate_engine::route::path;
 use tidegate_engine::route::redirect::{self, location};
 use tidegate_engine::route::why::{Asked, why_not};
 use tidegate_engine::snapshot::Routing;
+use tidegate_engine::snapshot::auth::RouteAuth;
 use tidegate_engine::snapshot::route::{Action, HeaderMatch, PathMatch, Respond, Route};
 use tidegate_engine::sniff::name;
 
@@ -54,6 +55,10 @@ fn route(line: &str) -> Route {
         path: path.map(|path| if has('x') { PathMatch::Exact(path) } else { PathMatch::Prefix(path) }),
         methods: if has('p') { vec!["POST".to_owned(), "PUT".to_owned()] } else { vec![] },
         headers: if has('h') { vec![HeaderMatch { name: "host".to_owned(), value: None }] } else { vec![] },
+        tenant: String::new(),
+        allow: vec![],
+        deny: vec![],
+        auth: RouteAuth::Inherit,
         action: Action::Respond(Respond { status: 204, body: String::new(), headers: vec![] }),
     }
 }

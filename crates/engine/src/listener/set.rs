@@ -24,7 +24,7 @@ use crate::proxy::shared::Proxy;
 use crate::proxy::site::HttpListener;
 use crate::proxy::table::Table;
 use crate::room::{self, Room};
-use crate::snapshot::{DynamicEndpoints, Gateway, Listener, ListenerKind};
+use crate::snapshot::{Gateway, Listener, ListenerKind};
 use crate::terms::Terms;
 
 /// The listeners that run.
@@ -172,7 +172,7 @@ impl Listeners {
         self.room.resize(snapshot.limits.connections);
         self.tunnel_room.resize(snapshot.limits.connections);
         // Told to agents as the way to what they offer, so it has to be one.
-        let dynamic = |listener: &HttpListener| **listener.dynamic.load() != DynamicEndpoints::Allow(Vec::new());
+        let dynamic = |listener: &HttpListener| listener.access(table).dynamic.permits_any();
         let http = running.iter().filter(|one| matches!(&one.door.leads.kind, Kind::Http(http) if dynamic(http)));
         let local = http.flat_map(|one| &one.sockets).map(|socket| socket.address);
         let local = local.into_iter().find(|address| address.ip().is_loopback() || address.ip().is_unspecified());
@@ -234,10 +234,9 @@ impl Listeners {
         let access = ArcSwap::new(table.access(&listener.name));
         let terms = Terms::of(listener, &self.proxy.drain);
         let kind = match &listener.kind {
-            ListenerKind::Http { dynamic_endpoints } => {
-                let dynamic = ArcSwap::from_pointee(dynamic_endpoints.clone());
+            ListenerKind::Http { .. } => {
                 let (name, terms) = (name.clone(), terms.clone());
-                Kind::Http(Arc::new(HttpListener { name, dynamic, access, terms }))
+                Kind::Http(Arc::new(HttpListener { name, last: access, terms }))
             }
             ListenerKind::Tcp { to } => {
                 let to = ArcSwap::from_pointee(tcp::To::new(to, table));
@@ -406,17 +405,15 @@ fn is_same(before: &Listener, wanted: &Listener) -> bool {
 /// A listener that goes on, under its new rules.
 fn update(door: Arc<Door<Leads>>, wanted: &Listener, table: &Table) -> Arc<Door<Leads>> {
     let access = match &door.leads.kind {
-        Kind::Http(listener) => &listener.access,
+        Kind::Http(listener) => &listener.last,
         Kind::Tcp(listener) => &listener.access,
         Kind::Tunnel(listener) => &listener.access,
     };
     access.store(table.access(&wanted.name));
-    match (&door.leads.kind, &wanted.kind) {
-        (Kind::Http(listener), ListenerKind::Http { dynamic_endpoints }) => {
-            listener.dynamic.store(Arc::new(dynamic_endpoints.clone()));
-        }
-        (Kind::Tcp(listener), ListenerKind::Tcp { to }) => listener.to.store(Arc::new(tcp::To::new(to, table))),
-        _ => {}
+    // After what is asked of newcomers: whoever was let in meanwhile by what was asked before finds the change here.
+    door.leads.terms.go_on(wanted);
+    if let (Kind::Tcp(listener), ListenerKind::Tcp { to }) = (&door.leads.kind, &wanted.kind) {
+        listener.to.store(Arc::new(tcp::To::new(to, table)));
     }
     door
 }

@@ -132,7 +132,7 @@ pub async fn http(mut knock: Knock, listener: Arc<HttpListener>, tls: Arc<Tls>) 
         Err(refusal) => return knock.refuse(refusal, true).await,
     };
     let table = knock.proxy.table.load_full();
-    let policy = Rules::of(&listener, tls.acceptor.as_deref()).policy_of(name.as_deref(), &table);
+    let policy = Rules::of(&listener, &table, tls.acceptor.as_deref()).policy_of(name.as_deref(), &table);
     match (policy, &tls.acceptor) {
         (Policy::PassThrough(position), _) => {
             knock.proxy.metrics.handshake(&knock.listener, "passed_through");
@@ -142,7 +142,7 @@ pub async fn http(mut knock: Knock, listener: Arc<HttpListener>, tls: Arc<Tls>) 
             let lead = table.lead(position);
             let (read, route) = (Buffer::from(read), lead.name.clone());
             let opaque = Opaque { io, read, client, listener, server_name: name, route, place };
-            let access = from.access.load();
+            let access = from.access(&table);
             match access.neighbours.admit(client.ip()) {
                 _ if from.terms.are_revoked() => passthrough::pass(&proxy, worker, opaque, Err(site::revoked())),
                 true => passthrough::pass_to(&proxy, worker, opaque, lead, &access.tenant),

@@ -204,7 +204,9 @@ async fn asked(
     if !identity.listen.contains(endpoint) {
         return Err(Error::new(Code::EndpointNotPermitted, ""));
     }
-    let taken = Taken::from(&identity.allowances, Wanted::Session).map_err(too_many)?;
+    let shared = tunnels.proxy.verdicts.allowance_of(&tenant);
+    let all = identity.allowances.iter().cloned().chain(shared);
+    let taken = Taken::from(all, Wanted::Session).map_err(too_many)?;
     let agent = head.fields.find("x-tidegate-agent").and_then(valid_name).map(Arc::from);
     let admitted = Admitted { identity, tenant, ends, taken };
     Ok(Asked { admitted, endpoint: endpoint.to_owned(), key, features: Features::of(&head.fields), agent })
@@ -360,13 +362,17 @@ async fn soon_over(expires: Option<SystemTime>) {
     sleep(left.saturating_sub(ANNOUNCED.min(left / 2))).await;
 }
 
-/// Waits until nothing runs any more on a session whose terms have ended. Its agent is told, and has a moment to come
-/// back by what is asked now; from then on nothing new goes to this session.
+/// Waits until nothing runs any more on a session whose terms have ended, or that shows what is taken no more. Its
+/// agent is told, and has a moment to come back by what is asked now; from then on nothing new goes to this session.
 async fn outlive(tunnels: &Tunnels, session: &AgentSession, terms: &Terms) {
-    terms.closing().await;
-    if !terms.have_ended() {
-        // The gateway leaves, with all its sessions.
-        return std::future::pending().await;
+    tokio::select! {
+        () = terms.closing() => {
+            if !terms.have_ended() {
+                // The gateway leaves, with all its sessions.
+                return std::future::pending().await;
+            }
+        }
+        () = terms.refuse(&session.identity.set, &session.identity.tenant) => {}
     }
     session.tunnel.go_away();
     sleep(COME_BACK).await;

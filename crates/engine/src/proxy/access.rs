@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::allowance::Taken;
 use crate::error::Error;
 use crate::message::{Known, RequestHead};
 use crate::snapshot::{AccessLog as Config, AccessLogFormat};
@@ -83,6 +84,10 @@ pub struct Record {
     pub answered: Answered,
     /// What went wrong.
     pub error: Option<Error>,
+    /// What it counts against, for as long as it lives.
+    pub taken: Taken,
+    /// Bytes that were charged to that.
+    charged: u64,
 }
 
 /// The words of a request.
@@ -125,6 +130,17 @@ impl Record {
             first_byte: None,
             answered,
             error: None,
+            taken: Taken::default(),
+            charged: 0,
+        }
+    }
+
+    /// Charges the bytes that have moved since the last time to whoever has a bound.
+    pub fn charge(&mut self) {
+        let moved = self.bytes_in + self.bytes_out;
+        if moved > self.charged {
+            self.taken.charge(moved - self.charged);
+            self.charged = moved;
         }
     }
 

@@ -51,15 +51,7 @@ pub fn asked(
     secured: Option<&Secured>,
 ) -> Result<Asked> {
     let Site::Listener(listener) = site else { return Ok(Asked::Nothing) };
-    // A listener that is gone asks for what it did last.
-    let last;
-    let access = match table.access_of(&listener.name) {
-        Some(access) => access,
-        None => {
-            last = listener.access.load();
-            &last
-        }
-    };
+    let access = listener.access(table);
     let from = visitor.client.ip();
     if !access.neighbours.admit(from) || lead.is_some_and(|lead| !lead.neighbours.admit(from)) {
         return Err(Error::new(Code::AddressDenied, ""));

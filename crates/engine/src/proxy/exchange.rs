@@ -299,6 +299,7 @@ impl Exchange<'_> {
                 if let Poll::Ready(Err(error)) = up.poll_request(cx, down, Some(replay), &mut record.bytes_in) {
                     return Poll::Ready(Err(error));
                 }
+                record.charge();
                 if !up.request_done && !up.request_broken {
                     respond_by = None;
                 } else if respond_by.is_none() {
@@ -407,7 +408,7 @@ impl Exchange<'_> {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(PumpError::From(stop))) => return Poll::Ready(Err(cut_answer(&stop))),
                 Poll::Ready(Err(PumpError::To(_))) => return Poll::Ready(Err(downstream_left())),
-                Poll::Pending => {}
+                Poll::Pending => record.charge(),
             }
             if up.request_done && down.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(downstream_left()));

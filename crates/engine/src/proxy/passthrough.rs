@@ -78,14 +78,15 @@ pub fn pass(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, to: Result<(U
         }
     };
     record.endpoint = label;
-    let mut taken = Taken::default();
     if let Some(owner) = upstreams.owner() {
         record.tenant = owner.clone();
-        let allowance = proxy.verdicts.allowance_of(owner);
-        if let Some(Err(too_much)) = allowance.map(|allowance| taken.add(&allowance, Wanted::Stream)) {
-            io.reset();
-            record.error = Some(too_many(too_much));
-            return proxy.finish(worker, &record);
+        match Taken::from(proxy.verdicts.allowance_of(owner), Wanted::Stream) {
+            Ok(taken) => record.taken = taken,
+            Err(too_much) => {
+                io.reset();
+                record.error = Some(too_many(too_much));
+                return proxy.finish(worker, &record);
+            }
         }
     }
     let (there, proxy_there) = (upstreams.better_worker(worker).unwrap_or(worker), proxy.clone());
@@ -94,7 +95,7 @@ pub fn pass(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, to: Result<(U
         proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
         relay_tcp(&proxy, worker, &upstreams, Leg { io, read }, client, &mut record).await;
         proxy.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
-        taken.charge(record.bytes_in + record.bytes_out);
+        record.charge();
         proxy.finish(worker, &record);
     });
 }

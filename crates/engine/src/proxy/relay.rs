@@ -4,6 +4,7 @@
 //! passes.
 
 use std::io;
+use std::mem::take;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -48,7 +49,7 @@ pub enum Ended {
     Idle,
 }
 
-/// What has passed.
+/// What has passed since it was last told.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Passed {
     /// Bytes from the first leg to the second.
@@ -61,6 +62,7 @@ pub struct Passed {
 #[derive(Default)]
 struct Direction {
     state: State,
+    /// Bytes that were not told yet.
     passed: u64,
     /// Reads that filled the buffer since the last small one.
     full: u32,
@@ -79,10 +81,17 @@ enum State {
     Ended,
 }
 
-/// Relays between two streams; `idle` bounds how long no byte may move in either direction.
-pub async fn relay(first: &mut Leg, second: &mut Leg, idle: Duration, timer: &mut Timer) -> (Passed, Ended) {
+/// Relays between two streams; `idle` bounds how long no byte may move in either direction. What passes is told to
+/// `tell` on the way, so that it is known also of a relay that is cut.
+pub async fn relay(
+    first: &mut Leg,
+    second: &mut Leg,
+    idle: Duration,
+    timer: &mut Timer,
+    mut tell: impl FnMut(Passed),
+) -> Ended {
     let (mut forth, mut back) = (Direction::default(), Direction::default());
-    let (mut seen, mut idle_by) = (0, Instant::now() + idle);
+    let mut idle_by = Instant::now() + idle;
     let ended = std::future::poll_fn(|cx| {
         if let Poll::Ready(Err((reading, error))) = poll_direction(cx, first, second, &mut forth) {
             return Poll::Ready(if reading { Ended::First(error) } else { Ended::Second(error) });
@@ -93,14 +102,15 @@ pub async fn relay(first: &mut Leg, second: &mut Leg, idle: Duration, timer: &mu
         if forth.state == State::Ended && back.state == State::Ended {
             return Poll::Ready(Ended::Clean);
         }
-        let moved = forth.passed + back.passed;
-        if moved != seen {
-            (seen, idle_by) = (moved, Instant::now() + idle);
+        let passed = Passed { forth: take(&mut forth.passed), back: take(&mut back.passed) };
+        if passed.forth + passed.back > 0 {
+            tell(passed);
+            idle_by = Instant::now() + idle;
         }
         timer.poll_until(cx, idle_by).map(|()| Ended::Idle)
     })
     .await;
-    let passed = Passed { forth: forth.passed, back: back.passed };
+    tell(Passed { forth: forth.passed, back: back.passed });
     match ended {
         Ended::Clean => {}
         Ended::First(_) => second.io.reset(),
@@ -110,7 +120,7 @@ pub async fn relay(first: &mut Leg, second: &mut Leg, idle: Duration, timer: &mu
             second.io.reset();
         }
     }
-    (passed, ended)
+    ended
 }
 
 /// Moves one direction as far as it goes. The error says whether it was met while reading.

@@ -40,9 +40,9 @@ pub struct Rules<'a> {
 }
 
 impl<'a> Rules<'a> {
-    /// Those of a listener that is open. `acceptor`: what ends TLS on it, if anything.
-    pub fn of(listener: &'a HttpListener, acceptor: Option<&'a Acceptor>) -> Rules<'a> {
-        let names_endpoints = listener.dynamic.load().permits_any();
+    /// Those of a listener that is open, by `table`. `acceptor`: what ends TLS on it, if anything.
+    pub fn of(listener: &'a HttpListener, table: &Table, acceptor: Option<&'a Acceptor>) -> Rules<'a> {
+        let names_endpoints = listener.access(table).dynamic.permits_any();
         Rules { listener: &listener.name, certificates: acceptor.map(Acceptor::names), names_endpoints }
     }
 
@@ -101,6 +101,6 @@ impl Secured {
         if !shared && !table.pass_through() {
             return Ok(());
         }
-        Rules::of(listener, Some(&self.acceptor)).admit(self.policy, head, shared, &table)
+        Rules::of(listener, &table, Some(&self.acceptor)).admit(self.policy, head, shared, &table)
     }
 }

@@ -5,10 +5,11 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::access::Answered;
@@ -41,12 +42,37 @@ pub enum Site {
 pub struct HttpListener {
     /// Its name.
     pub name: Arc<str>,
-    /// Which endpoints a request may name by itself.
-    pub dynamic: ArcSwap<DynamicEndpoints>,
-    /// Who may come in, for whoever does not go by a table that says so.
-    pub access: ArcSwap<Access>,
+    /// Who may come in by a table that does not know it any more.
+    pub last: ArcSwap<Access>,
     /// What connections were let in by.
     pub terms: Arc<Terms>,
+}
+
+/// Who may come in by a listener.
+pub enum Entry<'a> {
+    /// As the table says that a request goes by.
+    Known(&'a Access),
+    /// As it was when the listener went.
+    Last(Guard<Arc<Access>>),
+}
+
+impl Deref for Entry<'_> {
+    type Target = Access;
+
+    fn deref(&self) -> &Access {
+        match self {
+            Entry::Known(access) => access,
+            Entry::Last(access) => access,
+        }
+    }
+}
+
+impl HttpListener {
+    /// Who may come in by the table that a request goes by: what it asks for and where it leads are of one
+    /// configuration, whatever is put in force meanwhile.
+    pub fn access<'a>(&self, table: &'a Table) -> Entry<'a> {
+        table.access_of(&self.name).map_or_else(|| Entry::Last(self.last.load()), Entry::Known)
+    }
 }
 
 /// A local service that an agent offers.
@@ -173,9 +199,10 @@ impl Site {
         }
     }
 
-    /// What becomes of a request that takes this route, or has to name an endpoint by itself, and was let in.
+    /// What becomes of a request that takes this route of `table`, or has to name an endpoint by itself, and was let in.
     pub fn way(
         &self,
+        table: &Table,
         lead: Option<Arc<Lead>>,
         head: &RequestHead,
         visitor: &Visitor,
@@ -194,12 +221,12 @@ impl Site {
             }
             Site::Listener(listener) => listener,
         };
-        let access = listener.access.load();
+        let access = listener.access(table);
         if let Some(lead) = lead {
             return follow(lead, head, visitor, proxy, identity, &access.tenant);
         }
         let owner = if access.tenant.is_empty() { &identity.tenant } else { &access.tenant };
-        let (name, tcp) = named(&proxy.table.load(), &listener.dynamic.load(), owner, head)?;
+        let (name, tcp) = named(table, &access.dynamic, owner, head)?;
         let found = if identity.may_reach(owner, &name) { proxy.registry.find(owner, &name) } else { None };
         let endpoint = found.ok_or(Error::undelivered(Code::NoUpstream, ""))?;
         let label = endpoint.name.clone();
@@ -249,6 +276,21 @@ fn follow(
     tenant: &str,
 ) -> Result<Way> {
     lead.requests.fetch_add(1, Ordering::Relaxed);
+    let endpoint = lead.forward().and_then(|forward| match &forward.to {
+        Destination::Endpoint(to) => Some(to),
+        Destination::Upstream(_) => None,
+    });
+    // An endpoint has an owner of its own; whatever else is here belongs to the route.
+    let owner = if lead.route.tenant.is_empty() { tenant } else { &lead.route.tenant };
+    match endpoint {
+        Some(to) if !identity.may_reach(to.owner(tenant), &to.endpoint) => {
+            return Err(Error::new(Code::EndpointNotPermitted, ""));
+        }
+        None if !owner.is_empty() && !identity.tenant.is_empty() && *identity.tenant != *owner => {
+            return Err(Error::new(Code::UnknownTenant, "this route is another tenant's"));
+        }
+        _ => {}
+    }
     let forward = match (&lead.route.action, &lead.answer) {
         (Action::Forward(forward), _) => forward,
         (Action::Redirect(to), _) => return Ok(Way::Answered(redirected(to, head, visitor)?, lead.clone())),
@@ -257,11 +299,6 @@ fn follow(
             return Ok(Way::Answered(answer, lead.clone()));
         }
     };
-    if let Destination::Endpoint(to) = &forward.to
-        && !identity.may_reach(to.owner(tenant), &to.endpoint)
-    {
-        return Err(Error::new(Code::EndpointNotPermitted, ""));
-    }
     let client = visitor.client.ip();
     let (upstreams, endpoint) = match &lead.group {
         Some(group) => UpstreamSet::of_group(group, Some(head), client),
@@ -306,7 +343,11 @@ pub(super) fn two_ways(_: TwoWays) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::shutdown::Drain;
+    use crate::snapshot::Listener;
 
     #[test]
     fn only_an_endpoint_that_allow_names_is_reached_by_name() {
@@ -314,5 +355,36 @@ mod tests {
         let table = Table::empty();
         assert!(permits(&allowed, &table, "", "postgres") && !permits(&allowed, &table, "", "web"));
         assert!(permits(&DynamicEndpoints::Unnamed, &table, "", "web"));
+    }
+
+    #[test]
+    fn which_endpoints_may_be_named_is_said_by_the_table_that_says_what_is_asked() {
+        let dynamic = |word: &str| {
+            let whole = json!({
+                "version": "0", "node": "n", "workers": 1, "takeover": false, "upstreams": [], "routes": [],
+                "routing": "specific", "no_route_status": 404, "trusted_proxies": [], "public_url": null,
+                "error_pages": {"html": null, "json": null},
+                "timeouts": {"connect": 5.0, "handshake": 5.0, "head": 5.0, "response": 10.0, "idle": 30.0,
+                             "keep_alive": 30.0, "upstream_keep_alive": 30.0},
+                "limits": {"head_bytes": 65536, "head_fields": 100, "connections": 400, "idle_upstreams": 10,
+                           "retry_percent": 20, "http2_streams": 100},
+                "tunnel": {"ping_interval": 30.0, "ping_timeout": 10.0},
+                "access_log": {"to": null, "format": "text"},
+                "listeners": [{"name": "web", "bind": [], "tls": null, "proxy_protocol": [], "kind": "http",
+                               "dynamic_endpoints": serde_json::from_str::<Value>(word).expect("JSON")}],
+            });
+            Table::compile(&serde_json::from_value(whole).expect("a snapshot"), &Table::empty()).expect("a table")
+        };
+        let (before, after) = (dynamic(r#""unnamed""#), dynamic(r#"{"allow": []}"#));
+        let listener: Listener = serde_json::from_value(json!({
+            "name": "web", "bind": [], "tls": null, "proxy_protocol": [], "kind": "http",
+            "dynamic_endpoints": "unnamed",
+        }))
+        .expect("a listener");
+        // The table is in force, and the listener has not heard of it yet.
+        let (last, terms) = (ArcSwap::new(before.access("web")), Terms::of(&listener, &Drain::new()));
+        let listener = HttpListener { name: "web".into(), last, terms };
+        assert!(listener.access(&before).dynamic.permits_any() && !listener.access(&after).dynamic.permits_any());
+        assert!(listener.access(&Table::empty()).dynamic.permits_any());
     }
 }

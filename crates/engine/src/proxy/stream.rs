@@ -64,7 +64,8 @@ pub async fn over_websocket(
     let far = Leg { io: up, read: Buffer::new() };
     let mut both = Joined { near, far, whose: exchange.identity.clone() };
     let idle = exchange.settings.timeouts.idle;
-    finish(relay(&mut both.near, &mut both.far, idle, exchange.timer).await, record);
+    let ended = relay(&mut both.near, &mut both.far, idle, exchange.timer, |passed| count(record, passed)).await;
+    finish(ended, record);
     drop(busy);
     Ok(Next::Taken)
 }
@@ -91,7 +92,8 @@ pub async fn relay_tcp(
 pub async fn relay_open(proxy: &Proxy, mut near: Leg, up: BoxedIo, record: &mut Record) {
     let mut far = Leg { io: up, read: Buffer::new() };
     let idle = proxy.settings.load().timeouts.idle;
-    finish(relay(&mut near, &mut far, idle, &mut Timer::new()).await, record);
+    let ended = relay(&mut near, &mut far, idle, &mut Timer::new(), |passed| count(record, passed)).await;
+    finish(ended, record);
 }
 
 /// Relays what follows a 101, beginning with the bytes that came right behind it.
@@ -106,13 +108,20 @@ pub async fn relay_upgraded(
     let (io, read) = down.take_stream();
     let (up_io, up_read, _) = up.into_parts();
     let mut both = Joined { near: Leg { io, read }, far: Leg { io: up_io, read: up_read }, whose };
-    finish(relay(&mut both.near, &mut both.far, settings.timeouts.idle, timer).await, record);
+    let idle = settings.timeouts.idle;
+    let ended = relay(&mut both.near, &mut both.far, idle, timer, |passed| count(record, passed)).await;
+    finish(ended, record);
+}
+
+/// Notes what has passed through a relay.
+fn count(record: &mut Record, passed: Passed) {
+    record.bytes_in += passed.forth;
+    record.bytes_out += passed.back;
+    record.charge();
 }
 
 /// Notes how a relay ended.
-fn finish((passed, ended): (Passed, Ended), record: &mut Record) {
-    record.bytes_in += passed.forth;
-    record.bytes_out += passed.back;
+fn finish(ended: Ended, record: &mut Record) {
     record.error = match ended {
         Ended::Clean => None,
         Ended::First(error) => Some(Error::new(Code::DownstreamClosed, error.to_string())),

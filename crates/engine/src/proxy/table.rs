@@ -20,7 +20,7 @@ use crate::route::path;
 use crate::route::server_name::{Decision, ServerNames};
 use crate::snapshot::auth::RouteAuth;
 use crate::snapshot::route::{Action, Edits, Forward, PathMatch};
-use crate::snapshot::{self, Auth, Destination, ListenerKind, Neighbours, Routing};
+use crate::snapshot::{self, Auth, Destination, DynamicEndpoints, ListenerKind, Neighbours, Routing};
 use crate::upstream::Group;
 use crate::verdict::{Access, Policy};
 
@@ -136,7 +136,11 @@ impl Table {
             let named = || format!("listener \"{}\"", listener.name);
             let policy = listener.auth.as_ref().map(|auth| policy(auth, named())).transpose()?;
             let neighbours = Neighbours { allow: listener.allow.clone(), deny: listener.deny.clone() };
-            let access = Access { neighbours, tenant: listener.tenant.as_str().into(), policy };
+            let dynamic = match &listener.kind {
+                ListenerKind::Http { dynamic_endpoints } => dynamic_endpoints.clone(),
+                ListenerKind::Tcp { .. } | ListenerKind::Tunnel {} => DynamicEndpoints::default(),
+            };
+            let access = Access { neighbours, tenant: listener.tenant.as_str().into(), dynamic, policy };
             accesses.insert(listener.name.clone(), Arc::new(access));
         }
         let counted: HashMap<&str, &Arc<Lead>> = before.leads.iter().map(|lead| (&*lead.name, lead)).collect();

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
+use arc_swap::Guard;
 use tokio::time::Instant;
 
 use super::access::{Asked, Record};
@@ -134,24 +135,23 @@ impl Turn {
             self.hides = false;
         }
         let (proxy, request) = (&self.proxy, &self.request);
-        let (lead, asks) = {
-            // One table for both: a route is never taken by what another configuration asks for.
+        // One table for all of it: nothing is reached by what another configuration asks for.
+        let (table, lead, policy) = {
             let table = proxy.table.load();
             let lead = self.site.find(request, &table)?;
-            let asks = asked(proxy, &self.site, &table, lead.as_deref(), request, visitor, secured)?;
-            (lead, asks)
+            match asked(proxy, &self.site, &table, lead.as_deref(), request, visitor, secured)? {
+                Ask::Nothing => return self.site.way(&table, lead, request, visitor, proxy, &self.identity),
+                Ask::Known(Admitted { identity, hides }) => {
+                    (self.identity, self.hides) = (identity, hides);
+                    return self.site.way(&table, lead, &self.request, visitor, &self.proxy, &self.identity);
+                }
+                Ask::Credential(policy) => (Guard::into_inner(table), lead, policy),
+            }
         };
-        let admitted = match asks {
-            Ask::Nothing => None,
-            Ask::Known(admitted) => Some(admitted),
-            // A box, so that requests of which nothing is asked have no room for this.
-            Ask::Credential(policy) => Some(Box::pin(admit(proxy, &policy, request, visitor, secured)).await?),
-        };
-        if let Some(Admitted { identity, hides }) = admitted {
-            self.identity = identity;
-            self.hides = hides;
-        }
-        self.site.way(lead, &self.request, visitor, &self.proxy, &self.identity)
+        // A box, so that requests of which nothing is asked have no room for this.
+        let admitted = Box::pin(admit(proxy, &policy, request, visitor, secured)).await?;
+        (self.identity, self.hides) = (admitted.identity, admitted.hides);
+        self.site.way(&table, lead, &self.request, visitor, &self.proxy, &self.identity)
     }
 
     /// Carries the request that was read. None: another may follow.
@@ -165,10 +165,10 @@ impl Turn {
             record.tenant = identity.tenant.clone();
             ended = Some(Box::pin(identity.ended()));
         }
-        let (taken, way) = match way.and_then(|way| Ok((self.take(&way, known.as_deref())?, way))) {
-            Ok((taken, way)) => (taken, Ok(way)),
-            Err(error) => (Taken::default(), Err(error)),
-        };
+        let way = way.and_then(|way| {
+            record.taken = self.take(&way, known.as_deref())?;
+            Ok(way)
+        });
         let last = {
             let mut exchange = pin!(self.exchange(settings, way, visitor, &mut record));
             poll_fn(|cx| match exchange.as_mut().poll(cx) {
@@ -184,7 +184,7 @@ impl Turn {
             record.error = known.as_deref().map(over);
             Some(Last::Reset)
         });
-        taken.charge(record.bytes_in + record.bytes_out);
+        record.charge();
         drop(in_flight);
         self.proxy.finish(self.worker, &record);
         last
@@ -192,16 +192,13 @@ impl Turn {
 
     /// Takes a request's share of what whoever sends it may have, and the owner of the endpoint.
     fn take(&self, way: &Way, known: Option<&Identity>) -> Result<Taken> {
-        let mut taken = match known {
-            Some(identity) => Taken::from(&identity.allowances, Wanted::Stream).map_err(too_many)?,
-            None => Taken::default(),
+        let owner = match way {
+            Way::On(route) => route.upstreams.owner(),
+            Way::Answered(..) => None,
         };
-        if let Way::On(route) = way
-            && let Some(allowance) = route.upstreams.owner().and_then(|owner| self.proxy.verdicts.allowance_of(owner))
-        {
-            taken.add(&allowance, Wanted::Stream).map_err(too_many)?;
-        }
-        Ok(taken)
+        let shared = owner.and_then(|owner| self.proxy.verdicts.allowance_of(owner));
+        let own = known.into_iter().flat_map(|identity| identity.allowances.iter().cloned());
+        Taken::from(own.chain(shared), Wanted::Stream).map_err(too_many)
     }
 
     /// Answers a request of which no head could be read.

@@ -133,6 +133,7 @@ mod tests {
             path: None,
             methods: Vec::new(),
             headers: Vec::new(),
+            tenant: String::new(),
             allow: Vec::new(),
             deny: Vec::new(),
             auth: RouteAuth::Inherit,

@@ -96,6 +96,12 @@ impl Neighbours {
 }
 
 impl Auth {
+    /// True when something may come in for a tenant that was verified under this id.
+    pub fn takes(&self, id: &str, tenant: &str) -> bool {
+        let own = self.by_tenant.as_ref().and_then(|sets| sets.get(tenant));
+        [&self.set, &self.basic, &self.certificate].into_iter().flatten().chain(own).any(|taken| taken == id)
+    }
+
     /// Every id that its verdicts may be given under.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         let by_tenant = self.by_tenant.iter().flat_map(|sets| sets.values());

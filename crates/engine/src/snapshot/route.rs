@@ -29,6 +29,9 @@ pub struct Route {
     pub methods: Vec<String>,
     /// Fields that must be there.
     pub headers: Vec<HeaderMatch>,
+    /// Whose it is; empty: whosever its listener is. What it leads to may be another one's.
+    #[serde(default)]
+    pub tenant: String,
     /// Addresses that may take it; empty: all.
     #[serde(default)]
     pub allow: Vec<IpNet>,

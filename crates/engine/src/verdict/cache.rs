@@ -140,6 +140,12 @@ impl Cache {
         });
         lengths.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
+
+    /// Questions that are noted.
+    #[cfg(test)]
+    pub fn asked(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).asked.len()).sum()
+    }
 }
 
 impl Shard {

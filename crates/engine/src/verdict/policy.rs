@@ -9,6 +9,7 @@ use super::cache::Digest;
 use crate::credential::head::{self, Credential};
 use crate::error::{Code, Error, Result};
 use crate::message::{Fields, is_value};
+use crate::snapshot::DynamicEndpoints;
 use crate::snapshot::auth::{Auth, Neighbours, VerifierSet};
 
 /// Who may come in by a listener or take a route.
@@ -18,6 +19,8 @@ pub struct Access {
     pub neighbours: Neighbours,
     /// The owner of what it leads to, where nothing else says; empty where there are no tenants.
     pub tenant: Arc<str>,
+    /// Which endpoints a request may name by itself; none where that is nothing that requests come by.
+    pub dynamic: DynamicEndpoints,
     /// With what credential; none: with any or none.
     pub policy: Option<Arc<Policy>>,
 }
@@ -57,6 +60,14 @@ pub enum Evidence<'a> {
     Certificate(&'a [u8]),
 }
 
+fn sha256<const N: usize>(parts: [&[u8]; N]) -> Digest {
+    let mut context = Context::new(&SHA256);
+    parts.iter().for_each(|part| context.update(part));
+    let mut digest = [0; 32];
+    digest.copy_from_slice(context.finish().as_ref());
+    Digest(digest)
+}
+
 impl Ask<'_> {
     /// What tells this question apart from every other one.
     pub fn digest(&self) -> Digest {
@@ -65,19 +76,26 @@ impl Ask<'_> {
             Evidence::Password(user, password) => (1, user.as_bytes(), password.as_bytes()),
             Evidence::Certificate(der) => (2, der, b""),
         };
-        let mut context = Context::new(&SHA256);
         let mut lengths = [0; 13];
         lengths[0] = kind;
         for (at, part) in [self.id.as_bytes(), self.tenant.as_bytes(), first].iter().enumerate() {
             lengths[1 + 4 * at..5 + 4 * at].copy_from_slice(&(part.len() as u32).to_le_bytes());
         }
         // With their lengths in front no part can end in what another one begins with.
-        for part in [&lengths, self.id.as_bytes(), self.tenant.as_bytes(), first, second] {
-            context.update(part);
+        sha256([&lengths, self.id.as_bytes(), self.tenant.as_bytes(), first, second])
+    }
+
+    /// What tells the credential apart, whatever it is asked under. A token's signature is no part of it: of some there
+    /// are several that are good.
+    pub fn credential(&self) -> Digest {
+        match self.evidence {
+            Evidence::Token(token, _) => {
+                let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
+                sha256([b"token", signed.as_bytes()])
+            }
+            Evidence::Password(user, _) => sha256([b"user:", user.as_bytes()]),
+            Evidence::Certificate(der) => sha256([b"certificate", der]),
         }
-        let mut digest = [0; 32];
-        digest.copy_from_slice(context.finish().as_ref());
-        Digest(digest)
     }
 }
 

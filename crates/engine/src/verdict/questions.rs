@@ -59,6 +59,8 @@ impl Kind {
 pub struct Open {
     /// What was asked.
     pub digest: Digest,
+    /// The credential, whatever it was asked under.
+    pub credential: Digest,
     /// What it is asked under.
     pub id: Arc<str>,
     /// The tenant that was asked for.
@@ -75,9 +77,16 @@ pub struct Open {
 
 impl Open {
     /// A question. `text` is all of it but its number.
-    pub fn new(digest: Digest, id: Arc<str>, tenant: &str, tell: Tell, from: IpAddr, text: Value) -> Self {
+    pub fn new(
+        (digest, credential): (Digest, Digest),
+        id: Arc<str>,
+        tenant: &str,
+        tell: Tell,
+        from: IpAddr,
+        text: Value,
+    ) -> Self {
         let (tenant, source, since) = (tenant.to_owned(), source(from), Instant::now());
-        Open { digest, id, tenant, tell, taken: None, source, since, text: Some(text) }
+        Open { digest, credential, id, tenant, tell, taken: None, source, since, text: Some(text) }
     }
 }
 
@@ -115,17 +124,17 @@ impl Questions {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a question at the end.
+    /// Puts a question at the end. What had to go for it, because nobody ever answered, is added to `given_up`.
     ///
     /// # Errors
     /// There is no room, or nobody will ever answer.
-    pub fn put(&self, question: Open) -> Result<(), &'static str> {
+    pub fn put(&self, question: Open, given_up: &mut Vec<Open>) -> Result<(), &'static str> {
         let mut state = self.lock();
         if state.closed {
             return Err("the gateway is leaving");
         }
         if state.open.len() >= OPEN {
-            state.forget_stale();
+            state.forget_stale(given_up);
         }
         if state.open.len() >= OPEN {
             return Err("too many credentials wait to be checked");
@@ -145,7 +154,8 @@ impl Questions {
     }
 
     /// Waits for the next question; none where there is none within `timeout`, or where there will be none any more.
-    pub fn next(&self, timeout: Duration) -> Option<(u64, Value)> {
+    /// One that nobody waits for any more is closed and given to `given_up`, which may take locks of its own.
+    pub fn next(&self, timeout: Duration, given_up: impl Fn(Open)) -> Option<(u64, Value)> {
         let until = Instant::now() + timeout;
         let mut state = self.lock();
         loop {
@@ -154,7 +164,11 @@ impl Questions {
                 if open.tell.receiver_count() == 0 {
                     let left = Outcome::Unavailable("nobody waits for the answer".into());
                     open.tell.send_replace(Some(left));
-                    state.close(number);
+                    if let Some(open) = state.close(number) {
+                        drop(state);
+                        given_up(open);
+                        state = self.lock();
+                    }
                     continue;
                 }
                 open.taken = Some(Instant::now());
@@ -216,10 +230,10 @@ impl State {
     }
 
     /// Questions that were taken and never answered.
-    fn forget_stale(&mut self) {
+    fn forget_stale(&mut self, given_up: &mut Vec<Open>) {
         let is_stale = |open: &Open| open.taken.is_some() && open.since.elapsed() >= STALE;
         let stale: Vec<u64> = self.open.iter().filter(|(_, open)| is_stale(open)).map(|(number, _)| *number).collect();
-        stale.into_iter().for_each(|number| drop(self.close(number)));
+        given_up.extend(stale.into_iter().filter_map(|number| self.close(number)));
     }
 }
 
@@ -233,7 +247,17 @@ mod tests {
     fn question(number: u64, from: &str) -> (Open, watch::Receiver<Option<Outcome>>) {
         let (tell, told) = watch::channel(None);
         let from = from.parse().expect("an address");
-        (Open::new(Digest([number as u8; 32]), "main".into(), "", Arc::new(tell), from, json!({"n": number})), told)
+        (
+            Open::new(
+                (Digest([number as u8; 32]), Digest([0; 32])),
+                "main".into(),
+                "",
+                Arc::new(tell),
+                from,
+                json!({"n": number}),
+            ),
+            told,
+        )
     }
 
     #[test]
@@ -244,16 +268,16 @@ mod tests {
         let (third, _told) = question(3, "192.0.2.1");
         drop(left);
         for one in [first, second, third] {
-            questions.put(one).expect("room");
+            questions.put(one, &mut Vec::new()).expect("room");
         }
-        assert_eq!(questions.next(Duration::ZERO).map(|(_, text)| text), Some(json!({"n": 1})));
+        assert_eq!(questions.next(Duration::ZERO, drop).map(|(_, text)| text), Some(json!({"n": 1})));
         // Nobody waits for the second one any more.
-        assert_eq!(questions.next(Duration::ZERO).map(|(_, text)| text), Some(json!({"n": 3})));
-        assert_eq!(questions.next(Duration::from_millis(1)), None);
+        assert_eq!(questions.next(Duration::ZERO, drop).map(|(_, text)| text), Some(json!({"n": 3})));
+        assert_eq!(questions.next(Duration::from_millis(1), drop), None);
         assert_eq!(questions.len(), 2);
         assert!(questions.take(0).is_some() && questions.take(0).is_none());
         questions.close();
-        assert_eq!(questions.next(Duration::from_secs(100)), None);
+        assert_eq!(questions.next(Duration::from_secs(100), drop), None);
     }
 
     #[test]
@@ -263,7 +287,7 @@ mod tests {
         let mut put = |from: &str| {
             let (open, one) = question(0, from);
             told.push(one);
-            questions.put(open)
+            questions.put(open, &mut Vec::new())
         };
         for host in 0..questions.most_from_one {
             put(&format!("2001:db8::{host}")).expect("room");
@@ -279,9 +303,9 @@ mod tests {
     fn whoever_waits_for_a_question_is_woken() {
         let questions = Arc::new(Questions::new(Kind::Token));
         let waits = questions.clone();
-        let waiting = std::thread::spawn(move || waits.next(Duration::from_secs(60)));
+        let waiting = std::thread::spawn(move || waits.next(Duration::from_secs(60), drop));
         let (open, _told) = question(9, "::1");
-        questions.put(open).expect("room");
+        questions.put(open, &mut Vec::new()).expect("room");
         assert_eq!(waiting.join().expect("no panic").map(|(_, text)| text), Some(json!({"n": 9})));
     }
 }

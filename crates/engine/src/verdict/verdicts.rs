@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::cache::{AsItIs, Cache, Digest, Known, Outcome, Tell};
+use super::cache::{Cache, Digest, Known, Outcome, Tell};
 use super::policy::{Ask, Evidence};
 use super::questions::{Kind, Open, Questions};
 use crate::allowance::Allowance;
@@ -41,14 +41,18 @@ pub struct Verdicts {
     ids: ArcSwap<HashSet<String>>,
     /// What the tenants may have.
     tenants: ArcSwap<BTreeMap<String, Arc<Allowance>>>,
-    /// What single tokens may have, as long as something of it is had: a new verdict gives nobody more.
-    tokens: Mutex<HashMap<Digest, Weak<Allowance>, AsItIs>>,
+    /// What single tokens may have, wherever they are shown, as long as something of it is had: a new verdict gives
+    /// nobody more.
+    tokens: Mutex<HashMap<Whose, Weak<Allowance>>>,
     /// Keys that were taken away, and when.
     gone: Mutex<HashMap<String, Instant>>,
     asked: [AtomicU64; Kind::ALL.len()],
     refused: [AtomicU64; REFUSALS.len()],
     waiting: AtomicUsize,
 }
+
+/// A token: the key that vouched for it, and what it says.
+type Whose = (String, Digest);
 
 const REFUSALS: [Code; 8] = [
     Code::MissingAuthorization,
@@ -168,11 +172,22 @@ impl Verdicts {
         }
         let (tell, told) = watch::channel(None);
         let tell: Tell = Arc::new(tell);
-        let open = Open::new(digest, ask.id.into(), ask.tenant, tell.clone(), from, text);
-        self.questions[kind as usize].put(open).map_err(|why| Error::new(Code::Overload, why))?;
-        shard.ask(digest, &tell);
+        let open = Open::new((digest, ask.credential()), ask.id.into(), ask.tenant, tell.clone(), from, text);
+        let mut given_up = Vec::new();
+        let put = self.questions[kind as usize].put(open, &mut given_up);
+        if put.is_ok() {
+            shard.ask(digest, &tell);
+        }
+        // One shard at a time.
+        drop(shard);
+        given_up.iter().for_each(|open| self.give_up(open));
+        put.map_err(|why| Error::new(Code::Overload, why))?;
         self.asked[kind as usize].fetch_add(1, Ordering::Relaxed);
         Ok(Known::Asked(told))
+    }
+
+    fn give_up(&self, open: &Open) {
+        self.cache.shard(&open.digest).give_up(&open.digest, &open.tell);
     }
 
     /// What there is to ask, where it is worth it.
@@ -196,7 +211,7 @@ impl Verdicts {
     /// Waits for the next question of a kind, one JSON object; none where there is none within `timeout`, or where
     /// there will be none any more. For a thread that carries no traffic.
     pub fn next_question(&self, kind: Kind, timeout: Duration) -> Option<Vec<u8>> {
-        let (number, mut text) = self.questions[kind as usize].next(timeout)?;
+        let (number, mut text) = self.questions[kind as usize].next(timeout, |open| self.give_up(&open))?;
         text["number"] = json!(number * Kind::ALL.len() as u64 + kind as u64);
         Some(text.to_string().into_bytes())
     }
@@ -267,7 +282,7 @@ impl Verdicts {
         if expires.is_some_and(|expires| expires <= now) {
             return Ok((Outcome::Refused(Code::ExpiredToken), now + longest));
         }
-        let own = granted.limits.map(|limits| self.allowance(open.digest, &limits));
+        let own = granted.limits.map(|limits| self.allowance((granted.key.clone(), open.credential), &limits));
         let shared = self.allowance_of(&granted.tenant);
         let (listen, reach) = (Permitted::new(granted.listen), Permitted::new(granted.reach));
         let mut identity = Identity::new(&granted.tenant, listen, reach, expires);
@@ -280,9 +295,9 @@ impl Verdicts {
     }
 
     /// What a token may have.
-    fn allowance(&self, digest: Digest, allowed: &Allowed) -> Arc<Allowance> {
+    fn allowance(&self, whose: Whose, allowed: &Allowed) -> Arc<Allowance> {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = tokens.get(&digest).and_then(Weak::upgrade) {
+        if let Some(known) = tokens.get(&whose).and_then(Weak::upgrade) {
             known.change(allowed);
             return known;
         }
@@ -290,7 +305,7 @@ impl Verdicts {
             tokens.retain(|_, allowance| allowance.strong_count() > 0);
         }
         let allowance = Allowance::new("".into(), allowed);
-        tokens.insert(digest, Arc::downgrade(&allowance));
+        tokens.insert(whose, Arc::downgrade(&allowance));
         allowance
     }
 
@@ -388,6 +403,8 @@ fn conclude(outcome: Outcome, ask: &Ask<'_>) -> Result<Arc<Identity>> {
 
 #[cfg(test)]
 mod tests {
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
     use crate::message::Fields;
     use crate::snapshot::auth::{Auth, VerifierSet};
@@ -413,8 +430,9 @@ mod tests {
 
     fn grant(verdicts: &Verdicts, digest: Digest) {
         let (tell, _told) = watch::channel(None);
-        let open = Open::new(digest, "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
-        verdicts.questions[0].put(open).expect("room");
+        let open =
+            Open::new((digest, digest), "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
+        verdicts.questions[0].put(open, &mut Vec::new()).expect("room");
         verdicts.answer(0, br#"{"granted": {"key": "k"}}"#).expect("a verdict");
     }
 
@@ -437,10 +455,54 @@ mod tests {
         assert!(find(&policy, &verdicts, &fields).is_none());
         // An answer that was on its way when its key was taken away is worth nothing.
         let (tell, told) = watch::channel(None);
-        let open = Open::new(digest, "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
-        verdicts.questions[0].put(open).expect("room");
+        let open =
+            Open::new((digest, digest), "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
+        verdicts.questions[0].put(open, &mut Vec::new()).expect("room");
         verdicts.answer(2, br#"{"granted": {"key": "k"}}"#).expect("a verdict");
         assert!(matches!(&*told.borrow(), Some(Outcome::Unavailable(_))));
+    }
+
+    #[test]
+    fn of_a_question_that_nobody_waits_for_any_more_nothing_is_left() {
+        let ((verdicts, _), policy) = (known(), policy());
+        let from = IpAddr::from([127, 0, 0, 1]);
+        for number in 0..100 {
+            let mut fields = Fields::new();
+            let token = format!("Bearer eyJhbGciOiJFUzI1NiJ9.e30.{}", URL_SAFE_NO_PAD.encode(format!("{number}")));
+            fields.push(b"Authorization", token.as_bytes());
+            let shown = policy.shown(&fields, false).expect("read");
+            let ask = policy.ask(shown.as_ref(), &fields, None).expect("asked");
+            // Whoever asked leaves at once.
+            drop(verdicts.look_up(&ask, ask.digest(), from).expect("room"));
+        }
+        assert_eq!((verdicts.cache.asked(), verdicts.questions[0].len()), (100, 100));
+        assert_eq!(verdicts.next_question(Kind::Token, Duration::ZERO), None);
+        assert_eq!((verdicts.cache.asked(), verdicts.questions[0].len()), (0, 0));
+    }
+
+    #[test]
+    fn a_token_has_one_allowance_wherever_and_with_whatever_signature_it_is_shown() {
+        let (verdicts, _) = known();
+        verdicts.configure(HashSet::from(["main".to_owned(), "web".to_owned()]), &BTreeMap::new());
+        let shape =
+            VerifierSet { id: "main".into(), algorithms: vec!["ES256".into()], require_expiry: false, leeway: 0.0 };
+        let allowance = |id: &str, tenant: &str, token: &str, key: &str| {
+            let ask = Ask { id, tenant, evidence: Evidence::Token(token, &shape) };
+            let waits = verdicts.look_up(&ask, ask.digest(), IpAddr::from([127, 0, 0, 1])).expect("asked");
+            let question = verdicts.next_question(Kind::Token, Duration::ZERO).expect("a question");
+            drop(waits);
+            let number = serde_json::from_slice::<Value>(&question).expect("JSON")["number"].as_u64();
+            let granted = json!({"granted": {"key": key, "tenant": tenant, "limits": {"requests": 1}}});
+            verdicts.answer(number.expect("a number"), granted.to_string().as_bytes()).expect("a verdict");
+            verdicts.known(&ask.digest()).expect("known").allowances[0].clone()
+        };
+        let (token, other) = ("eyJhbGciOiJFUzI1NiJ9.e30.AAAA", "eyJhbGciOiJFUzI1NiJ9.e30.AAAB");
+        let first = allowance("main", "", token, "k");
+        for (id, tenant, token) in [("main", "acme", token), ("web", "", token), ("main", "", other)] {
+            assert!(Arc::ptr_eq(&first, &allowance(id, tenant, token, "k")), "{id} {tenant} {token}");
+        }
+        assert!(!Arc::ptr_eq(&first, &allowance("web", "acme", token, "l")));
+        assert!(!Arc::ptr_eq(&first, &allowance("web", "acme", "eyJhbGciOiJFUzI1NiJ9.eyJhIjoxfQ.AAAA", "k")));
     }
 
     #[test]
@@ -457,10 +519,16 @@ mod tests {
             let number = verdicts.questions[0].len() as u64;
             assert_eq!(number, 0);
             let (tell, told) = watch::channel(None);
-            let open =
-                Open::new(Digest([7; 32]), "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
-            verdicts.questions[0].put(open).expect("room");
-            let (number, _) = verdicts.questions[0].next(Duration::ZERO).expect("a question");
+            let open = Open::new(
+                (Digest([7; 32]), Digest([7; 32])),
+                "main".into(),
+                "",
+                Arc::new(tell),
+                IpAddr::from([127, 0, 0, 1]),
+                json!({}),
+            );
+            verdicts.questions[0].put(open, &mut Vec::new()).expect("room");
+            let (number, _) = verdicts.questions[0].next(Duration::ZERO, drop).expect("a question");
             assert!(verdicts.answer(number * 2, verdict.as_bytes()).is_err(), "{verdict}");
             assert!(matches!(&*told.borrow(), Some(Outcome::Unavailable(_))));
         }

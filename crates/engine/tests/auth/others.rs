@@ -115,6 +115,19 @@ fn so_many_streams_at_once_and_so_many_bytes_a_second() {
     assert!(gate.role.metrics().contains(r#"tidegate_tenant_refused_total{tenant="",limit="bytes"}"#));
 }
 
+#[test]
+fn bytes_are_charged_while_they_move() {
+    let (gate, _service, _agent) = gate(json!({"auth": {"set": SET}}), json!({}));
+    let slow = bearer(&token(json!({"exp": from_now(60.0), "limits": {"bytes": 2}})));
+    let fields = [("Host", "web.local"), ("Authorization", &*slow)];
+    let mut endless = Visitor::connect(gate.address("web"));
+    endless.say("/endless", &fields);
+    assert_eq!(endless.answer().status, 200);
+    // Ten bytes, each a chunk of its own, and more to come.
+    endless.stream.read_exact(&mut [0; 60]).expect("it goes on");
+    assert_eq!(gate.ask("web", "/", &fields).error(), "too_many");
+}
+
 #[derive(Debug)]
 struct Anybody;
 

@@ -17,8 +17,10 @@ fn gate(web: Value, changes: Value) -> Gate {
 }
 
 fn upstream(service: &Service) -> Value {
-    let address = json!({"host": "127.0.0.1", "port": service.address.port(), "weight": 1, "tls": null});
-    json!({"name": "shop", "addresses": [address]})
+    let address = json!({"host": "127.0.0.1", "port": service.address.port(), "weight": 1, "tls": null,
+                         "protocol": "http1"});
+    json!({"name": "shop", "addresses": [address], "balance": "round_robin", "health": null, "ejection": null,
+           "resolve_interval": 30.0, "proxy_protocol": null})
 }
 
 fn bearer(token: &str) -> String {
@@ -118,6 +120,31 @@ fn a_route_asks_for_what_its_listener_does_or_for_its_own_or_for_nothing() {
     // Whoever shows nothing is not told that nothing is there.
     assert_eq!(ask("nowhere.local", "").status, 401);
     assert_eq!(ask("nowhere.local", &good).status, 404);
+}
+
+#[test]
+fn a_route_of_a_tenant_is_not_taken_by_a_token_of_another_one() {
+    let service = Service::start();
+    let redirect = json!({"redirect": {"status": 302, "to": "https://example.com/"}});
+    let respond = json!({"respond": {"status": 204, "body": "", "headers": []}});
+    let routes = json!([
+        route("address.local", json!({"upstream": "shop"}), json!({})),
+        route("redirect.local", json!({}), json!({"action": redirect})),
+        route("respond.local", json!({}), json!({"action": respond})),
+        route("globex.local", json!({"upstream": "shop"}), json!({"tenant": "globex"})),
+    ]);
+    let changes = json!({"routes": routes, "upstreams": [upstream(&service)]});
+    let gate = gate(json!({"auth": {"set": SET}, "tenant": "acme"}), changes);
+    let of = |tenant: &str| bearer(&token(json!({"exp": from_now(60.0), "tenant": tenant})));
+    let ask = |host: &str, tenant: &str| {
+        let answer = gate.ask("web", "/", &[("Host", host), ("Authorization", &of(tenant))]);
+        (answer.status, answer.error().to_owned())
+    };
+    let other = (401, "unknown_tenant".to_owned());
+    for (host, status) in [("address.local", 200), ("redirect.local", 302), ("respond.local", 204)] {
+        assert_eq!((ask(host, "acme").0, ask(host, "").0, ask(host, "globex")), (status, status, other.clone()));
+    }
+    assert_eq!((ask("globex.local", "globex").0, ask("globex.local", "acme")), (200, other));
 }
 
 #[test]
@@ -235,10 +262,6 @@ fn a_tenant_has_so_many_requests_whoever_asks_for_its_endpoints() {
 #[test]
 fn only_from_where_it_is_permitted_by_a_trusted_proxys_word_too() {
     let service = Service::start();
-    let mut shop = upstream(&service);
-    for (key, value) in [("balance", json!("round-robin")), ("health", Value::Null)] {
-        shop[key] = value;
-    }
     let to = json!({"endpoint": {"endpoint": "web"}});
     let routes = json!([
         route("inside.local", to.clone(), json!({"allow": ["10.0.0.0/8"], "deny": ["10.9.0.0/16"]})),

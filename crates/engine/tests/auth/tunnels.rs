@@ -197,6 +197,42 @@ fn sessions_of_other_verifiers_end_when_the_configuration_changes() {
 }
 
 #[test]
+fn sessions_end_whose_verifiers_their_listener_takes_no_more_although_another_one_does() {
+    let sets = json!([{"id": SET, "algorithms": ["HS256"], "require_expiry": true},
+                      {"id": "ops-1", "algorithms": ["HS256"], "require_expiry": true}]);
+    let whole = |set: &str| {
+        let web = listener("web", "http", json!({"auth": {"set": SET}}));
+        let listeners = json!([web, listener("agents", "tunnel", json!({"auth": {"set": set}}))]);
+        configuration(listeners, json!({"verifier_sets": sets}))
+    };
+    let (gate, service) = (Gate::start(&whole(SET)), Service::start());
+    let agent = Agent::start(gate.address("agents"), "web", service.address, Some(&master()));
+    until("it is there", || !gate.endpoints().is_empty());
+    gate.role.apply(tidegate_engine::roles::read(whole("ops-1").to_string().as_bytes()).unwrap()).unwrap();
+    until("it was asked about again", || gate.questions() == 2);
+    assert_eq!(gate.asked.lock().unwrap()[1]["set"], "ops-1");
+    until("it is there again", || gate.endpoints().len() == 1);
+    // What is as it was ends nothing.
+    gate.role.apply(tidegate_engine::roles::read(whole("ops-1").to_string().as_bytes()).unwrap()).unwrap();
+    assert_eq!(gate.questions(), 2);
+    drop(agent);
+}
+
+#[test]
+fn a_tenant_has_so_many_sessions_also_where_only_the_listener_says_whose_they_are() {
+    for auth in [Value::Null, json!({"set": SET})] {
+        let agents = listener("agents", "tunnel", json!({"auth": auth, "tenant": "acme"}));
+        let changes = json!({"tenants": {"acme": {"sessions": 1}}});
+        let (gate, service) = (Gate::start(&configuration(json!([agents]), changes)), Service::start());
+        let token = master();
+        let _agent = Agent::start(gate.address("agents"), "web", service.address, Some(&token));
+        until("it is there", || gate.endpoints() == [("acme".into(), "web".into(), 1)]);
+        let bearer = format!("Bearer {token}");
+        assert_eq!(refused(&gate, "other", &[("Authorization", &bearer)]), (429, "too many".into()));
+    }
+}
+
+#[test]
 fn a_token_has_so_many_sessions_and_no_more() {
     let (gate, service) = (main_only(), Service::start());
     let token = token(json!({"exp": from_now(60.0), "limits": {"sessions": 1}}));
