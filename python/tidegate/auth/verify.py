@@ -215,8 +215,13 @@ class VerifierSet:
             return
 
         def again() -> None:
-            found = [self._ask(each, read, claims, tenant, wait=False) for each in self._verifiers]
-            done(_best([each for each in found if not isinstance(each, Future)]))
+            try:
+                found = [self._ask(each, read, claims, tenant, wait=False) for each in self._verifiers]
+                verdict = _best([each for each in found if not isinstance(each, Future)])
+            except Exception:
+                done(Unavailable("a mistake of ours"))
+                raise  # whoever settles a future logs it
+            done(verdict)
 
         _when_all(waiting, again)
 

@@ -248,6 +248,24 @@ def test_who_waits_is_answered_when_the_keys_have_come() -> None:
     assert granted(told[0])
 
 
+class Broken(Slow):
+    """Keys that come, and then cannot be looked at."""
+
+    def find(self, kid: str | None, *, wait: bool) -> Any:
+        if not wait:
+            raise RuntimeError("a mistake of ours")
+        return self.future
+
+
+def test_a_mistake_of_ours_after_a_fetch_is_answered_too() -> None:
+    broken = Broken(keys.secret_key("main", SECRET))
+    told: list[Verdict] = []
+    verifiers(Verifier("main", broken)).answer(token(GOOD), "", told.append)
+    broken.future.set_result(None)
+    [verdict] = told
+    assert isinstance(verdict, Unavailable)
+
+
 def test_nobody_waits_for_keys_where_another_verifier_accepts() -> None:
     slow = Slow(*fixed()._keys)
     told: list[Verdict] = []
