@@ -16,11 +16,11 @@ import click
 from tidegate.config.credentials import admin_advice, admin_set, certificate_sets, password_sets, verifier_sets
 from tidegate.config.files import Where
 from tidegate.config.knobs import Knob, knobs
-from tidegate.config.load import Places, Tree
 from tidegate.config.looks import Looks
 from tidegate.config.model import Agent, ClientTls, Forward, Gateway
 from tidegate.config.snapshot import agent_snapshot, describe, forward_snapshot, gateway_snapshot, new_agent_id, note
 from tidegate.config.sources import Source
+from tidegate.config.tree import Places, Tree
 
 if TYPE_CHECKING:
     from tidegate.auth.credentials import Credentials
