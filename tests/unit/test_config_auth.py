@@ -10,10 +10,11 @@ from pydantic import SecretStr
 from tidegate.config.auth import Auth, SecretSource, Verifier
 from tidegate.config.credentials import admin_set, certificate_sets, password_sets, verifier_sets
 from tidegate.config.effective import as_yaml
-from tidegate.config.load import Tree, dump, parse, validate
+from tidegate.config.load import dump, parse, validate
 from tidegate.config.model import Gateway
 from tidegate.config.schema import schema
 from tidegate.config.snapshot import gateway_snapshot
+from tidegate.config.tree import Tree
 from tidegate.errors import ConfigError
 
 MAIN = "verifiers: {main: {secret: {env: KEY}}}\n"

@@ -18,8 +18,8 @@ from tidegate.config.model import Gateway
 from tidegate.config.routes import Route
 
 __all__ = [
-    "Named", "admin_set", "auth", "certificate_sets", "files", "password_sets", "readable", "route_auth",
-    "tenant_limits", "verifier_sets", "verifier_sets_of_the_engine",
+    "Named", "admin_advice", "admin_set", "auth", "certificate_sets", "files", "password_sets", "readable",
+    "route_auth", "tenant_limits", "verifier_sets", "verifier_sets_of_the_engine",
 ]  # fmt: skip
 
 
@@ -56,6 +56,21 @@ def admin_set(gateway: Gateway) -> str | None:
     """The id of the set that the admin listener asks for."""
     asked: AdminAuth | None = gateway.admin.auth
     return None if asked is None else _set(gateway, _named(gateway, asked.verifiers))[0]
+
+
+def admin_advice(gateway: Gateway) -> list[str]:
+    """What is unwise about `admin.auth.verifiers`: they are those of agents or visitors too."""
+    asked = gateway.admin.auth.verifiers if gateway.admin.auth is not None else ()
+    others: dict[str, str] = {}
+    for place, auth in _places(gateway):
+        names = [*auth.verifiers, *(each.name for _, named in _by_tenant(gateway) for each in named if auth.by_tenant)]
+        others = dict.fromkeys(names, place) | others
+    return [
+        f"{others[name]} asks for tokens of {name} too: whoever has one sees and changes everything here "
+        "(add a verifier whose key or `audience` is for admin alone)"
+        for name in dict.fromkeys(asked)
+        if name in others
+    ]
 
 
 def verifier_sets_of_the_engine(gateway: Gateway) -> list[dict[str, Any]]:
@@ -117,8 +132,13 @@ def readable(source: SecretSource | Jwks | None, key: str, checked: Checked) -> 
 
 
 def _asked(gateway: Gateway) -> Iterator[Auth]:
-    yield from (each.auth for each in gateway.listeners.values() if each.auth is not None)
-    yield from (each.auth for each in gateway.routes if each.auth is not None)
+    yield from (auth for _, auth in _places(gateway))
+
+
+def _places(gateway: Gateway) -> Iterator[tuple[str, Auth]]:
+    """What listeners and routes ask for, and where that stands."""
+    yield from ((f"listeners.{name}", each.auth) for name, each in gateway.listeners.items() if each.auth is not None)
+    yield from ((f"routes[{n}]", each.auth) for n, each in enumerate(gateway.routes) if each.auth is not None)
 
 
 def _engine_sets(gateway: Gateway) -> dict[str, list[Named]]:
