@@ -102,6 +102,11 @@ EVENTS = {
         "gateway",
         "A mistake of ours kept a credential from being judged: it was answered 503. What was asked is not shown.",
     ),
+    "keys not fetched": (
+        "gateway",
+        "A set of keys cannot be fetched: the last good ones count until `max_stale`. Said once for each reason.",
+    ),
+    "keys fetched again": ("gateway", "Every set of keys could be fetched again."),
     "keys removed": (
         "gateway",
         "Keys are no longer believed; whatever they had verified, `ended` credentials, ends.",

@@ -100,6 +100,11 @@ class Credentials:
         for each in self._jwks.values():
             each.tend()
 
+    def problems(self) -> list[str]:
+        """What cannot be fetched, a sentence each."""
+        failing = ((name, each.problem) for (name, _), each in self._jwks.items())
+        return [f"verifiers.{name}.jwks: {problem}" for name, problem in failing if problem is not None]
+
     def key_ids(self) -> frozenset[str]:
         """The ids of everything that a verdict may stand on, certificates apart: theirs end with their sets."""
         return frozenset().union(

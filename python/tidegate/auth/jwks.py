@@ -222,15 +222,20 @@ def url_fetch(url: str, ca: str | None = None, seconds: float = 10.0) -> Fetch:
 
     def fetch() -> bytes:
         deadline = time.monotonic() + seconds
+        # A redirect would let whoever answers choose where the keys come from.
+        client = httpx.Client(verify=_trust(ca), follow_redirects=False, timeout=seconds)
+        # The client has a timeout for each read only, and who answers a byte at a time keeps within that.
+        ending = threading.Timer(seconds, client.close)
+        ending.daemon = True
+        ending.start()
         try:
-            # A redirect would let whoever answers choose where the keys come from.
-            with (
-                httpx.Client(verify=_trust(ca), follow_redirects=False, timeout=seconds) as client,
-                client.stream("GET", url, headers=_HEADERS) as answer,
-            ):
+            with client, client.stream("GET", url, headers=_HEADERS) as answer:
                 return _body(answer, url, deadline)
-        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
-            raise ValueError(f"{url}: {_reason(error)}") from None
+        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError, RuntimeError) as error:
+            late = time.monotonic() >= deadline
+            raise ValueError(f"{url}: {'takes too long' if late else _reason(error)}") from None
+        finally:
+            ending.cancel()
 
     return fetch
 

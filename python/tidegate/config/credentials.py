@@ -152,15 +152,20 @@ def _engine_sets(gateway: Gateway) -> dict[str, list[Named]]:
 
 
 def _named(gateway: Gateway, names: Iterable[str]) -> list[Named]:
-    return [Named(name, gateway.verifiers[name]) for name in dict.fromkeys(names)]
+    owners = {name: tenant for tenant, each in gateway.tenants.items() for name in each.verifiers or ()}
+    return [Named(name, _owned(gateway.verifiers[name], owners.get(name))) for name in dict.fromkeys(names)]
+
+
+def _owned(verifier: Verifier, tenant: str | None) -> Verifier:
+    """What a tenant verifies with is that tenant's wherever it is asked: it cannot speak for another one."""
+    return verifier if tenant is None else verifier.model_copy(update={"tenant": tenant})
 
 
 def _by_tenant(gateway: Gateway) -> Iterator[tuple[str, list[Named]]]:
     """The verifiers of each tenant that has some; their tokens are its tokens."""
     for name, tenant in gateway.tenants.items():
         if tenant.verifiers:
-            named = _named(gateway, tenant.verifiers)
-            yield name, [Named(each.name, each.verifier.model_copy(update={"tenant": name})) for each in named]
+            yield name, _named(gateway, tenant.verifiers)
 
 
 def _set(gateway: Gateway, named: list[Named]) -> tuple[str, list[Named]]:

@@ -52,6 +52,7 @@ class Answers:
         self._credentials: Credentials | None = None
         self._expected: Credentials | None = None
         self._threads: list[threading.Thread] = []
+        self._told: set[str] = set()
         self._ended = threading.Event()
 
     def expect(self, credentials: "Credentials | None") -> None:
@@ -95,10 +96,24 @@ class Answers:
                     self._answer(question)
                 if kind == "token" and self._credentials is not None:
                     self._credentials.tend()
+                    self._tell()
             except Exception as error:
                 # Without this thread nobody would be let in any more.
                 self._mistake(error)
                 self._ended.wait(WAIT)
+
+    def problems(self) -> list[str]:
+        """What an operator should look at."""
+        return self._credentials.problems() if self._credentials is not None else []
+
+    def _tell(self) -> None:
+        """Says what cannot be fetched, and that it can be again, once each."""
+        problems = set(self.problems())
+        for each in sorted(problems - self._told):
+            self._log.say("warn", "keys not fetched", f"{each} (the last good ones count)", reason=each)
+        if self._told and not problems:
+            self._log.say("info", "keys fetched again", "all keys could be fetched again")
+        self._told = problems
 
     def _answer(self, question: dict[str, Any]) -> None:
         number, name = question["number"], question["set"]

@@ -97,6 +97,7 @@ class Running:
         shown = (self._reloads.snapshot.get("connect") or {}).get("token") or ""
         self._renewal = Renewal(token, shown, role.set_token, log) if token is not None else None
         self.answers = Answers(role, log)
+        self.state.more_problems = self.answers.problems
         self._first_signal: int | None = None
         self._told: dict[str, str] = {}
         self._warned: set[wording.Exposed] = set()

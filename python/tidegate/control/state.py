@@ -176,6 +176,8 @@ class State:
         self.kind = kind
         self.draining = False
         self.reloads: Reloading | None = None
+        self.more_problems: Callable[[], list[str]] = list
+        """What else an operator should look at."""
 
     def metrics(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -191,6 +193,7 @@ class State:
         if self.kind == "gateway" and self._drains(status):
             problems.append("draining: new connections are refused, and it ends when what runs has finished")
         problems += self.reloads.problems() if self.reloads is not None else []
+        problems += self.more_problems()
         return {**status, **self._role.lists(), "problems": problems}
 
     def lists(self) -> dict[str, Any]:

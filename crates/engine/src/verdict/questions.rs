@@ -45,12 +45,12 @@ impl Kind {
         }
     }
 
-    /// Questions of one source that may be open at once, so that it never holds up others for more than a second: a
-    /// signature takes a fraction of a millisecond, a hash tens of milliseconds.
+    /// Questions of one source that may be open at once, so that it holds up others for a second or so: a signature
+    /// takes a fraction of a millisecond, a hash a tenth of a second.
     fn most_from_one(self) -> usize {
         match self {
             Kind::Token => 256,
-            Kind::Password => 16,
+            Kind::Password => 8,
         }
     }
 }
