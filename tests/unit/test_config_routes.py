@@ -69,7 +69,7 @@ def test_a_route_arrives_with_every_name_in_its_normal_form() -> None:
     assert old == {
         "name": "old", "listeners": ["web"], "sni": None, "host": None, "path": {"exact": "/old"}, "methods": ["GET"],
         "headers": [{"name": "x-version", "value": "2"}, {"name": "x-beta", "value": None}],
-        "allow": [], "deny": [], "auth": "inherit", "tenant": "",
+        "tenant": "", "allow": [], "deny": [], "auth": "inherit",
         "action": {"forward": {
             "to": {"upstream": "old"}, "path": {"replace": "/new"}, "host_header": {"set": "rewritten.example:8080"},
             "request_headers": {"remove": ["x-c"], "set": [["x-a", "1"]], "add": [["x-b", "2"]]},
