@@ -199,7 +199,8 @@ impl Site {
         }
     }
 
-    /// What becomes of a request that takes this route of `table`, or has to name an endpoint by itself, and was let in.
+    /// What becomes of a request that takes this route of `table`, or has to name an endpoint by itself, and was let
+    /// in.
     pub fn way(
         &self,
         table: &Table,
