@@ -108,7 +108,7 @@ EVENTS = {
     ),
     "unwise credentials": (
         "gateway",
-        "A secret is short, or its file is open to others; the detail says what to do.",
+        "A secret is short, its file is open to others, or admin believes others' tokens; the detail says what to do.",
     ),
     "token renewed": (
         "agent, forward",

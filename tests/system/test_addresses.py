@@ -102,6 +102,15 @@ def test_a_trusted_proxys_word_counts_and_no_other_spelling_does(gateway: Gatewa
     assert request(gateway.address("web-near"), headers={"Host": "open.test", "X-Forwarded-For": far}).status == 403
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_case_37_a_field_with_underscores_says_nothing_about_where_a_visitor_comes_from(order: int) -> None:
+    routes = [{"respond": 200, "allow": ["203.0.113.0/24"]}]
+    fields = ["X-Forwarded-For: 198.51.100.1", "X_Forwarded_For: 203.0.113.7"][::order]
+    with Gateway({"routes": routes, "trusted_proxies": ["127.0.0.1/32"]}) as gateway, Raw(gateway.proxy) as proxy:
+        proxy.send("\r\n".join(["GET / HTTP/1.1", "Host: a.test", *fields, "", ""]).encode())
+        assert proxy.answer().status == 403
+
+
 def test_a_stranger_speaks_for_nobody(service: Service) -> None:
     routes = [{"host": "far.test", "to": {"addresses": [service.address]}, "allow": FAR}]
     with Gateway({"routes": routes}) as gateway:

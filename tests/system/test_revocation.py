@@ -149,6 +149,36 @@ def test_another_audience_ends_what_came_by_the_one_before(issuers: list[Issuer]
         assert agents[0].wait() == 1
 
 
+def test_a_tenant_that_is_removed_ends_what_its_tokens_opened(issuers: list[Issuer]) -> None:
+    one, two = issuers
+    owned = {"two": {"tenant": "kept"}}
+    config = terms(issuers, **owned)
+    config["tenants"] = {"gone": {}, "kept": {}}
+    config["routes"][0]["to"]["tenant"], config["routes"][1]["to"]["tenant"] = "gone", "kept"
+    tenants = {"one": "gone", "two": None}
+    with ExitStack() as stack:
+        gateway = stack.enter_context(Gateway(config))
+        service = stack.enter_context(Service(lasting))
+        tokens = {each.name: each.token(each.name, tenant=tenants[each.name]) for each in issuers}
+        for name, token in tokens.items():
+            to = (gateway.address(name), "http", name, service.address, "--token", token)
+            stack.enter_context(Agent(*to))
+            gateway.event("agent connected", endpoint=name)
+        ending = stack.enter_context(response_of(gateway, one, tenant="gone"))
+        lives_on = stack.enter_context(response_of(gateway, two))
+        left = dict(gateway.config)
+        left["tenants"] = {"kept": {}}
+        left["routes"] = left["routes"][1:]
+        gateway.write(left)
+        gateway.event("configuration applied")
+        gateway.event("agent disconnected", endpoint="one")
+        ending.rest()
+        goes_on(lives_on)
+        refused = knock(gateway.address("one"), "one", bearer(tokens["one"]))
+        assert refusal(refused) == (401, "unknown tenant")
+        assert gateway.seen("agent disconnected", endpoint="two") == []
+
+
 def test_a_configuration_whose_key_cannot_be_read_is_refused_and_the_last_one_goes_on(
     issuers: list[Issuer], tmp_path: Path
 ) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from tests.support.issuer import Issuer, bearer
 from tests.support.process import until
 from tests.support.raw import Raw
 from tests.support.service import Exchange, Service
-from tests.support.tidegate import Agent, Forward, Gateway
+from tests.support.tidegate import Agent, Forward, Gateway, Tidegate
 from tests.system.guarded import LOCAL, UPGRADE, knock, refusal
 
 ACME, UMBRELLA = "acme", "umbrella"
@@ -76,10 +78,13 @@ def gateway_of(issuers: dict[str, Issuer], **more: Any) -> Iterator[Gateway]:
         gateway = stack.enter_context(Gateway(config))
         for name in own:
             service = stack.enter_context(Service(answering(name)))
-            token = issuers[name].token("*")
-            for endpoint in ("web", f"{name}-only"):
-                stack.enter_context(Agent(gateway.agents, "http", endpoint, service.address, "--token", token))
-                gateway.event("agent connected", tenant=name, endpoint=endpoint)
+            endpoints = [{"name": endpoint, "to": service.address} for endpoint in ("web", f"{name}-only")]
+            file = issuers[name].file.with_suffix(".yaml")
+            file.write_text(json.dumps({"connect": {"connections": 1}, "endpoints": endpoints}))
+            words = ("--connect", f"http://{gateway.agents}", "--token", issuers[name].token("*"))
+            stack.enter_context(Tidegate("agent", "start", "--config", file, *words))
+            for endpoint in endpoints:
+                gateway.event("agent connected", tenant=name, endpoint=endpoint["name"])
         yield gateway
 
 
@@ -286,6 +291,8 @@ def test_a_tenant_that_leaves_takes_only_its_own_with_it(issuers: dict[str, Issu
         gateway.write(config)
         gateway.event("configuration applied")
         until(lambda: {each["tenant"] for each in gateway.status()["endpoints"]} == {UMBRELLA}, "acme is gone")
+        # The listener asks for a token of another list of verifiers now, so that every agent of it comes anew.
         headers = bearer(issuers[UMBRELLA].token("*"))
-        assert told(request(gateway.proxy, endpoint="web", headers=headers)) == UMBRELLA
+        ask = partial(request, gateway.proxy, endpoint="web", headers=headers)
+        until(lambda: told(ask()) == UMBRELLA, "umbrella's agent is back")
         assert request(gateway.proxy, endpoint="web", headers=bearer(token)).status == 401

@@ -9,9 +9,10 @@ from pydantic import BaseModel
 
 from tidegate.config.effective import as_json, as_yaml
 from tidegate.config.knobs import child_model, plain_type
-from tidegate.config.load import Tree, parse, validate
+from tidegate.config.load import parse, validate
 from tidegate.config.model import Agent, Forward, Gateway
 from tidegate.config.names import host_pattern, request_path
+from tidegate.config.tree import Tree
 from tidegate.errors import ConfigError
 
 WORDS = (

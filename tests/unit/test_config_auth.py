@@ -10,10 +10,11 @@ from pydantic import SecretStr
 from tidegate.config.auth import Auth, SecretSource, Verifier
 from tidegate.config.credentials import admin_set, certificate_sets, password_sets, verifier_sets
 from tidegate.config.effective import as_yaml
-from tidegate.config.load import Tree, dump, parse, validate
+from tidegate.config.load import dump, parse, validate
 from tidegate.config.model import Gateway
 from tidegate.config.schema import schema
 from tidegate.config.snapshot import gateway_snapshot
+from tidegate.config.tree import Tree
 from tidegate.errors import ConfigError
 
 MAIN = "verifiers: {main: {secret: {env: KEY}}}\n"
@@ -158,6 +159,26 @@ def test_the_set_of_a_verifier_changes_with_what_decides_and_not_with_its_key() 
         "unlimited: true", "tenant: x", "limits: {requests: 1}",
     ]  # fmt: skip
     assert len({first, *(name(f"{{secret: {{env: A}}, {each}}}") for each in others)}) == 1 + len(others)
+
+
+def test_a_set_changes_with_the_tenants_that_its_credentials_may_name_and_with_no_others() -> None:
+    def names(tenants: str) -> list[str]:
+        tls = "tls: {certificates: [{cert: c.pem, key: k.pem}], client_ca: ca.pem}"
+        read = gateway(f"""
+verifiers: {{open: {{secret: {{env: A}}}}, owned: {{secret: {{env: B}}, tenant: acme}}}}
+tenants: {{{tenants}}}
+listeners:
+  a: {{bind: ":1", auth: {{verifiers: [open]}}}}
+  b: {{bind: ":2", auth: {{verifiers: [owned]}}}}
+  c: {{bind: ":3", {tls}, auth: {{certificate: {{endpoints: dns, tenant: o}}}}}}
+  d: {{bind: ":4", {tls}, auth: {{certificate: {{endpoints: dns}}}}}}
+""")
+        return [*verifier_sets(read), *certificate_sets(read)]
+
+    both, one, none = names("acme: {}, beta: {}"), names("acme: {}"), names("")
+    assert both == names("beta: {}, acme: {limits: {sessions: 1}}")
+    for position, changes in enumerate((True, False, True, False)):
+        assert (len({both[position], one[position], none[position]}) == 3) is changes, position
 
 
 def test_sets_stand_for_verifiers_by_name() -> None:

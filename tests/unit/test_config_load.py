@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from tidegate.config.load import dump, expand, parse, validate
+from tidegate.config.load import dump, parse, validate
 from tidegate.config.model import Agent, Gateway
+from tidegate.config.tree import expand
 from tidegate.errors import ConfigError
 
 

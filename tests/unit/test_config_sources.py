@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.config.load import Places
 from tidegate.config.model import Agent, Forward, Gateway
 from tidegate.config.snapshot import gateway_snapshot
 from tidegate.config.sources import Source, find_file, options
+from tidegate.config.tree import Places
 from tidegate.errors import ConfigError
 
 

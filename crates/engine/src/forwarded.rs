@@ -81,12 +81,12 @@ struct Said<'a> {
 
 impl<'a> Said<'a> {
     fn of(fields: &'a Fields) -> Self {
-        let has_list = fields.get(Known::XForwardedFor).is_some();
-        if has_list || fields.get(Known::Forwarded).is_none() {
-            let addresses = fields.all(Known::XForwardedFor).flat_map(tokens).map(address).collect();
+        let has_list = fields.spelled(Known::XForwardedFor).next().is_some();
+        if has_list || fields.spelled(Known::Forwarded).next().is_none() {
+            let addresses = fields.spelled(Known::XForwardedFor).flat_map(tokens).map(address).collect();
             return Said { addresses, elements: None, fields };
         }
-        let elements: Vec<&[u8]> = fields.all(Known::Forwarded).flat_map(|value| quoted(value, b',')).collect();
+        let elements: Vec<&[u8]> = fields.spelled(Known::Forwarded).flat_map(|value| quoted(value, b',')).collect();
         let addresses = elements.iter().map(|element| address(parameter(element, b"for")?)).collect();
         Said { addresses, elements: Some(elements), fields }
     }
@@ -109,7 +109,7 @@ impl<'a> Said<'a> {
 
     /// The value of a field that has exactly one: of several nobody says which proxy wrote which.
     fn only(&self, known: Known) -> Option<&'a [u8]> {
-        let mut values = self.fields.all(known).flat_map(tokens);
+        let mut values = self.fields.spelled(known).flat_map(tokens);
         values.next().filter(|_| values.next().is_none())
     }
 }
@@ -178,6 +178,15 @@ mod tests {
     fn case_37_a_stranger_speaks_for_nobody() {
         let fields = [("X-Forwarded-For", "1.1.1.1"), ("X-Forwarded-Proto", "https"), ("Forwarded", "for=1.1.1.1")];
         assert_eq!(asks("9.9.9.9:1", &fields), ("9.9.9.9".into(), "http", String::new(), String::new()));
+    }
+
+    #[test]
+    fn case_37_what_a_stranger_spells_with_underscores_goes_for_nothing_behind_a_proxy() {
+        let by_proxy = ("X-Forwarded-For", "1.1.1.1");
+        let fields = [by_proxy, ("X_Forwarded_For", "6.6.6.6"), ("X_Forwarded-Proto", "https")];
+        assert_eq!(asks("10.0.0.1:1", &fields), ("1.1.1.1".into(), "http", String::new(), "10.0.0.1".into()));
+        assert_eq!(simple("10.0.0.1:1", "X_Forwarded_For", "6.6.6.6"), "10.0.0.1");
+        assert_eq!(asks("10.0.0.1:1", &[("X_Forwarded_For", "6.6.6.6"), by_proxy]).0, "1.1.1.1");
     }
 
     #[test]

@@ -241,6 +241,14 @@ impl Fields {
         self.entries.iter().filter(move |entry| entry.known == known).map(|entry| entry.field(&self.bytes).value)
     }
 
+    /// The values of the fields of this kind whose names hold no `_` in the place of `-`: proxies that write such a field
+    /// leave the other spelling as a stranger has sent it.
+    pub fn spelled(&self, known: Known) -> impl Iterator<Item = &[u8]> {
+        let fields =
+            self.entries.iter().filter(move |entry| entry.known == known).map(|entry| entry.field(&self.bytes));
+        fields.filter(|field| !field.name.contains(&b'_')).map(|field| field.value)
+    }
+
     /// The value of the first field of this kind.
     pub fn get(&self, known: Known) -> Option<&[u8]> {
         self.all(known).next()

@@ -18,6 +18,8 @@ from starlette.types import ASGIApp
 
 from tidegate.admin.answers import as_json, error
 from tidegate.admin.gate import Gate, is_permitted
+from tidegate.admin.tokens import Tokens
+from tidegate.control.background import Background
 from tidegate.control.question import question
 from tidegate.control.state import Admin, State
 from tidegate.errors import ConfigError, EngineError
@@ -28,8 +30,8 @@ __all__ = ["create_app"]
 NAMING_KEYS = frozenset({"endpoints", "forwards", "problems", "routes", "upstreams"})
 
 
-def create_app(state: State, admin: Callable[[], Admin]) -> ASGIApp:
-    """The admin listener's application for one running role; `admin` is what is in force."""
+def create_app(state: State, admin: Callable[[], Admin], background: Background) -> ASGIApp:
+    """The application of one running role; `admin` is what is in force; tokens are verified on `background`."""
 
     def health(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -109,7 +111,7 @@ def create_app(state: State, admin: Callable[[], Admin]) -> ASGIApp:
             Route("/status/explain", quick(explain)),
             Route("/reload", reload, methods=["POST"]),
         ],
-        middleware=[Middleware(Gate, admin=admin)],
+        middleware=[Middleware(Gate, admin=admin, tokens=Tokens(background))],
         exception_handlers={HTTPException: on_http_error, Exception: on_error},
     )
 

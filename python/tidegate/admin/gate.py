@@ -3,7 +3,8 @@ Decides who may ask the admin listener what, before anything is answered.
 
 Without `admin.auth` strangers see what a load balancer or Prometheus asks for, and this machine, or who has shown a
 client certificate, sees and changes everything. With it everybody needs a good token, this machine too, except for
-/health and /ready. Whether a token is good is `auth.verify`'s to say.
+/health and /ready, and except whoever has shown a client certificate that `admin.tls.client_ca` has issued. Whether a
+token is good is told by `admin.tokens`.
 """
 
 import ipaddress
@@ -14,8 +15,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tidegate.admin.answers import error
+from tidegate.admin.tokens import OverloadedError, Tokens
 from tidegate.auth.verdict import Granted, Refused
-from tidegate.control.background import Background
 from tidegate.control.state import Admin
 
 if TYPE_CHECKING:
@@ -33,19 +34,16 @@ KNOWN = "tidegate.known"
 PROBES = frozenset({"/health", "/ready"})
 # Where a token may stand (compat.md §1.1); the first that is there counts.
 CREDENTIALS = (b"x-tidegate-authorization", b"x-piko-authorization", b"authorization")
-# Tokens that wait to be verified; strangers can send more than that.
-MOST_WAITING = 32
 TEXTS = {"expired_token": "expired token", "unknown_tenant": "unknown tenant"}
 
 
 class Gate:
     """Lets through who may ask."""
 
-    def __init__(self, app: ASGIApp, admin: Callable[[], Admin]) -> None:
+    def __init__(self, app: ASGIApp, admin: Callable[[], Admin], tokens: Tokens) -> None:
         self._app = app
         self._admin = admin
-        self._background = Background("admin-token")
-        self._waiting = 0
+        self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers 401, 403 or 503, or passes the request on."""
@@ -64,13 +62,10 @@ class Gate:
         token = _token(scope)
         if isinstance(token, Response):
             return token
-        if self._waiting >= MOST_WAITING:
-            return error(503, "overloaded", "more tokens wait to be verified than are verified in a second")
-        self._waiting += 1
         try:
-            verdict = await self._background.run(auth.verify, token)
-        finally:
-            self._waiting -= 1
+            verdict = await self._tokens.judge(auth, token, (scope.get("client") or ("",))[0])
+        except OverloadedError:
+            return error(503, "overloaded", "too many tokens wait to be verified; try again")
         if isinstance(verdict, Granted):
             scope[KNOWN] = True
             return None

@@ -10,10 +10,11 @@ import contextlib
 import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tidegate import engine
@@ -22,6 +23,7 @@ from tidegate.admin.gate import KNOWN
 from tidegate.admin.tls import Shown, is_known
 from tidegate.config.binds import resolve_bind
 from tidegate.config.values import bind_parts
+from tidegate.control.background import Background
 from tidegate.control.state import Admin, State
 from tidegate.errors import ConfigError
 
@@ -65,8 +67,14 @@ class Server:
     @asynccontextmanager
     async def serve(self, state: State) -> AsyncIterator[None]:
         """Answers as long as the context lasts."""
+        with closing(Background("admin-token")) as background:
+            async with self._serving(create_app(state, lambda: self._admin, background)):
+                yield
+
+    @asynccontextmanager
+    async def _serving(self, app: ASGIApp) -> AsyncIterator[None]:
         config = uvicorn.Config(
-            create_app(state, lambda: self._admin),
+            app,
             loop="asyncio",
             http=_Brief,
             headers=[("Connection", "close")],

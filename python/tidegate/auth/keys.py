@@ -182,7 +182,9 @@ def _from_jwk(verifier: str, member: Any) -> Key | None:
     if kid is not None and not isinstance(kid, str):
         raise ValueError("`kid` is no text")
     kind = member.get("kty")
-    if kind in _KINDS and kind != "oct" and "d" in member:
+    if kind == "oct":
+        raise ValueError("is a secret, and a set of keys is for public ones (a secret belongs under `secret`)")
+    if kind in _KINDS and "d" in member:
         raise ValueError("holds a private key, so anybody may have it")
     key = _KINDS[kind](verifier, member) if isinstance(kind, str) and kind in _KINDS else None
     if key is None:
@@ -191,10 +193,6 @@ def _from_jwk(verifier: str, member: Any) -> Key | None:
     algorithm = _EDDSA if algorithm in ("Ed25519", "Ed448") else algorithm
     fitting = key.algorithms if algorithm is None else tuple(each for each in key.algorithms if each == algorithm)
     return Key(key.id, fitting, key.material, kid) if fitting else None
-
-
-def _jwk_secret(verifier: str, member: Mapping[str, Any]) -> Key:
-    return secret_key(verifier, _bytes(member, "k"))
 
 
 def _jwk_rsa(verifier: str, member: Mapping[str, Any]) -> Key:
@@ -219,7 +217,6 @@ def _jwk_okp(verifier: str, member: Mapping[str, Any]) -> Key | None:
 
 
 _KINDS: Mapping[str, Callable[[str, Mapping[str, Any]], Key | None]] = {
-    "oct": _jwk_secret,
     "RSA": _jwk_rsa,
     "EC": _jwk_ec,
     "OKP": _jwk_okp,

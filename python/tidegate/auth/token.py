@@ -101,7 +101,7 @@ def claims_of(token: Token) -> Claims:
     claims = token.claims
     _time(claims, "iat")
     listen, reach, tenant = _tidegate(_object(claims, "tidegate"))
-    named = _piko(_object(claims, "piko"))
+    named = _piko(claims)
     if listen is None and reach is None:
         listen = reach = named
     elif listen is None or reach is None:
@@ -179,9 +179,12 @@ def _tidegate(claim: dict[str, Any] | None) -> tuple[Names | None, Names | None,
     return _together(both, listen), _together(both, reach), tenant
 
 
-def _piko(claim: dict[str, Any] | None) -> Names | None:
-    """An empty list names nothing, as with Piko."""
-    return (_names(claim, "piko", "endpoints") or None) if claim is not None else None
+def _piko(claims: dict[str, Any]) -> Names | None:
+    """An empty list names nothing, as with Piko, and so does null: programs in Go write it for a list without any."""
+    if claims.get("piko") is None:
+        return None
+    claim = _object(claims, "piko") or {}
+    return None if claim.get("endpoints") is None else _names(claim, "piko", "endpoints") or None
 
 
 def _names(claim: dict[str, Any], where: str, name: str) -> Names | None:

@@ -100,7 +100,7 @@ class Verifier:
         self.name = name
         self.keys = keys
         self.algorithms = tuple(algorithms)
-        self.require_expiry = require_expiry
+        self._require_expiry = require_expiry
         self._issuer = issuer
         self._audience = frozenset(audience)
         self._leeway = leeway
@@ -129,7 +129,7 @@ class Verifier:
 
     def grant(self, key: Key, claims: Claims, tenant: str, now: float) -> Granted:
         """What a token permits whose signature is good, or `_Refusal`."""
-        if claims.expires is None and self.require_expiry:
+        if claims.expires is None and self._require_expiry:
             raise _Refusal(INVALID, "has no expiry (`exp`)", _FOREVER)
         expires = None if claims.expires is None else claims.expires + self._leeway
         if expires is not None and now >= expires:
@@ -160,38 +160,17 @@ class VerifierSet:
         self,
         verifiers: Sequence[Verifier],
         *,
-        tenant: str = "",
         tenants: Collection[str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """
-        `tenant`: whose set this is, so that its tokens are that tenant's. `tenants`: those there are; without it a
-        token may name any.
-        """
+        """`tenants`: those there are; without it a token may name any."""
         self._verifiers = tuple(verifiers)
-        self._tenant = tenant
         self._tenants = tenants
         self._clock = clock
-
-    @property
-    def algorithms(self) -> tuple[str, ...]:
-        """Every algorithm that one of them accepts."""
-        accepted = {name for each in self._verifiers for name in each.algorithms}
-        return tuple(name for name in signatures.ALGORITHMS if name in accepted)
-
-    @property
-    def require_expiry(self) -> bool:
-        """Whether no token without an expiry can be good."""
-        return all(each.require_expiry for each in self._verifiers)
 
     def key_ids(self) -> frozenset[str]:
         """The ids of all keys in force."""
         return frozenset().union(*(each.keys.ids() for each in self._verifiers))
-
-    def tend(self) -> None:
-        """Refreshes what is due, on other threads; returns at once. To be called every second or so."""
-        for each in self._verifiers:
-            each.keys.tend()
 
     def verify(self, token: str, tenant: str = "") -> Verdict:
         """What a token is good for. Waits where a key has to be fetched first, 5 s at most."""
@@ -215,8 +194,13 @@ class VerifierSet:
             return
 
         def again() -> None:
-            found = [self._ask(each, read, claims, tenant, wait=False) for each in self._verifiers]
-            done(_best([each for each in found if not isinstance(each, Future)]))
+            try:
+                found = [self._ask(each, read, claims, tenant, wait=False) for each in self._verifiers]
+                verdict = _best([each for each in found if not isinstance(each, Future)])
+            except Exception:
+                done(Unavailable("a mistake of ours"))
+                raise  # whoever settles a future logs it
+            done(verdict)
 
         _when_all(waiting, again)
 
@@ -235,7 +219,7 @@ class VerifierSet:
             return replace(refusal.refused, reason=f"{verifier.name}: {refusal.refused.reason}")
 
     def _tenant_of(self, verifier: Verifier, claims: Claims, asked: str) -> str:
-        tenant = agreed_tenant(asked, self._tenant, verifier.tenant, claims.tenant)
+        tenant = agreed_tenant(asked, verifier.tenant, claims.tenant)
         if tenant is None:
             raise _Refusal(UNKNOWN_TENANT, "belongs to another tenant")
         if tenant and self._tenants is not None and tenant not in self._tenants:

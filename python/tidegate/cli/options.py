@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidegate.config.credentials import admin_set, certificate_sets, password_sets, verifier_sets
+from tidegate.config.credentials import admin_advice, admin_set, certificate_sets, password_sets, verifier_sets
 from tidegate.config.files import Where
 from tidegate.config.knobs import Knob, knobs
-from tidegate.config.load import Places, Tree
 from tidegate.config.looks import Looks
 from tidegate.config.model import Agent, ClientTls, Forward, Gateway
 from tidegate.config.snapshot import agent_snapshot, describe, forward_snapshot, gateway_snapshot, new_agent_id, note
 from tidegate.config.sources import Source
+from tidegate.config.tree import Places, Tree
 
 if TYPE_CHECKING:
     from tidegate.auth.credentials import Credentials
@@ -187,7 +187,9 @@ def _credentials(config: Gateway | Agent | Forward, before: "Configuration | Non
     from tidegate.auth.credentials import Credentials  # noqa: PLC0415  cryptography takes a while to load
 
     known = before.credentials if before is not None else None
-    return Credentials(sets, users, certificates, frozenset(config.tenants) or None, known)
+    made = Credentials(sets, users, certificates, frozenset(config.tenants) or None, known)
+    made.warnings += [f"admin.auth.verifiers: {said}" for said in admin_advice(config)]
+    return made
 
 
 def _admin(config: Gateway | Agent | Forward, credentials: "Credentials | None") -> "Admin":

@@ -9,9 +9,10 @@ import click
 from tidegate.cli.moving import tell
 from tidegate.cli.options import Command, KnobOption, given, start, start_source
 from tidegate.config.knobs import Model
-from tidegate.config.load import Tree, read_text
+from tidegate.config.load import read_text
 from tidegate.config.model import Agent, Forward, RoleAdmin
 from tidegate.config.sources import Source
+from tidegate.config.tree import Tree
 from tidegate.errors import ConfigError
 from tidegate.importers.piko import (
     Imported,

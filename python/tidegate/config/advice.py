@@ -1,9 +1,9 @@
-"""What is right, and may still not be what somebody meant: told by `config check`, and at the start."""
+"""What is right, and may still not be what somebody meant: told by `config check`."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from tidegate.config.credentials import verifier_sets
+from tidegate.config.credentials import admin_advice, verifier_sets
 from tidegate.config.files import Where, read
 from tidegate.config.model import Agent, Forward, Gateway
 from tidegate.config.snapshot import note
@@ -39,6 +39,7 @@ def _credentials(config: Gateway, where: Where) -> Iterator[str]:
         if verifier.jwks is not None and verifier.jwks.url is not None and not verifier.jwks.url.startswith("https:"):
             said = "keys are fetched without TLS: whoever is on the way decides which tokens are good"
             yield _told(where, f"verifiers.{name}.jwks.url", said)
+    yield from (_told(where, "admin.auth.verifiers", said) for said in admin_advice(config))
     asking = {name for name, each in config.listeners.items() if each.auth is not None and not each.auth.is_none}
     for position, route in enumerate(config.routes):
         if route.sni is not None and (found := sorted(asking & set(route.listeners or config.listeners))):

@@ -1,9 +1,9 @@
 """
 Whose credentials are good, as the engine takes it, and what each of its sets stands for in Python.
 
-A set is known by its id: names, and 16 hex digits of what decides about a credential, key material apart. It changes
-when that changes, so that no verdict outlives what it was given for. Nothing secret enters a snapshot; reading secrets
-and answering the engine's questions is `tidegate.auth`'s.
+A set is known by its id: names, and 16 hex digits of what decides about a credential, key material apart, the tenants
+there are among it. It changes when that changes, so that no verdict outlives what it was given for. Nothing secret
+enters a snapshot; reading secrets and answering the engine's questions is `tidegate.auth`'s.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ from tidegate.config.model import Gateway
 from tidegate.config.routes import Route
 
 __all__ = [
-    "Named", "admin_set", "auth", "certificate_sets", "files", "password_sets", "readable", "route_auth",
-    "tenant_limits", "verifier_sets", "verifier_sets_of_the_engine",
+    "Named", "admin_advice", "admin_set", "auth", "certificate_sets", "files", "password_sets", "readable",
+    "route_auth", "tenant_limits", "verifier_sets", "verifier_sets_of_the_engine",
 ]  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def verifier_sets(gateway: Gateway) -> dict[str, list[Named]]:
     """Every set of verifiers that something asks for, admin included, by its id: a token that one accepts is good."""
     found = dict(_engine_sets(gateway))
     if gateway.admin.auth is not None:
-        found.update([_set(_named(gateway, gateway.admin.auth.verifiers))])
+        found.update([_set(gateway, _named(gateway, gateway.admin.auth.verifiers))])
     return found
 
 
@@ -49,13 +49,28 @@ def password_sets(gateway: Gateway) -> dict[str, SecretSource]:
 def certificate_sets(gateway: Gateway) -> dict[str, CertificateGrant]:
     """What names of client certificates stand for, by the id of the set."""
     found = [each.certificate for each in _asked(gateway) if each.certificate is not None]
-    return {_certificate_id(each): each for each in found}
+    return {_certificate_id(gateway, each): each for each in found}
 
 
 def admin_set(gateway: Gateway) -> str | None:
     """The id of the set that the admin listener asks for."""
     asked: AdminAuth | None = gateway.admin.auth
-    return None if asked is None else _set(_named(gateway, asked.verifiers))[0]
+    return None if asked is None else _set(gateway, _named(gateway, asked.verifiers))[0]
+
+
+def admin_advice(gateway: Gateway) -> list[str]:
+    """What is unwise about `admin.auth.verifiers`: they are those of agents or visitors too."""
+    asked = gateway.admin.auth.verifiers if gateway.admin.auth is not None else ()
+    others: dict[str, str] = {}
+    for place, auth in _places(gateway):
+        names = [*auth.verifiers, *(each.name for _, named in _by_tenant(gateway) for each in named if auth.by_tenant)]
+        others = dict.fromkeys(names, place) | others
+    return [
+        f"{others[name]} asks for tokens of {name} too: whoever has one sees and changes everything here "
+        "(add a verifier whose key or `audience` is for admin alone)"
+        for name in dict.fromkeys(asked)
+        if name in others
+    ]
 
 
 def verifier_sets_of_the_engine(gateway: Gateway) -> list[dict[str, Any]]:
@@ -80,11 +95,12 @@ def auth(gateway: Gateway, asked: Auth | None) -> dict[str, Any] | None:
     """What a listener or route asks for; None where it asks for nothing."""
     if asked is None or asked.is_none:
         return None
+    tenants = {name: _set(gateway, named)[0] for name, named in _by_tenant(gateway)} if asked.by_tenant else None
     return {
-        "set": _set(_named(gateway, asked.verifiers))[0] if asked.verifiers else None,
-        "by_tenant": {name: _set(named)[0] for name, named in _by_tenant(gateway)} if asked.by_tenant else None,
+        "set": _set(gateway, _named(gateway, asked.verifiers))[0] if asked.verifiers else None,
+        "by_tenant": tenants,
         "basic": _password_id(asked.users) if asked.users is not None else None,
-        "certificate": _certificate_id(asked.certificate) if asked.certificate is not None else None,
+        "certificate": _certificate_id(gateway, asked.certificate) if asked.certificate is not None else None,
         "realm": asked.realm,
         "pass": asked.pass_,
         "disconnect_on_expiry": asked.disconnect_on_expiry,
@@ -116,17 +132,22 @@ def readable(source: SecretSource | Jwks | None, key: str, checked: Checked) -> 
 
 
 def _asked(gateway: Gateway) -> Iterator[Auth]:
-    yield from (each.auth for each in gateway.listeners.values() if each.auth is not None)
-    yield from (each.auth for each in gateway.routes if each.auth is not None)
+    yield from (auth for _, auth in _places(gateway))
+
+
+def _places(gateway: Gateway) -> Iterator[tuple[str, Auth]]:
+    """What listeners and routes ask for, and where that stands."""
+    yield from ((f"listeners.{name}", each.auth) for name, each in gateway.listeners.items() if each.auth is not None)
+    yield from ((f"routes[{n}]", each.auth) for n, each in enumerate(gateway.routes) if each.auth is not None)
 
 
 def _engine_sets(gateway: Gateway) -> dict[str, list[Named]]:
     found: dict[str, list[Named]] = {}
     for asked in _asked(gateway):
         if asked.verifiers:
-            found.update([_set(_named(gateway, asked.verifiers))])
+            found.update([_set(gateway, _named(gateway, asked.verifiers))])
         if asked.by_tenant:
-            found.update(_set(named) for _, named in _by_tenant(gateway))
+            found.update(_set(gateway, named) for _, named in _by_tenant(gateway))
     return found
 
 
@@ -142,12 +163,12 @@ def _by_tenant(gateway: Gateway) -> Iterator[tuple[str, list[Named]]]:
             yield name, [Named(each.name, each.verifier.model_copy(update={"tenant": name})) for each in named]
 
 
-def _set(named: list[Named]) -> tuple[str, list[Named]]:
-    decides = [{"name": each.name, **_decides(each.verifier)} for each in named]
+def _set(gateway: Gateway, named: list[Named]) -> tuple[str, list[Named]]:
+    decides = [{"name": each.name, **_decides(gateway, each.verifier)} for each in named]
     return f"{','.join(each.name for each in named)}/{_digest(decides)}", named
 
 
-def _decides(verifier: Verifier) -> dict[str, Any]:
+def _decides(gateway: Gateway, verifier: Verifier) -> dict[str, Any]:
     """Everything that decides about a token except key material and the ways to come by it."""
     limits: Quota | None = verifier.limits
     return {
@@ -158,6 +179,7 @@ def _decides(verifier: Verifier) -> dict[str, Any]:
         "require_expiry": verifier.require_expiry,
         "unlimited": verifier.unlimited,
         "tenant": verifier.tenant,
+        "tenants": _tenants(gateway) if verifier.tenant is None else None,
         "limits": None if limits is None else limits.model_dump(),
     }
 
@@ -170,8 +192,14 @@ def _password_id(users: SecretSource) -> str:
     return f"users/{_digest([users.file, users.env, users.command])}"
 
 
-def _certificate_id(grant: CertificateGrant) -> str:
-    return f"certificate/{_digest(grant.model_dump())}"
+def _certificate_id(gateway: Gateway, grant: CertificateGrant) -> str:
+    tenants = _tenants(gateway) if grant.tenant != "none" else None
+    return f"certificate/{_digest([grant.model_dump(), tenants])}"
+
+
+def _tenants(gateway: Gateway) -> list[str] | None:
+    """The tenants that a credential may name, where it says itself whose it is; none where it may name any."""
+    return sorted(gateway.tenants) or None
 
 
 def _digest(value: Any) -> str:

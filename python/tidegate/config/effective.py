@@ -17,9 +17,9 @@ from pydantic import BaseModel, SecretStr
 
 from tidegate.config.auth import Auth, SecretSource
 from tidegate.config.listeners import DynamicEndpoints, Listener
-from tidegate.config.load import Tree
 from tidegate.config.model import Agent, Forward, Gateway
 from tidegate.config.tls import ServerTls
+from tidegate.config.tree import Tree
 from tidegate.config.upstreams import Addresses, Health, To
 
 __all__ = ["as_json", "as_yaml"]

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.config.binds import collisions, is_every_address
-from tidegate.config.load import Places, line_of
+from tidegate.config.load import line_of
+from tidegate.config.tree import Places
 from tidegate.errors import ConfigError
 
 __all__ = ["Checked", "Where", "read"]

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from tidegate.config.knobs import Knob, Model, knobs
-from tidegate.config.load import Tree, Variables, parse, read_text
+from tidegate.config.load import parse, read_text
 from tidegate.config.looks import Looks, look
 from tidegate.config.model import SHORTCUTS, Agent, Gateway, default_listeners
+from tidegate.config.tree import Tree, Variables
 from tidegate.config.whole import whole
 from tidegate.errors import ConfigError
 

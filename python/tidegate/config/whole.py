@@ -17,12 +17,13 @@ from tidegate.config.connect import connect
 from tidegate.config.credentials import readable
 from tidegate.config.files import Checked
 from tidegate.config.knobs import FileName, Model, child_model, plain_type
-from tidegate.config.load import Path_, Tree, dotted, validate
+from tidegate.config.load import validate
 from tidegate.config.looks import Looks
 from tidegate.config.model import Connect, ForwardPort, Gateway, Offer
 from tidegate.config.snapshot import offer
 from tidegate.config.tls import Certificate, ClientTls, ServerTls
 from tidegate.config.traffic import certificate, client_tls, server_tls, upstream
+from tidegate.config.tree import Path_, Tree, dotted
 from tidegate.config.upstreams import Addresses
 from tidegate.config.values import bind_parts
 

@@ -89,11 +89,16 @@ class Answers:
         # A flood of forged credentials is to be a burden to this thread, not to those that carry traffic.
         yield_to_others()
         while not self._ended.is_set():
-            question = self._role.next_question(kind, WAIT)
-            if kind == "token" and self._credentials is not None:
-                self._credentials.tend()
-            if question is not None:
-                self._answer(question)
+            try:
+                question = self._role.next_question(kind, WAIT)
+                if question is not None:
+                    self._answer(question)
+                if kind == "token" and self._credentials is not None:
+                    self._credentials.tend()
+            except Exception as error:
+                # Without this thread nobody would be let in any more.
+                self._mistake(error)
+                self._ended.wait(WAIT)
 
     def _answer(self, question: dict[str, Any]) -> None:
         number, name = question["number"], question["set"]
@@ -111,8 +116,11 @@ class Answers:
                 done(Unavailable("the configuration has changed"))
         except Exception as error:
             # A mistake of ours is nobody's permission, and must not end the thread. What was asked is a secret.
-            self._log.say("error", "credential not judged", f"a mistake of ours: {error!r}", reason=repr(error))
+            self._mistake(error)
             done(Unavailable("a mistake of ours"))
+
+    def _mistake(self, error: Exception) -> None:
+        self._log.say("error", "credential not judged", f"a mistake of ours: {error!r}", reason=repr(error))
 
     def _changed(self, keys: Collection[str]) -> None:
         ended = self._role.revoke(sorted(keys))

@@ -9,6 +9,7 @@ one before stays in force, which is said once, and it is tried again. Nothing he
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 from tidegate.auth import secrets
@@ -80,10 +81,11 @@ class Renewal:
 
     async def watch(self) -> None:
         """Renews the token whenever it is time, until it is cancelled."""
-        if self._source.file is not None:
-            await self._follow(self._source.file)
-        else:
-            await self._ask_in_time()
+        with closing(self._background):
+            if self._source.file is not None:
+                await self._follow(self._source.file)
+            else:
+                await self._ask_in_time()
 
     async def _follow(self, file: str) -> None:
         seen = None  # it may have changed since the start
@@ -93,8 +95,8 @@ class Renewal:
                 await asyncio.sleep(self._interval)
                 if await self._background.run(look, file) != now:
                     continue
-                await self._renew()
-                seen = now
+                if await self._renew():
+                    seen = now
             await asyncio.sleep(self._interval)
 
     async def _ask_in_time(self) -> None:

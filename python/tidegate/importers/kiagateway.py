@@ -9,8 +9,8 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
-from tidegate.config.load import Tree
 from tidegate.config.names import address, host_pattern, server_name
+from tidegate.config.tree import Tree
 from tidegate.errors import ConfigError
 from tidegate.importers.translation import Note, Translation, free_name, place
 

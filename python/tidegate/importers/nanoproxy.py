@@ -17,8 +17,9 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from tidegate.config.knobs import Model
-from tidegate.config.load import Tree, parse, validate
+from tidegate.config.load import parse, validate
 from tidegate.config.names import address, host_pattern
+from tidegate.config.tree import Tree
 from tidegate.config.values import port_number
 from tidegate.errors import ConfigError
 from tidegate.importers.translation import Note, Translation, free_name, place

@@ -14,8 +14,9 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, Field
 
 from tidegate.config.knobs import Duration, Endpoint, FileName, Knob, Model, Texts, knob, knobs
-from tidegate.config.load import Tree, parse, validate
+from tidegate.config.load import parse, validate
 from tidegate.config.model import Agent, Forward
+from tidegate.config.tree import Tree
 from tidegate.config.values import service
 from tidegate.errors import ConfigError
 from tidegate.importers.translation import Note, place, put

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import SecretStr
 
 from tidegate.config.knobs import Duration, Model, knob
-from tidegate.config.load import Tree
+from tidegate.config.tree import Tree
 from tidegate.importers.piko import Text
 from tidegate.importers.translation import Note, place
 

@@ -12,7 +12,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from tidegate.config.knobs import Bind, Duration, FileName, Model, Size, Texts, knob
-from tidegate.config.load import Tree, validate
+from tidegate.config.load import validate
+from tidegate.config.tree import Tree
 from tidegate.errors import ConfigError
 from tidegate.importers.piko import PikoAccessLog, PikoLog, Text
 from tidegate.importers.piko_auth import PikoAuth, PikoTenant, Verifiers, key

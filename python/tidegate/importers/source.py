@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from tidegate.config.knobs import Knob, knobs
-from tidegate.config.load import Tree, read_text
+from tidegate.config.load import read_text
 from tidegate.config.looks import Looks, look
 from tidegate.config.model import Gateway
 from tidegate.config.sources import Source
+from tidegate.config.tree import Tree
 from tidegate.errors import ConfigError
 from tidegate.importers.translation import Note, Translation
 

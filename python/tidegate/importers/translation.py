@@ -9,7 +9,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.config.load import Tree
+from tidegate.config.tree import Tree
 
 __all__ = ["Note", "Translation", "free_name", "place", "put"]
 

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.unit.admin.fixed_role import GATEWAY, FixedRole
 from tidegate.admin.app import create_app
 from tidegate.admin.gate import KNOWN
+from tidegate.control.background import Background
 from tidegate.control.state import Admin, Outcome, Reloading, State
 
 HERE, STRANGER = "127.0.0.1", "192.0.2.7"
@@ -59,7 +60,7 @@ def ask(
 ) -> httpx.Response:
     state = State(FixedRole(status), "gateway")
     state.reloads = reloads
-    app = create_app(state, lambda: Admin("127.0.0.1:8003", hosts))
+    app = create_app(state, lambda: Admin("127.0.0.1:8003", hosts), Background("admin-token"))
     if known:
         app = knowing(app)
 

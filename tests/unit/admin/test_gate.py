@@ -1,6 +1,7 @@
 """Who may ask the admin listener where it asks for tokens."""
 
 import asyncio
+from contextlib import closing
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ from tidegate.admin.app import create_app
 from tidegate.auth.jwks import KeysUnavailableError
 from tidegate.auth.keys import Key
 from tidegate.auth.verify import Verifier, VerifierSet
+from tidegate.control.background import Background
 from tidegate.control.state import Admin, State
 
 GOOD = token({"exp": NOW + 60})
@@ -36,9 +38,11 @@ class Away:
 
 async def ask(path: str, *shown: tuple[str, str], auth: VerifierSet, peer: str) -> httpx.Response:
     admin = Admin("127.0.0.1:8003", auth=auth)
-    transport = httpx.ASGITransport(create_app(State(FixedRole(), "gateway"), lambda: admin), client=(peer, 4711))
-    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8003") as client:
-        return await client.get(path, headers=list(shown))
+    with closing(Background("admin-token")) as background:
+        app = create_app(State(FixedRole(), "gateway"), lambda: admin, background)
+        transport = httpx.ASGITransport(app, client=(peer, 4711))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8003") as client:
+            return await client.get(path, headers=list(shown))
 
 
 def run(path: str, *shown: tuple[str, str], auth: VerifierSet | None = None, peer: str = "127.0.0.1") -> httpx.Response:

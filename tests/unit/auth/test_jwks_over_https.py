@@ -122,7 +122,7 @@ def test_case_34_keys_rotate_while_tokens_come(issuer: Server, authority: Author
         issuer.publish(jwk("ES256", kid="b", which=1))
 
         def first_is_gone() -> bool:
-            asked.tend()
+            keys.tend()
             return gone == sorted(first)
 
         until(first_is_gone, "the removed key is told")

@@ -106,13 +106,21 @@ def test_case_32_what_is_a_key_of_another_kind_is_no_secret(wrong: bytes) -> Non
         secret_key("main", wrong)
 
 
+def test_a_secret_in_a_set_is_left_out_and_told() -> None:
+    secret = {"kty": "oct", "k": part(SECRET), "kid": "hs", "alg": "HS512"}
+    found = key_set("main", jwks(jwk("ES256", kid="a"), secret))
+    assert [each.kid for each in found.keys] == ["a"]
+    assert "keys[1]: is a secret" in found.notes[0]
+    with pytest.raises(ValueError, match=r"no key that verifies signatures; .* is a secret"):
+        key_set("main", jwks(secret))
+
+
 def test_a_set_holds_keys_of_every_kind_by_their_names() -> None:
     written = [jwk(name, kid=name) for name in ("RS256", "ES256", "ES384", "ES512", "EdDSA")]
-    oct_key = {"kty": "oct", "k": part(SECRET), "kid": "hs", "alg": "HS512"}
-    found = {each.kid: each.algorithms for each in key_set("main", jwks(*written, oct_key)).keys}
+    found = {each.kid: each.algorithms for each in key_set("main", jwks(*written)).keys}
     assert found == {
         "RS256": ("RS256", "RS384", "RS512"), "ES256": ("ES256",), "ES384": ("ES384",), "ES512": ("ES512",),
-        "EdDSA": ("EdDSA",), "hs": ("HS512",),
+        "EdDSA": ("EdDSA",),
     }  # fmt: skip
 
 

@@ -56,7 +56,6 @@ def test_pikos_endpoints_count_where_ours_name_none() -> None:
 @pytest.mark.parametrize(
     "claims",
     [
-        {"tidegate": None},
         {"tidegate": ["a"]},
         {"tidegate": {"endpoint": ["a"]}},
         {"tidegate": {"endpoints": "a"}},
@@ -70,8 +69,9 @@ def test_pikos_endpoints_count_where_ours_name_none() -> None:
         {"tidegate": {"tenant": "a*"}},
         {"tidegate": {"tenant": None}},
         {"tidegate": {}, "piko": {"endpoints": [None]}},
-        {"piko": {"endpoints": None}},
-        {"piko": None},
+        {"piko": {"endpoints": "a"}},
+        {"piko": ["a"]},
+        {"tidegate": None},
         {"iss": 1},
         {"iss": None},
         {"aud": 1},
@@ -82,6 +82,13 @@ def test_pikos_endpoints_count_where_ours_name_none() -> None:
 )
 def test_a_claim_of_another_form_is_not_passed_over(claims: dict[str, Any]) -> None:
     refused(claims)
+
+
+@pytest.mark.parametrize("claim", [None, {}, {"endpoints": None}, {"endpoints": []}])
+def test_a_piko_claim_that_names_nothing_is_as_good_as_none(claim: dict[str, Any] | None) -> None:
+    """Programs in Go write null for an empty list."""
+    assert (said({"piko": claim}).listen, said({"piko": claim}).reach) == (None, None)
+    assert said({"piko": claim, "tidegate": {"endpoints": ["a"]}}).listen == ("a",)
 
 
 def test_an_audience_is_a_text_or_a_list() -> None:

@@ -1,5 +1,6 @@
 """`tidegate config check` reads the files of keys and passwords, and shows nothing of them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.unit.conftest import Ran
 from tidegate.cli.main import cli
 from tidegate.errors import ConfigError
 
@@ -72,6 +74,28 @@ def test_a_weak_key_that_everybody_can_read_is_a_warning(folder: Path) -> None:
     assert ran.exit_code == 0
     assert "can read" in ran.output
     assert "fewer than 32 bytes" in ran.output
+
+
+@pytest.mark.parametrize(
+    ("asked", "place"),
+    [
+        ('listeners: {agents: {bind: ":1", kind: tunnel, auth: {verifiers: [b, a]}}}', "listeners.agents"),
+        ("routes: [{host: a.example.com, to: {endpoint: x}, auth: {verifiers: [a]}}]", "routes[0]"),
+        ('listeners: {web: {bind: ":1", auth: {by_tenant: true}}}\ntenants: {t: {verifiers: [a]}}', "listeners.web"),
+        ('listeners: {web: {bind: ":1", auth: {verifiers: [b]}}}\ntenants: {t: {verifiers: [a]}}', None),
+    ],
+)
+def test_admin_with_a_verifier_of_others_is_a_warning(
+    folder: Path, asked: str, place: str | None, tidegate: Callable[..., Ran]
+) -> None:
+    keys = "verifiers: {a: {secret: {file: token.key}}, b: {public_key: {file: public.pem}}}"
+    ran = check(folder, f"{keys}\n{asked}\nadmin: {{auth: {{verifiers: [a]}}}}")
+    said = f"admin.auth.verifiers: {place} asks for tokens of a too"
+    assert ran.exit_code == 0, ran.output
+    assert (said in ran.output, "admin.auth" in ran.output) == (bool(place), bool(place)), ran.output
+    started = tidegate("gateway", "--config", str(folder / "tidegate.yaml")).started
+    assert started is not None
+    assert [each.startswith(said) for each in started["credentials"].warnings] == [True] * bool(place)
 
 
 def test_a_password_that_is_no_hash_is_told_and_not_shown(folder: Path) -> None:

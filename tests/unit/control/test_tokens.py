@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 import jwt
 import pytest
 
+from tidegate.config.connect import read_token
 from tidegate.config.load import parse, validate
 from tidegate.config.model import Agent, AgentConnect
 from tidegate.control import tokens
@@ -53,11 +55,29 @@ class Watched:
         with suppress(asyncio.CancelledError):
             await self._task
 
+    def threads(self) -> int:
+        """Threads that may still read for it."""
+        return sum(thread.name.startswith("token_") for thread in threading.enumerate())
+
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
             while not condition():
                 assert not self._task.done(), self._task
                 await asyncio.sleep(0.005)
+
+
+async def _its_thread_ends(file: Path) -> None:
+    first = token(600)
+    put(file, first)
+    async with Watched(TokenSource(str(file), None), first) as watched:
+        await watched.until(lambda: watched.threads() > 0)
+    async with asyncio.timeout(20):
+        while watched.threads():  # noqa: ASYNC110  threads tell nobody of their end
+            await asyncio.sleep(0.005)
+
+
+def test_the_thread_that_reads_ends_with_the_role(tmp_path: Path) -> None:
+    asyncio.run(_its_thread_ends(tmp_path / "token"))
 
 
 def put(file: Path, text: str) -> None:
@@ -86,6 +106,28 @@ async def _a_file_is_followed(file: Path) -> None:
 
 def test_a_token_file_is_read_again_when_it_changes_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
     asyncio.run(_a_file_is_followed(tmp_path / "token"))
+
+
+async def _a_file_is_tried_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (token(600, name) for name in "ab")
+    put(file, second)
+    failures = [OSError("nothing is left")] * 2
+
+    def read(name: str) -> str:
+        if failures:
+            raise ConfigError(str(failures.pop()))
+        return read_token(name)
+
+    monkeypatch.setattr(tokens, "read_token", read)
+    async with Watched(TokenSource(str(file), None), first) as watched:
+        await watched.until(lambda: watched.set == [second])
+        assert watched.said() == ["token not renewed", "token renewed"]
+
+
+def test_a_token_file_that_could_not_be_read_is_tried_again_though_it_looks_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(_a_file_is_tried_again(tmp_path / "token", monkeypatch))
 
 
 async def _a_command_is_run_again(script: Path, new: Path, monkeypatch: pytest.MonkeyPatch) -> None:

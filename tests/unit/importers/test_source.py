@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.config.load import Tree
 from tidegate.config.looks import Looks
 from tidegate.config.model import SHORTCUTS
+from tidegate.config.tree import Tree
 from tidegate.errors import ConfigError
 from tidegate.importers.source import Foreign
 from tidegate.importers.translation import Note, Translation, free_name

@@ -9,8 +9,9 @@ import yaml
 from pydantic import SecretStr
 
 from tidegate.cli.moving import tell
-from tidegate.config.load import Tree, dump, parse, read_text, validate
+from tidegate.config.load import dump, parse, read_text, validate
 from tidegate.config.model import Gateway
+from tidegate.config.tree import Tree
 from tidegate.errors import ConfigError
 from tidegate.importers import kiagateway, nanoproxy, piko, piko_server
 from tidegate.importers.translation import Note, Translation, place
