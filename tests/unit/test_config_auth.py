@@ -217,6 +217,16 @@ listeners: {agents: {bind: ":1", kind: tunnel, auth: {by_tenant: true}}}
     assert made["tenants"] == {"acme": {"sessions": None, "streams": None, "requests": 5, "bytes": 1048576}}
 
 
+def test_what_a_tenant_verifies_with_speaks_for_no_other_wherever_it_is_asked() -> None:
+    text = """
+verifiers: {main: {secret: {env: A}}, acme: {secret: {env: B}}}
+tenants: {acme: {verifiers: [acme]}, beta: {}}
+listeners: {web: {bind: ":0", auth: {verifiers: [main, acme]}}}
+"""
+    (named,) = verifier_sets(gateway(text)).values()
+    assert [(each.name, each.verifier.tenant) for each in named] == [("main", None), ("acme", "acme")]
+
+
 def test_passwords_and_certificates_have_sets_of_their_own(tmp_path: Path) -> None:
     text = """
 listeners:

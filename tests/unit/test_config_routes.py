@@ -68,7 +68,6 @@ def test_a_route_arrives_with_every_name_in_its_normal_form() -> None:
     assert (below["host"], below["action"]["forward"]["to"]) == ("*.example.com", {"upstream": "shop"})
     assert old == {
         "name": "old", "listeners": ["web"], "sni": None, "host": None, "path": {"exact": "/old"}, "methods": ["GET"],
-        "tenant": "",
         "headers": [{"name": "x-version", "value": "2"}, {"name": "x-beta", "value": None}],
         "tenant": "", "allow": [], "deny": [], "auth": "inherit",
         "action": {"forward": {

@@ -1,6 +1,9 @@
 """A JWKS behind a real HTTPS server: rotated, away, elsewhere, too large, too slow."""
 
+import contextlib
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -189,3 +192,26 @@ def test_an_issuer_that_is_away_makes_unknown_keys_unavailable(authority: Author
     assert isinstance(verdict, Unavailable)
     assert "refused" in verdict.why
     assert isinstance(asking(keys).verify(signed("ES256", GOOD, kid="a")), Granted)
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 103 Early Hints\r\n\r\n", b"x"])
+def test_an_issuer_that_never_comes_to_its_answer_is_left_in_time(said: bytes) -> None:
+    over = threading.Event()
+
+    def never_end(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: " if said == b"x" else b"")
+            while not over.wait(0.02):
+                connection.sendall(said)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=never_end, args=(listener,), daemon=True).start()
+        fetch = url_fetch(f"http://127.0.0.1:{listener.getsockname()[1]}/jwks.json", seconds=0.5)
+        began = time.monotonic()
+        try:
+            with pytest.raises(ValueError, match="takes too long"):
+                fetch()
+        finally:
+            over.set()
+        assert time.monotonic() - began < 10
