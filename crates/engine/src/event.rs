@@ -9,14 +9,15 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::event::{EventfdFlags, eventfd};
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::span;
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::subscriber::NoSubscriber;
+use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 
 /// Notices that wait at most; beyond it the oldest are dropped and counted: the last word of a role is never lost.
 const CAPACITY: usize = 4096;
@@ -85,6 +86,10 @@ impl Events {
 
 /// Sends this thread's events to `events` until the guard is dropped.
 pub fn subscribe(events: &Arc<Events>) -> tracing::subscriber::DefaultGuard {
+    // While there is only one subscriber, `tracing` asks that of whichever thread changes a level or comes by an event
+    // first, and where that thread has none the event is lost for all others, for ever. So there are always two.
+    static SECOND: OnceLock<Dispatch> = OnceLock::new();
+    SECOND.get_or_init(|| Dispatch::new(NoSubscriber::default()));
     tracing::subscriber::set_default(ToQueue(events.clone()))
 }
 
