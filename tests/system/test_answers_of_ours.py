@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.ports import reserved
+from tests.support.process import until
 from tests.support.service import Exchange
 from tests.support.tidegate import Agent, Gateway
 from tests.support.tools import Curled, curl
@@ -115,7 +116,8 @@ def test_where_an_upstream_is_stands_in_the_log_and_not_in_the_answer(accept: st
 
                 assert (got.status, got.field("x-tidegate-error")) == (502, "upstream_unreachable")
                 assert inside not in got.body.decode()
-        # The log is whole when the gateway has ended.
+            # A line is written behind the answer.
+            until(lambda: len(log.read_text().splitlines()) == 2, "both stand in the log")
         told = [json.loads(line)["detail"] for line in log.read_text().splitlines()]
         assert [port in told[0], "inside.invalid" in told[1]] == [True, True]
 
