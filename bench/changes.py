@@ -100,9 +100,7 @@ def p99_ratio(tools: Tools, cpus: str, rate: int, seconds: float) -> float:
         finally:
             stop.set()
             saver.join()
-    if alone.errors or changing.errors:
-        raise BenchError(alone.errors or changing.errors)
-    return changing.p99 / alone.p99
+    return latency.p99_ratio(changing, alone)
 
 
 def _save(ground: Ground, whole: dict[str, object]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from load import ENDPOINT, HEADER
+from programs import BenchError
 
 CONNECTIONS = 64
 ANSWER_SECONDS = 5.0
@@ -89,6 +90,13 @@ def measure(address: str, rate: int, seconds: float, fields: Sequence[bytes] = (
         gc.enable()
         for connection in connections:
             connection.socket.close()
+
+
+def p99_ratio(then: Latency, alone: Latency) -> float:
+    """The 99th percentile of one measurement in terms of another; raises `BenchError` where either had errors."""
+    if alone.errors or then.errors:
+        raise BenchError(alone.errors or then.errors)
+    return then.p99 / alone.p99
 
 
 def _loop(connections: Sequence[Connection], rate: int, count: int, fields: Sequence[bytes]) -> Latency:

@@ -54,9 +54,7 @@ def flood_ratio(tools: Tools, cpus: str, rate: int, seconds: float) -> float:
         finally:
             over.set()
             forger.join()
-    if alone.errors or flooded.errors:
-        raise BenchError(alone.errors or flooded.errors)
-    return flooded.p99 / alone.p99
+    return latency.p99_ratio(flooded, alone)
 
 
 def _gateway(ground: Ground) -> tuple[str, ec.EllipticCurvePrivateKey]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from tests.support.http import Response, request
 from tests.support.issuer import Issuer
+from tests.support.raw import Raw
+from tests.support.tidegate import Gateway
 
 LOCAL = "127.0.0.1:0"
 
@@ -37,6 +39,15 @@ def config(*issuers: Issuer, **more: Any) -> dict[str, Any]:
 def knock(agents: str, endpoint: str, headers: Mapping[str, str] | None = None) -> Response:
     """What an agent is answered that wants to offer an endpoint: 101, or why not."""
     return request(agents, f"/piko/v1/upstream/{endpoint}", headers={**UPGRADE, **(headers or {})})
+
+
+def begun(gateway: Gateway, head: str, fields: Mapping[str, str]) -> Raw:
+    """A request whose answer has begun, and does not end by itself."""
+    visitor = Raw(gateway.proxy)
+    lines = [f"{head} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    visitor.send("\r\n".join([*lines, "", ""]).encode())
+    visitor.until(b"begun")
+    return visitor
 
 
 def refusal(response: Response) -> tuple[int, str]:

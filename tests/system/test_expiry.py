@@ -20,13 +20,14 @@ from tests.support.process import until
 from tests.support.raw import Raw
 from tests.support.service import Exchange, Service, TcpService, echo
 from tests.support.tidegate import Agent, Forward, Gateway
-from tests.system.guarded import LOCAL, UPGRADE, config, knock, refusal
+from tests.system.guarded import LOCAL, UPGRADE, begun, config, knock, refusal
 from tests.system.load import Visitors
 
 SHORT = 2.5
 """Seconds that a token of these tests lives, whose fraction is cut."""
 SLOW = 6
 """The same where a program has to start first."""
+WEB = {"Host": "web.example.com"}
 BOUND = 3.0
 """Seconds after its end within which everything is over; a second is promised, this machine may be busy."""
 
@@ -90,37 +91,22 @@ def ended_in_time(token: str) -> None:
 
 def events(gateway: Gateway, token: str) -> Raw:
     """A stream of events."""
-    visitor = Raw(gateway.proxy)
-    visitor.send(f"GET /lasting HTTP/1.1\r\nHost: web.example.com\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
-    visitor.until(b"begun")
-    return visitor
+    return begun(gateway, "GET /lasting", WEB | bearer(token))
 
 
 def websocket(gateway: Gateway, token: str) -> Raw:
     """Another protocol."""
-    visitor = Raw(gateway.proxy)
-    fields = "".join(f"{name}: {value}\r\n" for name, value in {**UPGRADE, **bearer(token)}.items())
-    visitor.send(f"GET /lasting HTTP/1.1\r\nHost: web.example.com\r\n{fields}\r\n".encode())
-    visitor.until(b"begun")
-    return visitor
+    return begun(gateway, "GET /lasting", WEB | UPGRADE | bearer(token))
 
 
 def upload(gateway: Gateway, token: str) -> Raw:
     """A request whose body does not end."""
-    visitor = Raw(gateway.proxy)
-    fields = f"Host: web.example.com\r\nAuthorization: Bearer {token}\r\nContent-Length: 1000000\r\n"
-    visitor.send(f"POST /lasting HTTP/1.1\r\n{fields}\r\n".encode())
-    visitor.until(b"begun")
-    return visitor
+    return begun(gateway, "POST /lasting", WEB | bearer(token) | {"Content-Length": "1000000"})
 
 
 def stream_over_websocket(gateway: Gateway, token: str) -> Raw:
     """A byte stream over a WebSocket."""
-    visitor = Raw(gateway.proxy)
-    fields = "".join(f"{name}: {value}\r\n" for name, value in {**UPGRADE, **bearer(token)}.items())
-    visitor.send(f"GET /_piko/v1/tcp/echo HTTP/1.1\r\nHost: a\r\n{fields}\r\n".encode())
-    visitor.until(b"begun")
-    return visitor
+    return begun(gateway, "GET /_piko/v1/tcp/echo", {"Host": "a"} | UPGRADE | bearer(token))
 
 
 @pytest.mark.parametrize("opened", [events, websocket, upload, stream_over_websocket])

@@ -18,7 +18,7 @@ from tests.support.process import until
 from tests.support.raw import Raw
 from tests.support.service import Exchange, Service, echo
 from tests.support.tidegate import Agent, Gateway
-from tests.system.guarded import LOCAL, refusal
+from tests.system.guarded import LOCAL, begun, refusal
 
 TOO_MANY = (429, "too many")
 
@@ -81,11 +81,7 @@ def refused(gateway: Gateway, limit: str) -> int:
 
 def begin(gateway: Gateway, token: str) -> Raw:
     """A request that runs until it is closed."""
-    visitor = Raw(gateway.proxy)
-    shown = f"Authorization: Bearer {token}\r\n"
-    visitor.send(f"GET /lasting HTTP/1.1\r\nHost: web.test\r\n{shown}\r\n".encode())
-    visitor.until(b"begun")
-    return visitor
+    return begun(gateway, "GET /lasting", {"Host": "web.test"} | bearer(token))
 
 
 def test_a_token_has_so_many_streams_and_another_one_its_own(issuer: Issuer) -> None:

@@ -8,7 +8,6 @@ what the engine gets is `credentials`.
 import re
 import shlex
 from typing import Annotated, Any, ClassVar, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -21,7 +20,7 @@ from pydantic import (
 )
 
 from tidegate.config.knobs import TEXT_OR_TEXTS, Duration, FileName, Label, Model, Networks, Positive, Size, knob
-from tidegate.config.values import header_text
+from tidegate.config.values import header_text, url_parts
 
 __all__ = [
     "ALGORITHMS", "AdminAuth", "Allowed", "Auth", "CertificateGrant", "Denied", "Jwks", "Quota", "SecretSource",
@@ -137,11 +136,7 @@ class SecretSource(Model):
 
 
 def _jwks_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        parts.port  # noqa: B018  reading it checks it
-    except ValueError:
-        raise ValueError(f"{value!r} is no URL") from None
+    parts = url_parts(value)
     if "@" in parts.netloc:
         raise ValueError("a URL of keys cannot hold a user or password")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment or not header_text(value):

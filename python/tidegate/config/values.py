@@ -6,7 +6,7 @@ Text in, value or `ValueError` out; the message is one a person can act on. Noth
 
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 __all__ = [
     "Service",
@@ -134,13 +134,19 @@ def service(value: object, kind: str = "http") -> Service:
     return Service(_host(host, text) or "localhost", number, "tcp" if scheme == "tcp" else "http", scheme == "https")
 
 
-def connect_url(value: str) -> str:
-    """A gateway's URL: `http(s)://` or `ws(s)://`, a host, maybe a port and a path prefix; nothing secret inside."""
+def url_parts(value: str) -> SplitResult:
+    """The parts of a URL, or a `ValueError` where it is none."""
     try:
         parts = urlsplit(value)
         parts.port  # noqa: B018  reading it checks it
     except ValueError:
         raise ValueError(f"{value!r} is no URL") from None
+    return parts
+
+
+def connect_url(value: str) -> str:
+    """A gateway's URL: `http(s)://` or `ws(s)://`, a host, maybe a port and a path prefix; nothing secret inside."""
+    parts = url_parts(value)
     if parts.scheme not in ("http", "https", "ws", "wss"):
         raise ValueError(f"{value!r} is no URL of a gateway (write http://HOST:PORT or https://HOST:PORT)")
     if "@" in parts.netloc:

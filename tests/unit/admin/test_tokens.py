@@ -61,8 +61,9 @@ class Scene:
         """Tokens with made-up keys, one from each address, which wait for a fetch."""
         asked = self.keys.asked + len(clients)
         made = [asyncio.create_task(self.judge(made_up(n), each)) for n, each in enumerate(clients)]
-        while self.keys.asked < asked:  # noqa: ASYNC110  a thread counts
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(20):
+            while self.keys.asked < asked:  # noqa: ASYNC110  a thread counts
+                await asyncio.sleep(0.001)
         return made
 
     def judge(self, shown: str, client: str = HERE) -> Coroutine[Any, Any, Verdict]:

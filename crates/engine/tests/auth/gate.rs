@@ -61,6 +61,15 @@ fn timeouts() -> Value {
            "upstream_keep_alive": 30.0})
 }
 
+/// What asks for a WebSocket.
+pub(crate) const UPGRADE: [(&str, &str); 5] = [
+    ("Host", "gate"),
+    ("Connection", "Upgrade"),
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA=="),
+];
+
 fn limits() -> Value {
     json!({"head_bytes": 65536, "head_fields": 100, "connections": 400, "idle_upstreams": 10, "retry_percent": 20,
            "http2_streams": 100})

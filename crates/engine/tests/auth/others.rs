@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, generate_simple_self_signed};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 
-use crate::gate::{Agent, Gate, SET, Service, Visitor, configuration, from_now, listener, master, token, until};
+use crate::anybody::Anybody;
+use crate::gate::{
+    Agent, Gate, SET, Service, UPGRADE, Visitor, configuration, from_now, listener, master, token, until,
+};
 
 fn gate(web: Value, changes: Value) -> (Gate, Service, Agent) {
     let listeners = json!([listener("web", "http", web), listener("agents", "tunnel", json!({}))]);
@@ -64,14 +66,6 @@ async fn http2_is_asked_for_the_same_and_ends_by_the_same() {
     assert_eq!(endless.expect("it ends"), (200, None));
     assert!(from_now(0.0) - expires < 1.5);
 }
-
-const UPGRADE: [(&str, &str); 5] = [
-    ("Host", "gate"),
-    ("Connection", "Upgrade"),
-    ("Upgrade", "websocket"),
-    ("Sec-WebSocket-Version", "13"),
-    ("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA=="),
-];
 
 #[test]
 fn case_35_a_byte_stream_over_websocket_needs_a_token_and_ends_with_it() {
@@ -126,44 +120,6 @@ fn bytes_are_charged_while_they_move() {
     // Ten bytes, each a chunk of its own, and more to come.
     endless.stream.read_exact(&mut [0; 60]).expect("it goes on");
     assert_eq!(gate.ask("web", "/", &fields).error(), "too_many");
-}
-
-#[derive(Debug)]
-struct Anybody;
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        default_provider().signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// What is answered over TLS to somebody who shows `certificate`.

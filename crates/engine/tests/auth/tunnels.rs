@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 
 use crate::gate::{
-    Agent, Gate, SET, Service, Visitor, configuration, from_now, listener, master, signed, token, until,
+    Agent, Gate, SET, Service, UPGRADE, Visitor, configuration, from_now, listener, master, signed, token, until,
 };
 
 fn gate(auth: Value, changes: Value) -> Gate {
@@ -16,14 +16,6 @@ fn gate(auth: Value, changes: Value) -> Gate {
 fn main_only() -> Gate {
     gate(json!({"set": SET}), json!({}))
 }
-
-const UPGRADE: [(&str, &str); 5] = [
-    ("Host", "gate"),
-    ("Connection", "Upgrade"),
-    ("Upgrade", "websocket"),
-    ("Sec-WebSocket-Version", "13"),
-    ("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA=="),
-];
 
 /// What an agent gets that shows these fields for an endpoint.
 fn refused(gate: &Gate, endpoint: &str, fields: &[(&str, &str)]) -> (u16, String) {
