@@ -117,3 +117,10 @@ class Raw:
             raise AssertionError(f"no response: {error!r}") from error
         finally:
             response.close()
+
+
+def told_by(address: str) -> bytes:
+    """All that an address says to who connects and says nothing, where it may reset before the connect has returned."""
+    with contextlib.suppress(ConnectionResetError), Raw(address) as downstream:
+        return downstream.rest()
+    return b""

@@ -9,7 +9,7 @@ import pytest
 from tests.support.http import request
 from tests.support.http2 import Two
 from tests.support.issuer import Issuer, basic, bearer
-from tests.support.raw import Raw
+from tests.support.raw import Raw, told_by
 from tests.support.service import Service
 from tests.support.tidegate import Agent, Forward, Gateway
 from tests.system.guarded import LOCAL, UPGRADE
@@ -95,8 +95,8 @@ def test_no_header_of_a_stranger_leads_there(gateway: Gateway) -> None:
 
 def test_neither_a_forward_nor_http2_leads_there(gateway: Gateway, issuer: Issuer) -> None:
     for words in ((), ("--token", issuer.token("secret"))):
-        with Forward(gateway.proxy, "secret", *words) as forward, Raw(forward.address) as downstream:
-            assert downstream.rest() == b""
+        with Forward(gateway.proxy, "secret", *words) as forward:
+            assert told_by(forward.address) == b""
     with Two(gateway.proxy) as two:
         assert two.get(authority="guarded.test").status == 401
         assert two.get(("x-piko-endpoint", "secret"), authority="open.localhost").status == 502

@@ -14,7 +14,7 @@ from tests.interop.programs import PikoAgent
 from tests.support.http import Response, request
 from tests.support.issuer import Issuer, basic, bearer
 from tests.support.process import Program
-from tests.support.raw import Raw
+from tests.support.raw import Raw, told_by
 from tests.support.service import Service
 from tests.support.tidegate import Agent, Forward, Gateway, command
 from tests.system.guarded import LOCAL, UPGRADE, knock
@@ -102,8 +102,7 @@ def agents(stack: ExitStack, gateway: Gateway, service: Service, secrets: Secret
             else:
                 agent.wait()
     forward = stack.enter_context(Forward(gateway.proxy, "web", "--token", secrets.bad["expired"]))
-    with Raw(forward.address) as downstream:
-        downstream.rest()
+    assert told_by(forward.address) == b""
     shown = ("--token", secrets.good["good"])
     piko = stack.enter_context(PikoAgent(gateway.agents, "http", "piko", "127.0.0.1:1", *shown))
     return [*started, forward, piko]

@@ -15,7 +15,7 @@ from tests.support.http import Response, request
 from tests.support.http2 import Two
 from tests.support.issuer import Issuer, PublishedKeys, basic, bearer
 from tests.support.process import until
-from tests.support.raw import Raw
+from tests.support.raw import Raw, told_by
 from tests.support.service import Service
 from tests.support.tidegate import Agent, Forward, Gateway
 from tests.support.tools import curl
@@ -163,8 +163,8 @@ def test_a_piko_agent_and_a_piko_forward_come_in_with_a_token(gateway: Gateway, 
 
 def test_a_forward_without_a_good_token_carries_nothing(gateway: Gateway, issuer: Issuer) -> None:
     for words in ((), ("--token", "no.good.token"), ("--token", issuer.token("other"))):
-        with Forward(gateway.proxy, "web", *words) as forward, Raw(forward.address) as downstream:
-            assert downstream.rest() == b""
+        with Forward(gateway.proxy, "web", *words) as forward:
+            assert told_by(forward.address) == b""
     headers = {**UPGRADE, **bearer(issuer.token("web"))}
     assert request(gateway.proxy, "/_piko/v1/tcp/web", headers=headers).status == 101
     assert refusal(request(gateway.proxy, "/_piko/v1/tcp/web", headers=UPGRADE)) == (401, "missing authorization")
