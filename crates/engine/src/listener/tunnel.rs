@@ -196,13 +196,17 @@ async fn asked(
     };
     let endpoint = valid_name(name)
         .ok_or_else(|| Error::new(Code::InvalidEndpoint, "an endpoint's name has 1 to 128 of A-Z a-z 0-9 . _ -"))?;
+    let challenge = |error| match &access.policy {
+        Some(policy) => policy.challenge(error),
+        None => error,
+    };
     let tenant = match (&identity.tenant, &access.tenant) {
         (own, here) if own == here || here.is_empty() => own.clone(),
         (own, here) if own.is_empty() => here.clone(),
-        _ => return Err(Error::new(Code::UnknownTenant, "this listener is another tenant's")),
+        _ => return Err(challenge(Error::new(Code::UnknownTenant, "this listener is another tenant's"))),
     };
     if !identity.listen.contains(endpoint) {
-        return Err(Error::new(Code::EndpointNotPermitted, ""));
+        return Err(challenge(Error::new(Code::EndpointNotPermitted, "")));
     }
     let shared = tunnels.proxy.verdicts.allowance_of(&tenant);
     let all = identity.allowances.iter().cloned().chain(shared);

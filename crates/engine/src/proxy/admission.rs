@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::secured::Secured;
 use super::shared::Proxy;
 use super::site::Site;
-use super::table::{Asks, Lead, Table};
+use super::table::{Lead, Table};
 use crate::allowance::TooMuch;
 use crate::error::{Code, Error, Result};
 use crate::forwarded::Visitor;
@@ -56,11 +56,8 @@ pub fn asked(
     if !access.neighbours.admit(from) || lead.is_some_and(|lead| !lead.neighbours.admit(from)) {
         return Err(Error::new(Code::AddressDenied, ""));
     }
-    let policy = match lead.and_then(|lead| lead.asks.as_ref()) {
-        Some(Asks::Nothing) => None,
-        Some(Asks::Credential(policy)) => Some(policy),
-        None => access.policy.as_ref(),
-    };
+    let usual = access.policy.as_ref();
+    let policy = lead.map_or(usual, |lead| lead.policy(usual));
     let Some(policy) = policy else { return Ok(Asked::Nothing) };
     let certificate = secured.and_then(|secured| secured.client.as_deref());
     let known = || -> Result<Option<Admitted>> {
