@@ -28,7 +28,7 @@ pub struct Admitted {
 }
 
 /// Something that is asked for before a request goes on.
-pub enum Asked {
+pub enum Demand {
     /// Nothing.
     Nothing,
     /// A credential, and whose it is is known.
@@ -41,7 +41,7 @@ pub enum Asked {
 ///
 /// # Errors
 /// It comes from where nobody may come from, or shows nothing that could be asked about.
-pub fn asked(
+pub fn demand(
     proxy: &Proxy,
     site: &Site,
     table: &Table,
@@ -49,8 +49,8 @@ pub fn asked(
     head: &RequestHead,
     visitor: &Visitor,
     secured: Option<&Secured>,
-) -> Result<Asked> {
-    let Site::Listener(listener) = site else { return Ok(Asked::Nothing) };
+) -> Result<Demand> {
+    let Site::Listener(listener) = site else { return Ok(Demand::Nothing) };
     let access = listener.access(table);
     let from = visitor.client.ip();
     if !access.neighbours.admit(from) || lead.is_some_and(|lead| !lead.neighbours.admit(from)) {
@@ -58,7 +58,7 @@ pub fn asked(
     }
     let usual = access.policy.as_ref();
     let policy = lead.map_or(usual, |lead| lead.policy(usual));
-    let Some(policy) = policy else { return Ok(Asked::Nothing) };
+    let Some(policy) = policy else { return Ok(Demand::Nothing) };
     let certificate = secured.and_then(|secured| secured.client.as_deref());
     let known = || -> Result<Option<Admitted>> {
         let shown = policy.shown(&head.fields, certificate.is_some())?;
@@ -67,8 +67,8 @@ pub fn asked(
         Ok(proxy.verdicts.known(&ask.digest()).map(|identity| Admitted { identity, hides }))
     };
     match known() {
-        Ok(Some(admitted)) => Ok(Asked::Known(admitted)),
-        Ok(None) => Ok(Asked::Credential(policy.clone())),
+        Ok(Some(admitted)) => Ok(Demand::Known(admitted)),
+        Ok(None) => Ok(Demand::Credential(policy.clone())),
         Err(error) => {
             proxy.verdicts.count(error.code);
             Err(error)
