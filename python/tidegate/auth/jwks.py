@@ -10,7 +10,7 @@ import contextlib
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
@@ -40,8 +40,8 @@ _MOST_WAITING = 1000
 Fetch = Callable[[], bytes]
 """Gets the text of a JWKS, or raises `OSError` or `ValueError` with words for a person."""
 
-Changed = Callable[[Sequence[str]], None]
-"""Is told that keys are others now: the ids of those that are gone, which may be none."""
+Changed = Callable[[Collection[str]], None]
+"""Is told that keys are others now: the fingerprints of those that are gone, which may be none."""
 
 
 class KeysUnavailableError(Exception):
@@ -105,7 +105,7 @@ class Jwks:
         return self._set.notes
 
     def ids(self) -> frozenset[str]:
-        """The ids of all keys in force."""
+        """The fingerprints of all keys in force."""
         return frozenset(key.id for key in self._set.keys)
 
     def tend(self) -> None:
@@ -169,7 +169,7 @@ class Jwks:
         fresh: KeySet | None = None
         problem: str | None = None
         try:
-            fresh = key_set(self._verifier, self._fetch())
+            fresh = key_set(self._fetch())
         except Exception as error:  # whatever a library raises, who waits gets an answer
             problem = str(error) if isinstance(error, (OSError, ValueError)) else type(error).__name__
         before = after = frozenset[str]()
