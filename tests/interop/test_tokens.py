@@ -30,7 +30,7 @@ def pair(folder: Path, algorithm: str) -> tuple[Path, Path]:
 
 def verifiers(algorithm: str, public: Path) -> VerifierSet:
     key = keys.secret_key if algorithm.startswith("HS") else keys.public_key
-    return VerifierSet([Verifier("main", FixedKeys(key("main", public.read_bytes())), audience=["gate"])])
+    return VerifierSet([Verifier("main", FixedKeys(key(public.read_bytes())), audience=["gate"])])
 
 
 @pytest.mark.parametrize("algorithm", keys.ALGORITHMS)

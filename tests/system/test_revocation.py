@@ -149,6 +149,47 @@ def test_another_audience_ends_what_came_by_the_one_before(issuers: list[Issuer]
         assert agents[0].wait() == 1
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"listeners": {"one": {"verifiers": ["two", "one"]}}},
+        {"verifiers": {"one": {"leeway": "5s"}}},
+        {"verifiers": {"one": {"limits": {"sessions": 5, "requests": 1000}}}},
+        {"verifiers": {"three": None}, "listeners": {"one": {"verifiers": ["one", "three"]}}},
+        {"tenants": {"acme": {}, "globex": {"limits": {"sessions": 1}}}},
+    ],
+    ids=["a verifier beside it", "leeway", "limits", "a new verifier", "tenants"],
+)
+def test_whoever_else_is_believed_and_how_much_there_is_ends_nothing(
+    issuers: list[Issuer], more: dict[str, dict[str, Any]]
+) -> None:
+    one, two = issuers
+    config = terms(issuers)
+    with offering(config, issuers) as (gateway, agents), response_of(gateway, one) as lives_on:
+        token = one.token("one")
+        assert knock(gateway.address("one"), "one", bearer(token)).status == 101
+        for name, changed in more.get("verifiers", {}).items():
+            config["verifiers"][name] = {**config["verifiers"].get(name, two.source), **(changed or {})}
+        for name, auth in more.get("listeners", {}).items():
+            config["listeners"][name] = {**config["listeners"][name], "auth": auth}
+            config["routes"][0]["auth"] = auth
+        config["tenants"] = more.get("tenants", {})
+        gateway.write(config)
+        gateway.event("configuration applied")
+        assert knock(gateway.address("one"), "one", bearer(token)).status == 101
+        if "two" in more.get("listeners", {}).get("one", {}).get("verifiers", ()):
+            assert knock(gateway.address("one"), "one", bearer(two.token("one"))).status == 101
+        goes_on(lives_on)
+        assert [len(agent.seen("connected")) for agent in agents] == [1, 1]
+        assert gateway.seen("agent refused") == gateway.seen("keys removed") == []
+        assert request(gateway.proxy, headers={"Host": "one.example.com", **bearer(token)}).status == 200
+        # Nor does going back to what was before.
+        gateway.write(terms(issuers))
+        gateway.event("configuration applied", nth=2)
+        goes_on(lives_on)
+        assert [len(agent.seen("connected")) for agent in agents] == [1, 1]
+
+
 def test_a_tenant_that_is_removed_ends_what_its_tokens_opened(issuers: list[Issuer]) -> None:
     one, two = issuers
     owned = {"two": {"tenant": "kept"}}

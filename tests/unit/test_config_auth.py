@@ -1,6 +1,7 @@
 """Who may offer and who may reach, as it is written, and as the engine and the verification get it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from tidegate.config.auth import Auth, SecretSource, Verifier
-from tidegate.config.credentials import admin_set, certificate_sets, password_sets, verifier_sets
+from tidegate.config.credentials import admin_set, certificate_sets, member_of, password_sets, verifier_sets
 from tidegate.config.effective import as_yaml
 from tidegate.config.load import dump, parse, validate
 from tidegate.config.model import Gateway
@@ -151,14 +152,18 @@ def test_the_set_of_a_verifier_changes_with_what_decides_and_not_with_its_key() 
         return str(admin_set(read))
 
     first = name("{secret: {env: A}}")
-    assert first.startswith("main/")
-    assert len(first) == len("main/") + 16
+    assert re.fullmatch(r"main/[0-9a-f]{16};[0-9a-f]{16}", first)
     assert first == name("{secret: {file: other.key}}") == name("{secret: {env: A}, algorithms: [HS256, HS384, HS512]}")
-    others = [
-        "algorithms: [HS256]", "issuer: x", "audience: x", "audience: [x, y]", "leeway: 1s", "require_expiry: false",
-        "unlimited: true", "tenant: x", "limits: {requests: 1}",
+    terms = [
+        "algorithms: [HS256]", "issuer: x", "audience: x", "audience: [x, y]", "require_expiry: false",
+        "unlimited: true", "tenant: x",
     ]  # fmt: skip
-    assert len({first, *(name(f"{{secret: {{env: A}}, {each}}}") for each in others)}) == 1 + len(others)
+    members = {member_of(first), *(member_of(name(f"{{secret: {{env: A}}, {each}}}")) for each in terms)}
+    assert len(members) == 1 + len(terms)
+    # What is only more or less of the same is another set, and ends nothing.
+    more = [name(f"{{secret: {{env: A}}, {each}}}") for each in ("leeway: 1s", "limits: {requests: 1}")]
+    assert len({first, *more}) == 3
+    assert {member_of(each) for each in more} == {member_of(first)}
 
 
 def test_a_set_changes_with_the_tenants_that_its_credentials_may_name_and_with_no_others() -> None:
@@ -214,7 +219,8 @@ listeners: {agents: {bind: ":1", kind: tunnel, auth: {by_tenant: true}}}
         "acme": [("one", "acme")], "beta": [("two", "beta")],
     }  # fmt: skip
     assert [each["id"] for each in made["verifier_sets"]] == list(ids.values())
-    assert made["tenants"] == {"acme": {"sessions": None, "streams": None, "requests": 5, "bytes": 1048576}}
+    limits = {"sessions": None, "streams": None, "requests": 5, "bytes": 1048576}
+    assert made["tenants"] == {"acme": limits, "beta": None, "idle": None}
 
 
 def test_what_a_tenant_verifies_with_speaks_for_no_other_wherever_it_is_asked() -> None:

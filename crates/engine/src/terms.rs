@@ -105,10 +105,10 @@ impl Terms {
         });
     }
 
-    /// Resolves when nobody of `tenant` may come in any more by what was verified under `id`.
-    pub async fn refuse(&self, id: &str, tenant: &str) {
+    /// Resolves when nobody of `tenant` may come in any more by what `key` has verified.
+    pub async fn refuse(&self, key: &str, tenant: &str) {
         let mut auth = self.auth.subscribe();
-        let takes = |auth: &Option<Auth>| auth.as_ref().is_none_or(|auth| auth.takes(id, tenant));
+        let takes = |auth: &Option<Auth>| auth.as_ref().is_none_or(|auth| auth.takes(key, tenant));
         // The sender is ours, so there is always a next one to wait for.
         let _ = auth.wait_for(|auth| !takes(auth)).await;
     }
@@ -215,11 +215,11 @@ mod tests {
         };
         let by_tenant = json!({"set": "main", "by_tenant": {"acme": "shared", "globex": "shared"}});
         let terms = Terms::of(&tunnel(by_tenant), &Drain::new());
-        let all = [("main", ""), ("shared", "acme"), ("shared", "globex")];
+        let all = [("main/1", ""), ("shared/1", "acme"), ("shared/1", "globex")];
         let refused = async || {
             let mut refused = Vec::new();
-            for (id, tenant) in all {
-                refused.push(tokio::time::timeout(Duration::ZERO, terms.refuse(id, tenant)).await.is_ok());
+            for (key, tenant) in all {
+                refused.push(tokio::time::timeout(Duration::ZERO, terms.refuse(key, tenant)).await.is_ok());
             }
             refused
         };
@@ -228,6 +228,8 @@ mod tests {
             (json!({"set": "main", "by_tenant": {"acme": "shared"}}), [false, false, true]),
             (json!({"set": "ops", "by_tenant": {"acme": "shared", "globex": "shared"}}), [true, false, false]),
             (json!({"set": "shared"}), [true, false, false]),
+            (json!({"set": "ops,main,shared;1"}), [false, false, false]),
+            (json!({"set": "main-2;1"}), [true, true, true]),
         ] {
             // Whoever shows the same goes on: these are no other terms.
             assert!(terms.are_of(&tunnel(auth.clone())));

@@ -9,15 +9,16 @@ import base64
 import binascii
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tidegate.auth import jwks, keys, passwords, secrets
 from tidegate.auth.certificates import Names
-from tidegate.auth.jwks import Changed, Jwks
+from tidegate.auth.jwks import Jwks
 from tidegate.auth.verdict import INVALID, Granted, Refused, Unavailable, Verdict
 from tidegate.auth.verify import FixedKeys, KeySource, Verifier, VerifierSet
 from tidegate.config import auth as written
-from tidegate.config.credentials import Named
+from tidegate.config.credentials import Named, member_of
 from tidegate.errors import ConfigError
 
 __all__ = ["Credentials"]
@@ -59,7 +60,7 @@ class Credentials:
             found = []
             for each in members:
                 try:
-                    found.append(self._verifier(each.name, each.verifier))
+                    found.append(self._verifier(each))
                 except ConfigError as error:
                     mistakes.update(dict.fromkeys(error.mistakes))
             self._sets[name] = VerifierSet(found, tenants=tenants)
@@ -69,7 +70,7 @@ class Credentials:
             except ConfigError as error:
                 mistakes.update(dict.fromkeys(error.mistakes))
         self._certificates = {
-            name: Names(name, each.endpoints, each.tenant, tenants) for name, each in certificates.items()
+            name: Names(member_of(name), each.endpoints, each.tenant, tenants) for name, each in certificates.items()
         }
         if mistakes:
             raise ConfigError(mistakes)
@@ -111,10 +112,14 @@ class Credentials:
             *(each.key_ids() for each in self._sets.values()), *(each.key_ids() for each in self._users.values())
         )
 
-    def on_change(self, told: Changed) -> None:
-        """Says who is told when fetched keys have come or gone, on the thread that found out: what to revoke."""
+    def on_change(self, told: Callable[[Collection[str]], None]) -> None:
+        """Says who is told when fetched keys have come or gone, on the thread that found out: the ids to revoke."""
         for each in self._jwks.values():
-            each.changed = told
+            each.changed = partial(self._tell, told, each)
+
+    def _tell(self, told: Callable[[Collection[str]], None], source: Jwks, fingerprints: Collection[str]) -> None:
+        verifiers = (verifier for each in self._sets.values() for verifier in each.verifiers)
+        told(frozenset().union(*(each.key_ids(fingerprints) for each in verifiers if each.keys is source)))
 
     @staticmethod
     def _password(users: passwords.Users, question: Mapping[str, Any], tenant: str) -> Verdict:
@@ -131,7 +136,8 @@ class Credentials:
             return Refused(INVALID, "the certificate cannot be read")
         return names.verify(der, time.time(), tenant)
 
-    def _verifier(self, name: str, terms: written.Verifier) -> Verifier:
+    def _verifier(self, named: Named) -> Verifier:
+        name, terms = named.name, named.verifier
         source, fitting = self._keys(name, terms)
         algorithms = tuple(each for each in terms.algorithms or fitting if each in fitting)
         if not algorithms:
@@ -150,6 +156,7 @@ class Credentials:
             unlimited=terms.unlimited,
             tenant=terms.tenant or "",
             limits=None if terms.limits is None else terms.limits.model_dump(),
+            id=named.member,
         )
 
     def _keys(self, name: str, terms: written.Verifier) -> tuple[KeySource, tuple[str, ...]]:
@@ -168,8 +175,8 @@ class Credentials:
         secret = secrets.read(source, what)
         try:
             if terms.secret is None:
-                return keys.public_key(name, secret.value)
-            found = keys.secret_key(name, secret.value)
+                return keys.public_key(secret.value)
+            found = keys.secret_key(secret.value)
         except ValueError as error:
             raise ConfigError(f"{what}: {source.file or 'what was read'} {error}") from None
         if secret.warning is not None:
@@ -196,7 +203,7 @@ class Credentials:
         what = source.file or "users"
         secret = secrets.read(source, "users")
         try:
-            found = passwords.parse(secret.value.decode(), name, what)
+            found = passwords.parse(secret.value.decode(), member_of(name), what)
         except UnicodeDecodeError:
             raise ConfigError(f"{what}: is not UTF-8 text") from None
         except ValueError as error:

@@ -10,7 +10,7 @@ import contextlib
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
@@ -40,8 +40,8 @@ _MOST_WAITING = 1000
 Fetch = Callable[[], bytes]
 """Gets the text of a JWKS, or raises `OSError` or `ValueError` with words for a person."""
 
-Changed = Callable[[Sequence[str]], None]
-"""Is told that keys are others now: the ids of those that are gone, which may be none."""
+Changed = Callable[[Collection[str]], None]
+"""Is told that keys are others now: the fingerprints of those that are gone, which may be none."""
 
 
 class KeysUnavailableError(Exception):
@@ -107,7 +107,7 @@ class Jwks:
         return self._set.notes
 
     def ids(self) -> frozenset[str]:
-        """The ids of all keys in force."""
+        """The fingerprints of all keys in force."""
         return frozenset(key.id for key in self._set.keys)
 
     def tend(self) -> None:
@@ -170,7 +170,7 @@ class Jwks:
     def _fresh(self) -> KeySet:
         text = self._fetch()
         try:
-            return key_set(self._verifier, text)
+            return key_set(text)
         except ValueError as error:
             raise ValueError(f"{self._place}: {error}" if self._place else str(error)) from None
 

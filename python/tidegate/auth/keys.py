@@ -64,7 +64,7 @@ class Key:
     """One key that verifies signatures."""
 
     id: str
-    """The name of its verifier and its fingerprint: which verdicts end when it goes."""
+    """Its fingerprint."""
     algorithms: tuple[str, ...]
     """The algorithms that fit it."""
     material: Any = field(repr=False, compare=False)
@@ -98,10 +98,10 @@ def verify(key: Key, algorithm: str, signed: bytes, signature: bytes) -> bool:
         return False
 
 
-def secret_key(verifier: str, secret: bytes) -> Key:
+def secret_key(secret: bytes) -> Key:
     """The key of HS256 and its like; anything that is no secret at all is refused."""
     unlike_secret(secret)
-    return Key(f"{verifier}/{_of_secret(secret)}", _HMAC, secret)
+    return Key(_of_secret(secret), _HMAC, secret)
 
 
 def unlike_secret(secret: bytes) -> None:
@@ -116,7 +116,7 @@ def unlike_secret(secret: bytes) -> None:
         ) from None
 
 
-def public_key(verifier: str, pem: bytes) -> Key:
+def public_key(pem: bytes) -> Key:
     """The key in a PEM file: a public key, or that of a certificate."""
     if re.search(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----", pem):
         raise ValueError(
@@ -132,10 +132,10 @@ def public_key(verifier: str, pem: bytes) -> Key:
             found = serialization.load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError("is no public key that can be read (PEM of RSA, EC, Ed25519 or Ed448)") from None
-    return _key(verifier, found)
+    return _key(found)
 
 
-def key_set(verifier: str, body: bytes) -> KeySet:
+def key_set(body: bytes) -> KeySet:
     """The keys of a JWKS that are for verifying signatures; what is wrong as a whole is a `ValueError`."""
     if len(body) > LARGEST_SET:
         raise ValueError(f"is larger than {LARGEST_SET // 1024} KiB")
@@ -152,7 +152,7 @@ def key_set(verifier: str, body: bytes) -> KeySet:
     notes: list[str] = []
     for number, member in enumerate(members):
         try:
-            found = _from_jwk(verifier, member)
+            found = _from_jwk(member)
         except (ValueError, UnsupportedAlgorithm) as error:
             notes.append(f"keys[{number}]: {error}; it is left out")
             continue
@@ -169,7 +169,7 @@ def key_set(verifier: str, body: bytes) -> KeySet:
     return KeySet(tuple(keys), tuple(notes))
 
 
-def _from_jwk(verifier: str, member: Any) -> Key | None:
+def _from_jwk(member: Any) -> Key | None:
     """A key, or nothing where it is for something else."""
     if not isinstance(member, dict):
         raise ValueError("is no object")
@@ -186,7 +186,7 @@ def _from_jwk(verifier: str, member: Any) -> Key | None:
         raise ValueError("is a secret, and a set of keys is for public ones (a secret belongs under `secret`)")
     if kind in _KINDS and "d" in member:
         raise ValueError("holds a private key, so anybody may have it")
-    key = _KINDS[kind](verifier, member) if isinstance(kind, str) and kind in _KINDS else None
+    key = _KINDS[kind](member) if isinstance(kind, str) and kind in _KINDS else None
     if key is None:
         return None
     # RFC 9864 gives the two curves of EdDSA names of their own.
@@ -195,35 +195,35 @@ def _from_jwk(verifier: str, member: Any) -> Key | None:
     return Key(key.id, fitting, key.material, kid) if fitting else None
 
 
-def _jwk_rsa(verifier: str, member: Mapping[str, Any]) -> Key:
-    return _key(verifier, rsa.RSAPublicNumbers(_number(member, "e"), _number(member, "n")).public_key())
+def _jwk_rsa(member: Mapping[str, Any]) -> Key:
+    return _key(rsa.RSAPublicNumbers(_number(member, "e"), _number(member, "n")).public_key())
 
 
-def _jwk_ec(verifier: str, member: Mapping[str, Any]) -> Key | None:
+def _jwk_ec(member: Mapping[str, Any]) -> Key | None:
     curves: dict[str, ec.EllipticCurve] = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
     curve = curves.get(_text(member, "crv"))
     if curve is None:
         return None
-    return _key(verifier, ec.EllipticCurvePublicNumbers(_number(member, "x"), _number(member, "y"), curve).public_key())
+    return _key(ec.EllipticCurvePublicNumbers(_number(member, "x"), _number(member, "y"), curve).public_key())
 
 
-def _jwk_okp(verifier: str, member: Mapping[str, Any]) -> Key | None:
+def _jwk_okp(member: Mapping[str, Any]) -> Key | None:
     name = _text(member, "crv")
     if name == "Ed25519":
-        return _key(verifier, ed25519.Ed25519PublicKey.from_public_bytes(_bytes(member, "x")))
+        return _key(ed25519.Ed25519PublicKey.from_public_bytes(_bytes(member, "x")))
     if name == "Ed448":
-        return _key(verifier, ed448.Ed448PublicKey.from_public_bytes(_bytes(member, "x")))
+        return _key(ed448.Ed448PublicKey.from_public_bytes(_bytes(member, "x")))
     return None
 
 
-_KINDS: Mapping[str, Callable[[str, Mapping[str, Any]], Key | None]] = {
+_KINDS: Mapping[str, Callable[[Mapping[str, Any]], Key | None]] = {
     "RSA": _jwk_rsa,
     "EC": _jwk_ec,
     "OKP": _jwk_okp,
 }
 
 
-def _key(verifier: str, found: Any) -> Key:
+def _key(found: Any) -> Key:
     if isinstance(found, rsa.RSAPublicKey):
         if not _LEAST_RSA_BITS <= found.key_size <= _MOST_RSA_BITS:
             raise ValueError(
@@ -246,7 +246,7 @@ def _key(verifier: str, found: Any) -> Key:
         algorithms = (_EDDSA,)
     else:
         raise ValueError("is a key of a kind that signs no tokens (RSA, EC, Ed25519 and Ed448 are accepted)")
-    return Key(f"{verifier}/{_thumbprint(members)}", algorithms, found)
+    return Key(_thumbprint(members), algorithms, found)
 
 
 def _thumbprint(members: Mapping[str, str]) -> str:

@@ -70,7 +70,7 @@ def signing_key(value: bytes) -> SigningKey:
     if not re.search(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----", value):
         if b"-----BEGIN " in value:
             raise ValueError("is no private key; a public key only verifies (tokens are signed with the other file)")
-        return SigningKey(keys.secret_key("", value).algorithms, value)
+        return SigningKey(keys.secret_key(value).algorithms, value)
     try:
         found = serialization.load_pem_private_key(value, None)
     except TypeError:
@@ -84,7 +84,7 @@ def signing_key(value: bytes) -> SigningKey:
     public = found.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    return SigningKey(keys.public_key("", public).algorithms, found)
+    return SigningKey(keys.public_key(public).algorithms, found)
 
 
 def sign(key: SigningKey, algorithm: str, claims: Mapping[str, Any], kid: str | None = None) -> str:

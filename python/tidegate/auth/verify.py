@@ -8,7 +8,7 @@ A token is asked about once; what is decided here is kept by the engine. Nothing
 import json
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, Protocol
@@ -45,7 +45,7 @@ class KeySource(Protocol):
         """The keys that a token may be signed with, or a future after which to ask again."""
 
     def ids(self) -> frozenset[str]:
-        """The ids of all keys in force."""
+        """The fingerprints of all keys in force."""
 
     def tend(self) -> None:
         """Does what is due; returns at once."""
@@ -96,8 +96,11 @@ class Verifier:
         unlimited: bool = False,
         tenant: str = "",
         limits: Mapping[str, Any] | None = None,
+        id: str = "",
     ) -> None:
+        """`id` stands for the name and the terms in the ids of its keys."""
         self.name = name
+        self.id = id or name
         self.keys = keys
         self.algorithms = tuple(algorithms)
         self._require_expiry = require_expiry
@@ -107,6 +110,14 @@ class Verifier:
         self._unlimited = unlimited
         self.tenant = tenant
         self._limits = dict(limits) if limits is not None else None
+
+    def key_ids(self, fingerprints: Iterable[str] | None = None) -> frozenset[str]:
+        """The ids of its keys, which say on what terms they vouch: of those in force, or with these fingerprints."""
+        found = self.keys.ids() if fingerprints is None else fingerprints
+        return frozenset(map(self._key_id, found))
+
+    def _key_id(self, fingerprint: str) -> str:
+        return f"{self.id}/{fingerprint}"
 
     def key_of(self, token: Token, claims: Claims, *, wait: bool) -> "Key | Future[None]":
         """The key that has signed a token; `_Refusal` or `KeysUnavailableError` where there is none."""
@@ -138,7 +149,7 @@ class Verifier:
             raise _Refusal(INVALID, "is not good yet (`nbf`)", min(early, _BRIEFLY))
         unnamed = None if self._unlimited else ()
         return Granted(
-            key=key.id,
+            key=self._key_id(key.id),
             tenant=tenant,
             listen=unnamed if claims.listen is None else claims.listen,
             reach=unnamed if claims.reach is None else claims.reach,
@@ -164,13 +175,13 @@ class VerifierSet:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`tenants`: those there are; without it a token may name any."""
-        self._verifiers = tuple(verifiers)
+        self.verifiers = tuple(verifiers)
         self._tenants = tenants
         self._clock = clock
 
     def key_ids(self) -> frozenset[str]:
         """The ids of all keys in force."""
-        return frozenset().union(*(each.keys.ids() for each in self._verifiers))
+        return frozenset().union(*(each.key_ids() for each in self.verifiers))
 
     def verify(self, token: str, tenant: str = "") -> Verdict:
         """What a token is good for. Waits where a key has to be fetched first, 5 s at most."""
@@ -186,7 +197,7 @@ class VerifierSet:
         except InvalidTokenError as error:
             done(Refused(INVALID, str(error), _FOREVER))
             return
-        found = [self._ask(each, read, claims, tenant, wait=True) for each in self._verifiers]
+        found = [self._ask(each, read, claims, tenant, wait=True) for each in self.verifiers]
         waiting = [each for each in found if isinstance(each, Future)]
         verdicts = [each for each in found if not isinstance(each, Future)]
         if not waiting or any(isinstance(each, Granted) for each in verdicts):
@@ -195,7 +206,7 @@ class VerifierSet:
 
         def again() -> None:
             try:
-                found = [self._ask(each, read, claims, tenant, wait=False) for each in self._verifiers]
+                found = [self._ask(each, read, claims, tenant, wait=False) for each in self.verifiers]
                 verdict = _best([each for each in found if not isinstance(each, Future)])
             except Exception:
                 done(Unavailable("a mistake of ours"))

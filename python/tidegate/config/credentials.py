@@ -1,14 +1,16 @@
 """
 Whose credentials are good, as the engine takes it, and what each of its sets stands for in Python.
 
-A set is known by its id: names, and 16 hex digits of what decides about a credential, key material apart, the tenants
-there are among it. It changes when that changes, so that no verdict outlives what it was given for. Nothing secret
-enters a snapshot; reading secrets and answering the engine's questions is `tidegate.auth`'s.
+A set is known by its id, `MEMBER,...;DIGEST`. A member is a name and a digest of the terms on which it vouches for
+somebody: the ids of its keys begin with it, and what they have opened ends when no set has that member any more. The
+digest behind it is of everything that decides about a credential, leeway, limits and the tenants there are among it, so
+that no verdict outlives what it was given for. Key material is in neither. Nothing secret enters a snapshot; reading
+secrets and answering the engine's questions is `tidegate.auth`'s.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +20,8 @@ from tidegate.config.model import Gateway
 from tidegate.config.routes import Route
 
 __all__ = [
-    "Named", "admin_advice", "admin_set", "auth", "certificate_sets", "files", "password_sets", "readable",
-    "route_auth", "tenant_limits", "verifier_sets", "verifier_sets_of_the_engine",
+    "Named", "admin_advice", "admin_set", "auth", "certificate_sets", "files", "member_of", "password_sets", "readable",
+    "route_auth", "tenants", "verifier_sets", "verifier_sets_of_the_engine",
 ]  # fmt: skip
 
 
@@ -31,6 +33,11 @@ class Named:
     """Its name below `verifiers`."""
     verifier: Verifier
     """What it is; where a tenant's header picked it, its `tenant` is that one."""
+
+    @property
+    def member(self) -> str:
+        """What the ids of its keys begin with."""
+        return f"{self.name}/{_digest(_terms(self.verifier))}"
 
 
 def verifier_sets(gateway: Gateway) -> dict[str, list[Named]]:
@@ -86,9 +93,9 @@ def verifier_sets_of_the_engine(gateway: Gateway) -> list[dict[str, Any]]:
     ]
 
 
-def tenant_limits(gateway: Gateway) -> dict[str, dict[str, int | None]]:
-    """The limits of tenants that have some."""
-    return {name: each.limits.model_dump() for name, each in gateway.tenants.items() if each.limits is not None}
+def tenants(gateway: Gateway) -> dict[str, dict[str, int | None] | None]:
+    """The limits of each tenant; None for one that has none."""
+    return {name: None if each.limits is None else each.limits.model_dump() for name, each in gateway.tenants.items()}
 
 
 def auth(gateway: Gateway, asked: Auth | None) -> dict[str, Any] | None:
@@ -169,21 +176,26 @@ def _by_tenant(gateway: Gateway) -> Iterator[tuple[str, list[Named]]]:
 
 
 def _set(gateway: Gateway, named: list[Named]) -> tuple[str, list[Named]]:
-    decides = [{"name": each.name, **_decides(gateway, each.verifier)} for each in named]
-    return f"{','.join(each.name for each in named)}/{_digest(decides)}", named
+    return _id([each.member for each in named], [_kindness(gateway, each.verifier) for each in named]), named
 
 
-def _decides(gateway: Gateway, verifier: Verifier) -> dict[str, Any]:
-    """Everything that decides about a token except key material and the ways to come by it."""
-    limits: Quota | None = verifier.limits
+def _terms(verifier: Verifier) -> dict[str, Any]:
+    """On what terms a verifier vouches for somebody: its keys, and the ways to come by them, are none."""
     return {
         "algorithms": _algorithms(verifier),
         "issuer": verifier.issuer,
         "audience": verifier.audience,
-        "leeway": verifier.leeway,
         "require_expiry": verifier.require_expiry,
         "unlimited": verifier.unlimited,
         "tenant": verifier.tenant,
+    }
+
+
+def _kindness(gateway: Gateway, verifier: Verifier) -> dict[str, Any]:
+    """What else decides about a token, and ends nothing when it changes."""
+    limits: Quota | None = verifier.limits
+    return {
+        "leeway": verifier.leeway,
         "tenants": _tenants(gateway) if verifier.tenant is None else None,
         "limits": None if limits is None else limits.model_dump(),
     }
@@ -194,12 +206,21 @@ def _algorithms(verifier: Verifier) -> tuple[str, ...]:
 
 
 def _password_id(users: SecretSource) -> str:
-    return f"users/{_digest([users.file, users.env, users.command])}"
+    return _id([f"users/{_digest([users.file, users.env, users.command])}"])
 
 
 def _certificate_id(gateway: Gateway, grant: CertificateGrant) -> str:
     tenants = _tenants(gateway) if grant.tenant != "none" else None
-    return f"certificate/{_digest([grant.model_dump(), tenants])}"
+    return _id([f"certificate/{_digest(grant.model_dump())}"], tenants)
+
+
+def _id(members: Sequence[str], more: Any = None) -> str:
+    return f"{','.join(members)};{_digest(more)}"
+
+
+def member_of(name: str) -> str:
+    """What the ids of all keys begin with that vouch in a set of users or certificates."""
+    return name.partition(";")[0]
 
 
 def _tenants(gateway: Gateway) -> list[str] | None:

@@ -84,7 +84,7 @@ def gateway_snapshot(config: Gateway, where: Where | None = None) -> bytes:
             "upstreams": upstreams(config, checked),
             "routes": routes(config),
             "verifier_sets": credentials.verifier_sets_of_the_engine(config),
-            "tenants": credentials.tenant_limits(config),
+            "tenants": credentials.tenants(config),
             "routing": config.routing,
             "no_route_status": config.no_route_status,
             "trusted_proxies": list(config.trusted_proxies),

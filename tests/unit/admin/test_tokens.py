@@ -25,7 +25,7 @@ class Keys:
 
     def __init__(self) -> None:
         self.changed = lambda _: None
-        self.keys: tuple[Key, ...] = (secret_key("ops", SECRET),)
+        self.keys: tuple[Key, ...] = (secret_key(SECRET),)
         self.fetched: Future[None] = Future()
         self.asked = 0
 
@@ -121,7 +121,7 @@ def test_what_is_remembered_ends_with_the_key_and_with_the_configuration() -> No
         scene.auth = scene.set()
         await scene.judge(known)
         assert scene.keys.asked == 2
-        scene.keys.keys = (secret_key("ops", SECRET[::-1]),)
+        scene.keys.keys = (secret_key(SECRET[::-1]),)
         assert isinstance(await scene.judge(known), Refused)
 
     run(scene)

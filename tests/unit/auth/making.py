@@ -56,13 +56,13 @@ def fixed(algorithm: str = "HS256", name: str = "main", which: int = 0) -> Fixed
     """The key that verifies what `signed` signs."""
     public = key(algorithm, which).public
     if public is None:
-        return FixedKeys(keys.secret_key(name, key(algorithm, which).private.strip()))
-    return FixedKeys(keys.public_key(name, public))
+        return FixedKeys(keys.secret_key(key(algorithm, which).private.strip()))
+    return FixedKeys(keys.public_key(public))
 
 
 def verifier(name: str = "main", **terms: Any) -> Verifier:
     """A verifier of the tokens that `token` makes."""
-    return Verifier(name, FixedKeys(keys.secret_key(name, SECRET)), **terms)
+    return Verifier(name, FixedKeys(keys.secret_key(SECRET)), **terms)
 
 
 def verifiers(*members: Verifier, **terms: Any) -> VerifierSet:

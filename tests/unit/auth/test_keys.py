@@ -26,12 +26,12 @@ def pem(private: Any) -> bytes:
 
 @pytest.mark.parametrize("algorithm", PUBLIC)
 def test_a_key_says_which_algorithms_fit_it(algorithm: str) -> None:
-    found = public_key("main", key(algorithm).public or b"").algorithms
+    found = public_key(key(algorithm).public or b"").algorithms
     assert found == (("RS256", "RS384", "RS512") if algorithm.startswith("RS") else (algorithm,))
 
 
 def test_ed448_is_eddsa_too() -> None:
-    assert public_key("main", pem(ed448.Ed448PrivateKey.generate())).algorithms == ("EdDSA",)
+    assert public_key(pem(ed448.Ed448PrivateKey.generate())).algorithms == ("EdDSA",)
 
 
 def test_a_key_is_known_by_its_fingerprint() -> None:
@@ -41,29 +41,29 @@ def test_a_key_is_known_by_its_fingerprint() -> None:
         "stn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5"
         "hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"
     )
-    found = key_set("main", jwks({"kty": "RSA", "n": modulus, "e": "AQAB", "alg": "RS256", "kid": "2011-04-29"}))
-    assert found.keys[0].id == "main/NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+    found = key_set(jwks({"kty": "RSA", "n": modulus, "e": "AQAB", "alg": "RS256", "kid": "2011-04-29"}))
+    assert found.keys[0].id == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
 
 
 @pytest.mark.parametrize("algorithm", PUBLIC)
 def test_the_same_key_has_the_same_id_wherever_it_stands(algorithm: str) -> None:
-    alone = public_key("main", key(algorithm).public or b"")
-    assert key_set("main", jwks(jwk(algorithm))).keys[0].id == alone.id
-    assert public_key("main", key(algorithm, 1).public or b"").id != alone.id
+    alone = public_key(key(algorithm).public or b"")
+    assert key_set(jwks(jwk(algorithm))).keys[0].id == alone.id
+    assert public_key(key(algorithm, 1).public or b"").id != alone.id
 
 
 def test_the_id_of_a_secret_is_the_same_in_this_process_and_says_nothing_about_it() -> None:
-    assert secret_key("main", SECRET).id == secret_key("main", SECRET).id
-    assert secret_key("main", SECRET).id != secret_key("main", SECRET + b"x").id
-    assert "secret" not in repr(secret_key("main", SECRET))
+    assert secret_key(SECRET).id == secret_key(SECRET).id
+    assert secret_key(SECRET).id != secret_key(SECRET + b"x").id
+    assert "secret" not in repr(secret_key(SECRET))
 
 
 def test_the_public_key_of_a_certificate_counts() -> None:
     der = certificate()
     text = f"-----BEGIN CERTIFICATE-----\n{_base64(der)}-----END CERTIFICATE-----\n".encode()
-    assert public_key("main", text).algorithms == ("ES256",)
+    assert public_key(text).algorithms == ("ES256",)
     with pytest.raises(ValueError, match="public_key"):
-        secret_key("main", text)
+        secret_key(text)
 
 
 def _base64(der: bytes) -> str:
@@ -73,7 +73,7 @@ def _base64(der: bytes) -> str:
 @pytest.mark.parametrize("algorithm", PUBLIC)
 def test_a_private_key_is_refused_with_advice(algorithm: str) -> None:
     with pytest.raises(ValueError, match=r"is a private key, .*-pubout") as error:
-        public_key("main", key(algorithm).private)
+        public_key(key(algorithm).private)
     assert "BEGIN" not in str(error.value)
 
 
@@ -87,15 +87,15 @@ def test_what_is_no_key_is_refused() -> None:
         pem(dsa.generate_private_key(2048)),
     ):
         with pytest.raises(ValueError, match=r"^is "):
-            public_key("main", wrong)
+            public_key(wrong)
 
 
 def test_case_32_keys_that_are_too_weak_are_refused() -> None:
     weak = rsa.generate_private_key(65537, 1024)
     with pytest.raises(ValueError, match="1024 bits"):
-        public_key("main", pem(weak))
+        public_key(pem(weak))
     with pytest.raises(ValueError, match="secp256k1"):
-        public_key("main", pem(ec.generate_private_key(ec.SECP256K1())))
+        public_key(pem(ec.generate_private_key(ec.SECP256K1())))
 
 
 @pytest.mark.parametrize(
@@ -103,21 +103,21 @@ def test_case_32_keys_that_are_too_weak_are_refused() -> None:
 )
 def test_case_32_what_is_a_key_of_another_kind_is_no_secret(wrong: bytes) -> None:
     with pytest.raises(ValueError, match="no secret"):
-        secret_key("main", wrong)
+        secret_key(wrong)
 
 
 def test_a_secret_in_a_set_is_left_out_and_told() -> None:
     secret = {"kty": "oct", "k": part(SECRET), "kid": "hs", "alg": "HS512"}
-    found = key_set("main", jwks(jwk("ES256", kid="a"), secret))
+    found = key_set(jwks(jwk("ES256", kid="a"), secret))
     assert [each.kid for each in found.keys] == ["a"]
     assert "keys[1]: is a secret" in found.notes[0]
     with pytest.raises(ValueError, match=r"no key that verifies signatures; .* is a secret"):
-        key_set("main", jwks(secret))
+        key_set(jwks(secret))
 
 
 def test_a_set_holds_keys_of_every_kind_by_their_names() -> None:
     written = [jwk(name, kid=name) for name in ("RS256", "ES256", "ES384", "ES512", "EdDSA")]
-    found = {each.kid: each.algorithms for each in key_set("main", jwks(*written)).keys}
+    found = {each.kid: each.algorithms for each in key_set(jwks(*written)).keys}
     assert found == {
         "RS256": ("RS256", "RS384", "RS512"), "ES256": ("ES256",), "ES384": ("ES384",), "ES512": ("ES512",),
         "EdDSA": ("EdDSA",),
@@ -137,15 +137,15 @@ def test_a_set_holds_keys_of_every_kind_by_their_names() -> None:
     ],
 )
 def test_case_34_a_key_for_something_else_is_left_out(more: dict[str, Any]) -> None:
-    found = key_set("main", jwks(jwk("RS256", kid="a", **more), jwk("ES256", kid="b", use="sig", key_ops=["verify"])))
+    found = key_set(jwks(jwk("RS256", kid="a", **more), jwk("ES256", kid="b", use="sig", key_ops=["verify"])))
     assert [each.kid for each in found.keys] == ["b"]
 
 
 def test_case_34_of_two_keys_under_one_name_neither_counts() -> None:
-    found = key_set("main", jwks(jwk("ES256", kid="a"), jwk("ES256", kid="a", which=1), jwk("EdDSA", kid="b")))
+    found = key_set(jwks(jwk("ES256", kid="a"), jwk("ES256", kid="a", which=1), jwk("EdDSA", kid="b")))
     assert [each.kid for each in found.keys] == ["b"]
     assert found.notes == ('kid "a" stands for several keys; they are left out',)
-    same = key_set("main", jwks(jwk("ES256", kid="a"), jwk("ES256", kid="a")))
+    same = key_set(jwks(jwk("ES256", kid="a"), jwk("ES256", kid="a")))
     assert [each.kid for each in same.keys] == ["a"]
 
 
@@ -157,7 +157,7 @@ def test_case_34_a_key_that_cannot_be_used_is_left_out_and_told() -> None:
         {"kty": "RSA", "n": 3}, {"kty": "RSA"}, {"kty": "OKP", "crv": "Ed25519", "x": "AA"}, jwk("ES256", d="AA"),
         {**jwk("ES256"), "kid": 1}, {"kty": "oct", "k": ""}, {"kty": "oct", "k": part(key("RS256").public or b"")},
     ]  # fmt: skip
-    found = key_set("main", jwks(*wrong, jwk("EdDSA", kid="good")))
+    found = key_set(jwks(*wrong, jwk("EdDSA", kid="good")))
     assert [each.kid for each in found.keys] == ["good"]
     assert len(found.notes) == len(wrong)
 
@@ -173,7 +173,7 @@ def test_case_34_a_key_that_cannot_be_used_is_left_out_and_told() -> None:
 )  # fmt: skip
 def test_case_34_what_is_no_set_of_keys_is_an_error(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"^(is|holds) "):
-        key_set("main", body)
+        key_set(body)
 
 
 @given(
@@ -192,4 +192,4 @@ def test_case_34_what_is_no_set_of_keys_is_an_error(body: bytes) -> None:
 )
 def test_case_34_any_set_is_read_or_an_error(members: list[dict[str, Any]]) -> None:
     with contextlib.suppress(ValueError):
-        assert key_set("main", jwks(*members)).keys
+        assert key_set(jwks(*members)).keys

@@ -81,7 +81,7 @@ def test_case_32_a_public_key_is_never_a_secret(algorithm: str) -> None:
     for secret in (public, public.strip()):
         assert code(asked.verify(token(GOOD, secret=secret))) == INVALID
         with pytest.raises(ValueError, match="public_key"):
-            keys.secret_key("main", secret)
+            keys.secret_key(secret)
 
 
 @pytest.mark.parametrize("algorithm", keys.ALGORITHMS)
@@ -106,7 +106,7 @@ def test_case_32_a_signature_of_zeros_is_none(algorithm: str, size: int) -> None
 
 
 def test_case_32_keys_that_a_token_brings_or_names_are_not_used() -> None:
-    strange = keys.secret_key("x", b"a key of the attacker that is long enough").material
+    strange = keys.secret_key(b"a key of the attacker that is long enough").material
     for member in (
         {"jwk": {"kty": "oct", "k": part(strange)}},
         {"jku": "https://attacker.example/jwks.json"},
@@ -226,7 +226,7 @@ class Slow(FixedKeys):
 
 
 def test_who_does_not_wait_is_answered_when_all_keys_have_come() -> None:
-    one, two = Slow(*fixed()._keys), Slow(keys.secret_key("two", SECRET))
+    one, two = Slow(*fixed()._keys), Slow(keys.secret_key(SECRET))
     told: list[Verdict] = []
     verifiers(Verifier("one", one), Verifier("two", two)).answer(token(GOOD), "", told.append)
     one.future.set_result(None)
@@ -236,7 +236,7 @@ def test_who_does_not_wait_is_answered_when_all_keys_have_come() -> None:
 
 
 def test_who_waits_is_answered_when_the_keys_have_come() -> None:
-    slow = Slow(keys.secret_key("main", SECRET))
+    slow = Slow(keys.secret_key(SECRET))
     told: list[Verdict] = []
     waiting = threading.Thread(target=lambda: told.append(verifiers(Verifier("main", slow)).verify(token(GOOD))))
     waiting.start()
@@ -255,7 +255,7 @@ class Broken(Slow):
 
 
 def test_a_mistake_of_ours_after_a_fetch_is_answered_too() -> None:
-    broken = Broken(keys.secret_key("main", SECRET))
+    broken = Broken(keys.secret_key(SECRET))
     told: list[Verdict] = []
     verifiers(Verifier("main", broken)).answer(token(GOOD), "", told.append)
     broken.future.set_result(None)

@@ -376,7 +376,7 @@ async fn outlive(tunnels: &Tunnels, session: &AgentSession, terms: &Terms) {
                 return std::future::pending().await;
             }
         }
-        () = terms.refuse(&session.identity.set, &session.identity.tenant) => {}
+        () = terms.refuse(&session.identity.key, &session.identity.tenant) => {}
     }
     session.tunnel.go_away();
     sleep(COME_BACK).await;

@@ -1,7 +1,8 @@
 //! Who may offer and who may reach, as far as the engine needs to know: never how a credential is verified.
 //!
-//! Ids of verifier sets, user lists and certificate rules mean nothing here. They change with everything that decides
-//! about a credential except its keys, so that a verdict under an old id is worth nothing.
+//! The id of a verifier set, user list or certificate rule is `MEMBER,...;REST`, and that of a key `MEMBER/KEY`. An id
+//! changes with everything that decides about a credential except its keys, so that a verdict under an old id is worth
+//! nothing; what it has opened ends when no id has the key's member any more.
 
 use std::collections::BTreeMap;
 
@@ -95,11 +96,22 @@ impl Neighbours {
     }
 }
 
+/// Those whose keys vouch under an id.
+pub fn members(id: &str) -> impl Iterator<Item = &str> {
+    id.split(';').next().unwrap_or_default().split(',')
+}
+
+/// Whose key that is.
+pub fn member_of(key: &str) -> &str {
+    key.rsplit_once('/').map_or("", |(member, _)| member)
+}
+
 impl Auth {
-    /// True when something may come in for a tenant that was verified under this id.
-    pub fn takes(&self, id: &str, tenant: &str) -> bool {
+    /// True when something may come in for a tenant that this key has vouched for.
+    pub fn takes(&self, key: &str, tenant: &str) -> bool {
         let own = self.by_tenant.as_ref().and_then(|sets| sets.get(tenant));
-        [&self.set, &self.basic, &self.certificate].into_iter().flatten().chain(own).any(|taken| taken == id)
+        let mut ids = [&self.set, &self.basic, &self.certificate].into_iter().flatten().chain(own);
+        ids.any(|id| members(id).any(|member| member == member_of(key)))
     }
 
     /// Every id that its verdicts may be given under.

@@ -21,7 +21,7 @@ use crate::credential::token;
 use crate::error::{Code, Error, Result};
 use crate::identity::{Directory, Identity, Permitted};
 use crate::metrics::Page;
-use crate::snapshot::auth::Allowed;
+use crate::snapshot::auth::{Allowed, member_of, members};
 
 /// How long a good token without an end is believed.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -261,6 +261,9 @@ impl Verdicts {
             return Ok((Outcome::Refused(code), later(keep).unwrap_or(now)));
         }
         let granted = verdict.granted.ok_or("it neither grants nor refuses")?;
+        if !members(&open.id).any(|member| member == member_of(&granted.key)) {
+            return Err("it is given by a key of somebody who was not asked".to_owned());
+        }
         let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
         // With its lock held: what is taken away from now on finds the identity.
         let taken_away = gone.get(&granted.key).is_some_and(|gone| open.taken.is_none_or(|taken| taken <= *gone));
@@ -330,8 +333,9 @@ impl Verdicts {
         self.tenants.load().get(tenant).cloned()
     }
 
-    /// Puts other ids and bounds of tenants in force: what was verified under another id ends. Called by one at a time.
-    pub fn configure(&self, ids: HashSet<String>, tenants: &BTreeMap<String, Allowed>) {
+    /// Puts other ids and tenants in force. What was verified under another id is forgotten, and what it has opened
+    /// ends where nobody vouches for it any more, or its tenant is gone. Called by one at a time.
+    pub fn configure(&self, ids: HashSet<String>, tenants: &BTreeMap<String, Option<Allowed>>) {
         let before = {
             // Whoever is let in meanwhile goes by one of the two, and is found below where that is the old one.
             let _gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
@@ -339,23 +343,26 @@ impl Verdicts {
         };
         let mut known = BTreeMap::clone(&self.tenants.load());
         for (name, allowance) in &known {
-            allowance.change(tenants.get(name).unwrap_or(&Allowed::default()));
+            allowance.change(tenants.get(name).and_then(Option::as_ref).unwrap_or(&Allowed::default()));
         }
-        let new: Vec<_> = tenants.iter().filter(|(name, _)| !known.contains_key(*name)).collect();
+        let bounded = tenants.iter().filter_map(|(name, allowed)| Some((name, allowed.as_ref()?)));
+        let new: Vec<_> = bounded.filter(|(name, _)| !known.contains_key(*name)).collect();
         for (name, allowed) in &new {
             known.insert((*name).clone(), Allowance::new(name.as_str().into(), allowed));
         }
         self.tenants.store(Arc::new(known));
         // Whoever is known goes without what has just been made.
         self.cache.forget(|identity| new.iter().any(|(name, _)| **name == *identity.tenant));
-        if before.difference(&ids).next().is_some() {
-            let is_meant = |identity: &Identity| !identity.set.is_empty() && !ids.contains(&*identity.set);
-            self.cache.forget(is_meant);
-            self.directory.revoke(is_meant);
-        }
         if *before != ids {
+            self.cache.forget(|identity| !ids.contains(&*identity.set));
             self.cache.forget_refusals();
         }
+        let vouching: HashSet<&str> = ids.iter().flat_map(|id| members(id)).collect();
+        let is_gone = |tenant: &str| !tenants.is_empty() && !tenant.is_empty() && !tenants.contains_key(tenant);
+        self.directory.revoke(|identity| {
+            let is_asked = !identity.is_anonymous();
+            is_asked && (!vouching.contains(member_of(&identity.key)) || is_gone(&identity.tenant))
+        });
     }
 
     /// Nobody asks any more.

@@ -178,14 +178,15 @@ impl Drop for Gate {
 
 /// What the answerer makes of a question: the token says by itself what it is good for.
 fn verdict(question: &Value) -> Value {
+    let key = |material: &str| format!("{}/{material}", question["set"].as_str().unwrap());
     match question["kind"].as_str().unwrap() {
         "password" => match (question["user"].as_str().unwrap(), question["password"].as_str().unwrap()) {
             ("ann", "secret") => json!({"granted": {"tenant": "", "listen": [], "reach": null, "expires": null,
-                                                    "key": "users/ann", "limits": null}}),
+                                                    "key": key("ann"), "limits": null}}),
             _ => json!({"refused": "invalid_token", "keep": 1.0}),
         },
         "certificate" => json!({"granted": {"tenant": "", "listen": ["web"], "reach": ["web"], "expires": null,
-                                            "key": "certificate", "limits": null}}),
+                                            "key": key("leaf"), "limits": null}}),
         _ => {
             let token = question["token"].as_str().unwrap();
             let part = |at: usize| URL_SAFE_NO_PAD.decode(token.split('.').nth(at).unwrap()).unwrap();
@@ -194,7 +195,7 @@ fn verdict(question: &Value) -> Value {
                 b"good" => json!({"granted": {
                     "tenant": claims["tenant"].as_str().unwrap_or_default(), "listen": claims["listen"],
                     "reach": claims["reach"], "expires": claims["exp"],
-                    "key": claims["key"].as_str().unwrap_or("main/1"), "limits": claims["limits"]}}),
+                    "key": key(claims["key"].as_str().unwrap_or("1")), "limits": claims["limits"]}}),
                 b"unknown" => json!({"unavailable": "the keys cannot be fetched"}),
                 _ => json!({"refused": "invalid_token", "keep": 60.0}),
             }

@@ -157,12 +157,12 @@ fn a_session_outlives_its_token_where_that_is_configured_but_not_its_key() {
     let service = Service::start();
     let expires = from_now(2.0);
     let of = |key: &str| token(json!({"exp": expires, "key": key}));
-    let _one = Agent::start(gate.address("agents"), "one", service.address, Some(&of("k/1")));
-    let _two = Agent::start(gate.address("agents"), "two", service.address, Some(&of("k/2")));
+    let _one = Agent::start(gate.address("agents"), "one", service.address, Some(&of("1")));
+    let _two = Agent::start(gate.address("agents"), "two", service.address, Some(&of("2")));
     until("both are there", || gate.endpoints().len() == 2);
     until("their time is over", || from_now(0.0) > expires + 1.0);
     assert_eq!(gate.endpoints().len(), 2);
-    assert_eq!(gate.role.revoke(&["k/1".to_owned()]), 1);
+    assert_eq!(gate.role.revoke(&[format!("{SET}/1")]), 1);
     until("one is gone", || gate.endpoints().len() == 1);
     assert_eq!(gate.endpoints()[0].1, "two");
 }

@@ -105,11 +105,11 @@ def _of_files(files: Iterable[str]) -> VerifierSet:
         value = secrets.of_file(file, "--key").value
         try:
             if value.lstrip().startswith(b"{"):
-                known = keys.key_set(file, value).keys
+                known = keys.key_set(value).keys
             elif b"-----BEGIN " in value:
-                known = (keys.public_key(file, value),)
+                known = (keys.public_key(value),)
             else:
-                known = (keys.secret_key(file, value),)
+                known = (keys.secret_key(value),)
         except ValueError as error:
             raise ConfigError(f"{file} {error}") from None
         fixed = FixedKeys(*known)

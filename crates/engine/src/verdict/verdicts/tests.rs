@@ -29,7 +29,7 @@ fn grant(verdicts: &Verdicts, digest: Digest) {
     let (tell, _told) = watch::channel(None);
     let open = Open::new((digest, digest), "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
     verdicts.questions[0].put(open, &mut Vec::new()).expect("room");
-    verdicts.answer(0, br#"{"granted": {"key": "k"}}"#).expect("a verdict");
+    verdicts.answer(0, br#"{"granted": {"key": "main/k"}}"#).expect("a verdict");
 }
 
 fn find(policy: &Policy, verdicts: &Verdicts, fields: &Fields) -> Option<Arc<Identity>> {
@@ -46,15 +46,45 @@ fn what_is_granted_is_known_until_its_key_or_set_is_gone() {
     };
     grant(&verdicts, digest);
     let identity = find(&policy, &verdicts, &fields).expect("known");
-    assert_eq!((verdicts.revoke(&["other".to_owned()]), identity.has_ended()), (0, false));
-    assert_eq!((verdicts.revoke(&["k".to_owned()]), identity.has_ended()), (1, true));
+    assert_eq!((verdicts.revoke(&["main/other".to_owned()]), identity.has_ended()), (0, false));
+    assert_eq!((verdicts.revoke(&["main/k".to_owned()]), identity.has_ended()), (1, true));
     assert!(find(&policy, &verdicts, &fields).is_none());
     // An answer that was on its way when its key was taken away is worth nothing.
     let (tell, told) = watch::channel(None);
     let open = Open::new((digest, digest), "main".into(), "", Arc::new(tell), IpAddr::from([127, 0, 0, 1]), json!({}));
     verdicts.questions[0].put(open, &mut Vec::new()).expect("room");
-    verdicts.answer(2, br#"{"granted": {"key": "k"}}"#).expect("a verdict");
+    verdicts.answer(2, br#"{"granted": {"key": "main/k"}}"#).expect("a verdict");
     assert!(matches!(&*told.borrow(), Some(Outcome::Unavailable(_))));
+}
+
+#[test]
+fn what_is_open_ends_when_nobody_vouches_for_it_or_its_tenant_is_gone_and_only_then() {
+    let verdicts = Verdicts::new(Arc::default());
+    let configure = |ids: &[&str], tenants: &[&str]| {
+        let tenants = tenants.iter().map(|name| ((*name).to_owned(), None)).collect();
+        verdicts.configure(ids.iter().map(|id| (*id).to_owned()).collect(), &tenants);
+    };
+    let enter = |tenant: &str, key: &str, set: &str| {
+        let mut identity = Identity::new(tenant, Permitted::All, Permitted::All, None);
+        (identity.key, identity.set) = (key.into(), set.into());
+        verdicts.directory.enter(identity)
+    };
+    configure(&["main/1;a", "users/2;b"], &[]);
+    let main = enter("", "main/1/x", "main/1;a");
+    let acme = enter("acme", "main/1/x", "main/1;a");
+    let user = enter("", "users/2/x", "users/2;b");
+    let anonymous = enter("other", "", "");
+    let ended = || [&main, &acme, &user, &anonymous].map(|identity| identity.is_revoked());
+    // Another leeway, other limits, a verifier beside it, tenants of which it is one.
+    configure(&["main/1;c", "users/2;b"], &[]);
+    configure(&["more/3,main/1;d", "users/2;b"], &["acme", "globex"]);
+    assert_eq!(ended(), [false; 4]);
+    configure(&["more/3,main/1;d"], &["acme", "globex"]);
+    assert_eq!(ended(), [false, false, true, false]);
+    configure(&["more/3,main/1;d"], &["globex"]);
+    assert_eq!(ended(), [false, true, true, false]);
+    configure(&["main/11;d"], &[]);
+    assert_eq!(ended(), [true, true, true, false]);
 }
 
 #[test]
@@ -78,7 +108,7 @@ fn of_a_question_that_nobody_waits_for_any_more_nothing_is_left() {
 #[test]
 fn a_token_has_one_allowance_wherever_and_with_whatever_signature_it_is_shown() {
     let (verdicts, _) = known();
-    verdicts.configure(HashSet::from(["main".to_owned(), "web".to_owned()]), &BTreeMap::new());
+    verdicts.configure(HashSet::from(["main;1".to_owned(), "web,main;2".to_owned()]), &BTreeMap::new());
     let shape = VerifierSet { id: "main".into(), algorithms: vec!["ES256".into()], require_expiry: false, leeway: 0.0 };
     let allowance = |id: &str, tenant: &str, token: &str, key: &str| {
         let ask = Ask { id, tenant, evidence: Evidence::Token(token, &shape) };
@@ -91,20 +121,26 @@ fn a_token_has_one_allowance_wherever_and_with_whatever_signature_it_is_shown() 
         verdicts.known(&ask.digest()).expect("known").allowances[0].clone()
     };
     let (token, other) = ("eyJhbGciOiJFUzI1NiJ9.e30.AAAA", "eyJhbGciOiJFUzI1NiJ9.e30.AAAB");
-    let first = allowance("main", "", token, "k");
-    for (id, tenant, token) in [("main", "acme", token), ("web", "", token), ("main", "", other)] {
-        assert!(Arc::ptr_eq(&first, &allowance(id, tenant, token, "k")), "{id} {tenant} {token}");
+    let first = allowance("main;1", "", token, "main/k");
+    for (id, tenant, token) in [("main;1", "acme", token), ("web,main;2", "", token), ("main;1", "", other)] {
+        assert!(Arc::ptr_eq(&first, &allowance(id, tenant, token, "main/k")), "{id} {tenant} {token}");
     }
-    assert!(!Arc::ptr_eq(&first, &allowance("web", "acme", token, "l")));
-    assert!(!Arc::ptr_eq(&first, &allowance("web", "acme", "eyJhbGciOiJFUzI1NiJ9.eyJhIjoxfQ.AAAA", "k")));
+    assert!(!Arc::ptr_eq(&first, &allowance("web,main;2", "acme", token, "web/k")));
+    assert!(!Arc::ptr_eq(&first, &allowance("web,main;2", "acme", "eyJhbGciOiJFUzI1NiJ9.eyJhIjoxfQ.AAAA", "main/k")));
 }
 
 #[test]
 fn what_is_no_verdict_is_told_and_lets_nobody_in() {
     let verdicts = known().0;
-    for verdict in
-        ["", "{}", "[]", r#"{"granted": {}}"#, r#"{"refused": "why"}"#, r#"{"granted": {"key": "k", "expires": -1}}"#]
-    {
+    for verdict in [
+        "",
+        "{}",
+        "[]",
+        r#"{"granted": {}}"#,
+        r#"{"refused": "why"}"#,
+        r#"{"granted": {"key": "other/k"}}"#,
+        r#"{"granted": {"key": "main/k", "expires": -1}}"#,
+    ] {
         let number = verdicts.questions[0].len() as u64;
         assert_eq!(number, 0);
         let (tell, told) = watch::channel(None);
