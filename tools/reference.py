@@ -44,8 +44,8 @@ what a peer gets for a header depends on what the listener speaks.
 
 From a stranger, or from anybody where `proxy_protocol` is not set:
 
-- `http`: 400 `malformed_request`.
-- `http` with `tls`: 400 `tls_expected` for version 1, the alert `unexpected_message` for version 2.
+- `http` and `connect`: 400 `malformed_request`.
+- `http` and `connect` with `tls`: 400 `tls_expected` for version 1, the alert `unexpected_message` for version 2.
 - `tcp`: a reset, in the log `downstream_closed`. Where `proxy_protocol` is not set the service gets the header like any
   other bytes.
 
@@ -141,6 +141,10 @@ EVENTS = {
     "disconnected": ("agent", "A tunnel ended or could not be opened; when it is tried again, in seconds."),
     "refused": ("agent", "A gateway does not want the endpoint, for a reason that no time will change."),
     "giving up": ("agent", "Every tunnel was refused for good: the agent ends with exit code 1."),
+    "nothing is allowed": (
+        "agent",
+        "An endpoint serves CONNECT and has no `allow`: whatever is asked for is refused.",
+    ),
     "service unreachable": ("agent", "Nothing listens at a local address when the agent starts; it may still come."),
     "service healthy": ("agent", "A local service works, by its checks: its endpoint is offered."),
     "service unhealthy": ("agent", "A local service does not work, by its checks: its endpoint is withdrawn."),

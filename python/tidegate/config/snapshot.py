@@ -11,6 +11,8 @@ import secrets
 import socket
 import sys
 import time
+from collections.abc import Iterable
+from ipaddress import ip_network
 from typing import Any
 
 from tidegate import __version__
@@ -19,8 +21,10 @@ from tidegate.config.binds import resolve_bind
 from tidegate.config.checks import listener_upstream
 from tidegate.config.connect import connect
 from tidegate.config.files import Checked, Where
+from tidegate.config.leading import ConnectTo
 from tidegate.config.load import uncollected
 from tidegate.config.model import (
+    CONNECT,
     AccessLog,
     Agent,
     Forward,
@@ -31,6 +35,7 @@ from tidegate.config.model import (
     Timeouts,
     Tunnel,
 )
+from tidegate.config.targets import allow
 from tidegate.config.traffic import (
     client_tls,
     destination,
@@ -104,7 +109,8 @@ def agent_snapshot(config: Agent, agent_id: str, where: Where | None = None, tok
     checked = Checked(where)
     if not config.endpoints:
         checked.mistake("endpoints", "nothing to offer (add `endpoints: [{name: web, to: 3000}]`)")
-    offers = [offer(each, f"endpoints[{position}]", checked) for position, each in enumerate(config.endpoints)]
+    own = (checked.call("admin.bind", resolve_bind, config.admin.bind) if config.admin.bind else None) or []
+    offers = [offer(each, f"endpoints[{position}]", checked, own) for position, each in enumerate(config.endpoints)]
     return checked.done(
         {
             "role": "agent",
@@ -140,8 +146,19 @@ def forward_snapshot(config: Forward, where: Where | None = None, token: str | N
     )
 
 
-def offer(offer: Offer, here: str, checked: Checked) -> dict[str, Any]:
-    """One endpoint that an agent offers; `here` is its key."""
+def offer(offer: Offer, here: str, checked: Checked, own: Iterable[str] = ()) -> dict[str, Any]:
+    """One endpoint that an agent offers; `here` is its key, `own` are addresses that the agent itself listens on."""
+    if offer.to == CONNECT:
+        return {
+            "name": offer.name,
+            "kind": "connect",
+            "to": None,
+            "allow": [allow(each).dump() for each in offer.allow],
+            "connect": {"only_safe": False, "never": list(own), "failed_status": None},
+            "host_header": "keep",
+            "protocol": "http1",
+            "health": None,
+        }
     to = service(offer.to)
     tls = client_tls(offer, here, checked)
     if not to.tls and offer.says_something():
@@ -174,19 +191,30 @@ def describe(config: Gateway | Agent | Forward) -> dict[str, Any]:
     shown["connect"] = list(config.connect.urls)
     if isinstance(config, Agent):
         shown["connections"] = config.connect.connections
-        shown["endpoints"] = [{"name": each.name, "to": str(service(each.to))} for each in config.endpoints]
+        shown["endpoints"] = [_shown_offer(each) for each in config.endpoints]
     else:
         shown["forwards"] = [{"bind": each.bind, "endpoint": each.endpoint} for each in config.forwards]
     return shown
 
 
+def _shown_offer(offer: Offer) -> dict[str, Any]:
+    if offer.to == CONNECT:
+        return {"name": offer.name, "to": CONNECT, "allow": list(offer.allow)}
+    return {"name": offer.name, "to": str(service(offer.to))}
+
+
 def _shown_to(listener: Listener) -> dict[str, Any]:
     if listener.to is None:
         return {}
+    if listener.to.rules:
+        return {"endpoints": list(dict.fromkeys(rule.endpoint for rule in listener.to.rules))}
     return {key: value for key in ("endpoint", "upstream") if (value := getattr(listener.to, key)) is not None}
 
 
 def _listener_kind(name: str, listener: Listener, has_routes: bool) -> dict[str, Any]:
+    if listener.kind == "connect":
+        rules = listener.to.rules if listener.to is not None else ()
+        return {"kind": "connect", "to": [_rule(rule, listener) for rule in rules]}
     if listener.to is not None:
         return {"kind": "tcp", "to": destination(listener.to, listener_upstream(name), listener.tenant)}
     if listener.kind == "tunnel":
@@ -196,6 +224,15 @@ def _listener_kind(name: str, listener: Listener, has_routes: bool) -> dict[str,
         # With routes a name in a header would lead around them.
         return {"kind": "http", "dynamic_endpoints": {"allow": []} if has_routes else "unnamed"}
     return {"kind": "http", "dynamic_endpoints": "unnamed" if dynamic.allow is None else {"allow": list(dynamic.allow)}}
+
+
+def _rule(rule: ConnectTo, listener: Listener) -> dict[str, Any]:
+    return {
+        "network": str(ip_network(rule.network)) if rule.network is not None else None,
+        "name": rule.name,
+        "tenant": rule.tenant or listener.tenant or "",
+        "endpoint": rule.endpoint,
+    }
 
 
 def note(config: Gateway | Agent | Forward) -> str:

@@ -41,6 +41,8 @@ def listening(event: Mapping[str, Any]) -> str:
 def arrow(event: Mapping[str, Any], offer: Mapping[str, Any]) -> str:
     """Where an endpoint of this agent can be reached from now on, and what answers there."""
     name, url, local = str(event.get("endpoint", "")), str(event.get("url") or ""), target(offer)
+    if offer.get("kind") == "connect":
+        return f"endpoint {name} at {event.get('gateway')} -> {local}"
     if offer.get("kind") == "tcp":
         connect = _forward_connect(name, url)
         port = (offer.get("to") or {}).get("port", "PORT")
@@ -52,6 +54,9 @@ def arrow(event: Mapping[str, Any], offer: Mapping[str, Any]) -> str:
 
 def target(offer: Mapping[str, Any]) -> str:
     """The local service of an offer, as people write it."""
+    if offer.get("kind") == "connect":
+        allowed = len(offer.get("allow", []))
+        return f"CONNECT to what is allowed ({allowed} {'entry' if allowed == 1 else 'entries'})"
     to = offer.get("to") or {}
     host, port = str(to.get("host", "")), to.get("port")
     if ":" in host:
@@ -88,6 +93,11 @@ def service_unreachable(event: Mapping[str, Any]) -> str:
     return (
         f"nothing listens on {event.get('address')}: visitors of {event.get('endpoint')} get 502 until something does"
     )
+
+
+def nothing_allowed(event: Mapping[str, Any]) -> str:
+    """That an endpoint connects to nothing, because nobody said what it may connect to."""
+    return f"endpoint {event.get('endpoint')} refuses everything: say what it may connect to (--allow 10.0.0.0/8:443)"
 
 
 def unhealthy(event: Mapping[str, Any]) -> str:
@@ -146,18 +156,22 @@ def _with_gateway(event: Mapping[str, Any]) -> str:
 
 
 def exposed(snapshot: Mapping[str, Any], admin_addresses: list[str]) -> list[Exposed]:
-    """The tunnel and admin listeners off loopback that ask nobody who they are."""
+    """The tunnel, connect and admin listeners off loopback that ask nobody who they are."""
     found = []
     for listener in snapshot.get("listeners", []):
         tls = listener.get("tls") or {}
         knows = tls.get("client_ca") is not None and tls.get("client_certificate") == "required"
-        if listener.get("kind") != "tunnel" or knows or listener.get("auth"):
+        kind = listener.get("kind")
+        if kind not in ("tunnel", "connect") or knows or listener.get("auth"):
             continue
+        if kind == "connect" and listener.get("allow"):
+            continue
+        may = "can offer endpoints here" if kind == "tunnel" else "can connect to whatever agents allow"
         for port in _ports_off_loopback(listener.get("bind", [])):
             name = listener.get("name", "")
             sentence = (
-                f"anybody who reaches port {port} can offer endpoints here, without authentication; "
-                f'the line that closes it: listeners: {{{name}: {{bind: "127.0.0.1:{port}", kind: tunnel}}}}'
+                f"anybody who reaches port {port} {may}, without authentication; "
+                f'the line that closes it: listeners: {{{name}: {{bind: "127.0.0.1:{port}", kind: {kind}}}}}'
             )
             found.append(Exposed(name, port, sentence))
     for port in _ports_off_loopback(admin_addresses):

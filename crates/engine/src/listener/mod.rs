@@ -7,6 +7,7 @@ pub mod arrive;
 pub mod refuse;
 pub mod http;
 pub mod tcp;
+pub mod connect;
 pub mod tunnel;
 // What stands in front of each of them where TLS is spoken.
 pub mod tls;

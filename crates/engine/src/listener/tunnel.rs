@@ -21,7 +21,7 @@ use crate::http1::head::HeadLimits;
 use crate::identity::Identity;
 use crate::io::{BoxedIo, Buffer};
 use crate::message::{RequestHead, Version};
-use crate::proxy::admission::{WITHIN, too_many};
+use crate::proxy::admission::{identify, too_many};
 use crate::proxy::http1::{Http1, Stop};
 use crate::proxy::respond::Pages;
 use crate::proxy::shared::Proxy;
@@ -33,7 +33,7 @@ use crate::tunnel::hello::{self, Features, UPSTREAM_PATH, Welcome};
 use crate::tunnel::{Config, Ending, Session, start};
 use crate::upstream::ejection::Condition;
 use crate::upstream::{AgentSession, next_id};
-use crate::verdict::{Access, Policy};
+use crate::verdict::Access;
 
 /// How long before its end a session is told that it comes.
 const ANNOUNCED: Duration = Duration::from_secs(2);
@@ -190,7 +190,7 @@ async fn applicant(
     let (identity, ends) = match &access.policy {
         None => (tunnels.proxy.anonymous.clone(), false),
         Some(policy) => {
-            let identity = identify(tunnels, policy, head, certificate, from).await?;
+            let identity = identify(&tunnels.proxy, policy, &head.fields, certificate, from.ip()).await?;
             (identity, policy.disconnect_on_expiry)
         }
     };
@@ -214,23 +214,6 @@ async fn applicant(
     let agent = head.fields.find("x-tidegate-agent").and_then(valid_name).map(Arc::from);
     let admitted = Admitted { identity, tenant, ends, taken };
     Ok(Applicant { admitted, endpoint: endpoint.to_owned(), key, features: Features::of(&head.fields), agent })
-}
-
-async fn identify(
-    tunnels: &Tunnels,
-    policy: &Policy,
-    head: &RequestHead,
-    certificate: Option<&[u8]>,
-    from: SocketAddr,
-) -> Result<Arc<Identity>> {
-    let verdicts = &tunnels.proxy.verdicts;
-    let counted = |error: Error| {
-        verdicts.count(error.code);
-        error
-    };
-    let shown = policy.shown(&head.fields, certificate.is_some()).map_err(counted)?;
-    let ask = policy.ask(shown.as_ref(), &head.fields, certificate).map_err(counted)?;
-    verdicts.judge(&ask, ask.digest(), from.ip(), WITHIN).await.map_err(|error| policy.challenge(error))
 }
 
 async fn refuse(tunnels: &Tunnels, connection: &mut Http1, error: &Error, from: SocketAddr) {
