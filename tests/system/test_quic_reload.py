@@ -1,4 +1,4 @@
-"""A new configuration and tunnels over QUIC: sockets stay, certificates change live, who is asked for more is let go."""
+"""A new configuration and tunnels over QUIC: sockets stay, certificates change, who is asked for more is let go."""
 
 from __future__ import annotations
 
