@@ -1,29 +1,33 @@
 //! One authenticated connection that carries many streams: yamux, as HashiCorp's library speaks it, plain or inside
-//! WebSocket messages.
+//! WebSocket messages; or QUIC.
 //!
 //! Bottom up: `frame` and `websocket` turn bytes into frames, [`mux`] holds every decision about streams and knows no
-//! socket, `session` drives it over one byte stream, and a [`Stream`] is a byte stream again. Who may open a tunnel,
-//! and what its streams are for, is decided above.
+//! socket, `driver` moves its bytes over one byte stream, `yamux` is a handle on it, and `stream` is a byte stream
+//! again. `quic` does the same with the streams of a QUIC connection. A [`Session`] is what everybody above uses. Who
+//! may open a tunnel, and what its streams are for, is decided above.
 
 mod chunks;
 mod driver;
 mod end;
+pub mod endpoint;
 pub mod frame;
 pub mod hello;
 pub mod memory;
 pub mod mux;
+pub mod quic;
 mod session;
 mod shared;
 mod stream;
 pub mod websocket;
+mod yamux;
 
 use std::time::Duration;
 
 use crate::snapshot;
 
 pub use end::{End, Ending, OpenError, StreamReset, never_accepted};
-pub use session::{Session, start};
-pub use stream::Stream;
+pub use session::Session;
+pub use yamux::start;
 
 /// Which of the two ends of a session we are: it decides whose stream ids are odd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,10 +81,32 @@ impl Config {
     }
 }
 
+/// What carries a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// yamux over one byte stream, which is a WebSocket everywhere but in tests.
+    WebSocket,
+    /// Streams of QUIC.
+    Quic,
+    /// The same, as quic-reverse-http-tunnel uses them.
+    QuicTunnel,
+}
+
+impl Transport {
+    /// Its name in logs, status and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Transport::WebSocket => "websocket",
+            Transport::Quic => "quic",
+            Transport::QuicTunnel => "quic-tunnel",
+        }
+    }
+}
+
 /// What a session has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Round trip as the last ping measured it.
+    /// Round trip as the last ping or packet measured it.
     pub rtt: Option<Duration>,
     /// Bytes of frames received.
     pub bytes_in: u64,
@@ -100,6 +126,10 @@ pub struct Stats {
     pub overruns: u64,
     /// Bytes that came for streams already closed.
     pub discarded: u64,
-    /// Bytes received and not yet read.
+    /// Bytes received and not yet read; of QUIC only what was looked at already.
     pub unread: u64,
+    /// Packets lost; 0 where nobody can tell.
+    pub lost: u64,
+    /// The largest packet that the path is known to carry; 0 where there are none.
+    pub mtu: u16,
 }

@@ -1,24 +1,25 @@
-//! Reaches a gateway: dials it, through a proxy and TLS where those are wanted, and upgrades to WebSocket.
+//! Reaches a gateway: what is known of one, and a tunnel to it of whatever it is made of.
 //!
-//! What is carried then is the caller's: a tunnel for an agent, one byte stream for a forward.
+//! `websocket` dials by TCP, through a proxy and TLS where those are wanted, and `quic` by UDP. What is carried then is
+//! the caller's.
 
-use std::future::poll_fn;
-use std::io;
+mod quic;
+mod websocket;
+
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
-use crate::dial;
-use crate::error::{Code, Error};
-use crate::http1::head::{HeadLimits, parse_response};
-use crate::io::{BoxedIo, Buffer};
-use crate::message::ResponseHead;
-use crate::snapshot::{Connect, Secret, Timeouts};
+use crate::shutdown::Drain;
+use crate::snapshot::{self, Connect, Secret, Timeouts, Transport};
+use crate::tls;
 use crate::tls::client::Connector;
 use crate::tunnel::hello::{self, Ask, Told};
-use crate::tunnel::websocket::new_key;
+use crate::tunnel::{Config, Session, start};
+use crate::worker::Worker;
 
 /// The most bytes of a refusal's body that are read for its reason.
 const REASON: usize = 4096;
@@ -33,6 +34,8 @@ pub struct Gateway {
     prefix: String,
     tls: Option<Connector>,
     proxy: Option<Secret>,
+    /// What is believed and shown over QUIC; an error says why it cannot be spoken.
+    quic: Result<tls::quic::Client, &'static str>,
     token: Arc<Token>,
     tenant: String,
 }
@@ -54,6 +57,36 @@ impl Token {
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
+}
+
+/// What a tunnel is wanted for.
+pub struct Wanted<'a> {
+    /// The path that names the endpoint.
+    pub path: &'a str,
+    /// The agent's id and the number of the tunnel.
+    pub agent: &'a str,
+    /// The program's version.
+    pub version: &'a str,
+    /// Streams may carry HTTP/2.
+    pub h2: bool,
+    /// Deadlines.
+    pub timeouts: &'a Timeouts,
+    /// How the tunnel is watched.
+    pub tunnel: &'a snapshot::Tunnel,
+    /// Whoever drives it.
+    pub worker: &'a Worker,
+    /// Ends what serves it.
+    pub drain: &'a Drain,
+}
+
+/// A tunnel that is up.
+pub struct Tunnel {
+    /// Its session.
+    pub session: Session,
+    /// Runs it: to be spawned.
+    pub driver: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// What the gateway told us.
+    pub told: Told,
 }
 
 /// Why there is no connection.
@@ -80,13 +113,20 @@ impl Gateway {
         let token = Arc::new(Token { secret, changed: Notify::new() });
         let one = |(i, url): (usize, &String)| -> Result<Gateway, String> {
             let (tls, host, port, prefix) = parse(url)?;
-            let tls = if tls { Some(Connector::new(&connect.tls).map_err(|e| format!("{url}: {e}"))?) } else { None };
+            let failed = |why: String| format!("{url}: {why}");
+            let quic = match (connect.transport, tls) {
+                (Transport::WebSocket, _) => Err("it was not asked for"),
+                (Transport::Quic, false) => Err("QUIC needs https:// (the URL begins with http://)"),
+                (Transport::Quic, true) => Ok(tls::quic::client(&connect.tls, hello::QUIC_PROTOCOLS).map_err(failed)?),
+            };
+            let tls = if tls { Some(Connector::new(&connect.tls).map_err(failed)?) } else { None };
             Ok(Gateway {
                 url: url.clone(),
                 host,
                 port,
                 prefix,
                 tls,
+                quic,
                 proxy: connect.proxies.get(i).cloned().flatten(),
                 token: token.clone(),
                 tenant: connect.tenant.clone(),
@@ -96,121 +136,52 @@ impl Gateway {
         Ok((gateways, token))
     }
 
-    /// Opens a WebSocket at `path`; `h2`: streams on it may carry HTTP/2. What came right behind the answer is in the
-    /// buffer.
-    pub async fn open(
-        &self,
-        path: &str,
-        agent: Option<&str>,
-        version: &str,
-        h2: bool,
-        timeouts: &Timeouts,
-    ) -> Result<(BoxedIo, Buffer, Told), Refused> {
-        let io =
-            self.dial(timeouts).await.map_err(|error| Refused { reason: error.detail.into_owned(), status: None })?;
-        let upgrade = self.upgrade(io, path, agent, version, h2);
-        match tokio::time::timeout(timeouts.handshake, upgrade).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(self.silent(timeouts.handshake)),
+    /// Opens a tunnel.
+    pub async fn tunnel(&self, transport: Transport, wanted: &Wanted<'_>) -> Result<Tunnel, Refused> {
+        if transport == Transport::Quic {
+            return self.open_quic(wanted).await;
         }
+        let (agent, timeouts) = (Some(wanted.agent), wanted.timeouts);
+        let (io, early, told) = self.open(wanted.path, agent, wanted.version, wanted.h2, timeouts).await?;
+        let (session, driver) = start(io, early, Config::agent(wanted.tunnel));
+        Ok(Tunnel { session, driver: Box::pin(driver), told })
+    }
+
+    /// The request for `path`; `key` is that of a WebSocket.
+    fn request(&self, path: &str, key: Option<&str>, agent: Option<&str>, version: &str, h2: bool) -> Vec<u8> {
+        let token = self.token.secret.load_full();
+        hello::request(&Ask {
+            authority: &self.authority(),
+            path: &format!("{}{path}", self.prefix),
+            key,
+            token: token.as_deref().map(Secret::expose),
+            tenant: &self.tenant,
+            agent,
+            version,
+            h2,
+        })
     }
 
     fn silent(&self, within: Duration) -> Refused {
         Refused { reason: format!("{} did not answer within {within:?}", self.url), status: None }
     }
 
-    async fn dial(&self, timeouts: &Timeouts) -> Result<BoxedIo, Error> {
-        let io: BoxedIo = match &self.proxy {
-            Some(proxy) => dial::connect_via(proxy, &self.host, self.port, timeouts.connect).await?,
-            None => Box::new(dial::connect(&self.host, self.port, timeouts.connect).await?),
-        };
-        let Some(connector) = &self.tls else { return Ok(io) };
-        let failed = |why: String| Error::undelivered(Code::UpstreamUnreachable, why);
-        match tokio::time::timeout(timeouts.handshake, connector.connect(io, &self.host)).await {
-            Ok(Ok(io)) => Ok(io),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Err(failed(format!(
-                "TLS with {} failed: {error} (where no TLS is spoken, the URL begins with http://)",
-                self.url
-            ))),
-            Ok(Err(error)) => Err(failed(format!("TLS with {} failed: {error}", self.url))),
-            Err(_) => Err(failed(self.silent(timeouts.handshake).reason)),
-        }
+    fn broken(&self, why: impl std::fmt::Display) -> Refused {
+        Refused { reason: format!("{}: {why}", self.url), status: None }
     }
 
-    async fn upgrade(
-        &self,
-        mut io: BoxedIo,
-        path: &str,
-        agent: Option<&str>,
-        version: &str,
-        h2: bool,
-    ) -> Result<(BoxedIo, Buffer, Told), Refused> {
-        let (key, token) = (new_key(), self.token.secret.load_full());
-        let mut out = Buffer::new();
-        out.extend(&hello::request(&Ask {
-            authority: &self.authority(),
-            path: &format!("{}{path}", self.prefix),
-            key: &key,
-            token: token.as_deref().map(Secret::expose),
-            tenant: &self.tenant,
-            agent,
-            version,
-            h2,
-        }));
-        let broken = |why: String| Refused { reason: format!("{}: {why}", self.url), status: None };
-        poll_fn(|cx| out.poll_drain(cx, &mut *io)).await.map_err(|e| broken(e.to_string()))?;
-
-        let limits = HeadLimits { bytes: 64 * 1024, fields: 128 };
-        let (mut input, mut scanned, mut head) = (Buffer::new(), 0, ResponseHead::new());
-        loop {
-            match parse_response(input.chunk(), &mut scanned, &mut head, &limits) {
-                Ok(Some(length)) => {
-                    input.consume(length);
-                    scanned = 0;
-                    // A proxy on the way may say something before the answer.
-                    if !head.is_informational() || head.status == 101 {
-                        break;
-                    }
-                    continue;
-                }
-                Ok(None) => {}
-                Err(error) => return Err(broken(format!("it speaks no HTTP: {}", error.detail()))),
-            }
-            match poll_fn(|cx| input.poll_fill(cx, &mut *io)).await {
-                Ok(0) => return Err(broken("closed before it answered".to_owned())),
-                Ok(_) => {}
-                Err(error) => return Err(broken(error.to_string())),
-            }
-        }
-        match hello::told(&head, &key) {
-            Ok(told) => Ok((io, input, told)),
-            Err(why) if head.status == 101 => Err(broken(why)),
-            Err(why) => Err(Refused { reason: self.reason(why, io, input).await, status: Some(head.status) }),
-        }
-    }
-
-    /// What a refusal's JSON body says, as far as it comes at once.
-    async fn reason(&self, why: String, mut io: BoxedIo, mut input: Buffer) -> String {
-        let read = async {
-            while input.len() < REASON && !input.chunk().contains(&b'}') {
-                match poll_fn(|cx| input.poll_fill(cx, &mut *io)).await {
-                    Ok(0) | Err(_) => break,
-                    Ok(_) => {}
-                }
-            }
-        };
-        // A body that does not come is not waited for.
-        let _ = tokio::time::timeout(Duration::from_secs(1), read).await;
-        let body = input.chunk();
+    /// With the answer's own words, as far as they are in its JSON body.
+    fn refused(&self, why: &str, status: u16, body: &[u8]) -> Refused {
         let json = body.iter().position(|b| *b == b'{').zip(body.iter().rposition(|b| *b == b'}'));
         let said = json
             .filter(|(open, close)| open < close)
             .and_then(|(open, close)| serde_json::from_slice::<serde_json::Value>(&body[open..=close]).ok())
             .and_then(|value| Some(value.get("error")?.as_str()?.chars().take(200).collect::<String>()));
-        match said {
+        let reason = match said {
             Some(said) => format!("{} {why}: {said}", self.url),
             None => format!("{} {why}", self.url),
-        }
+        };
+        Refused { reason, status: Some(status) }
     }
 
     fn authority(&self) -> String {
