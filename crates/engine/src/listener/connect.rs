@@ -26,7 +26,7 @@ use crate::http1::head::{HeadLimits, write_request};
 use crate::identity::Identity;
 use crate::io::Buffer;
 use crate::message::{RequestHead, ResponseHead, Version};
-use crate::proxy::access::{Answered, Asked, Record};
+use crate::proxy::access::{Answered, Record, Words};
 use crate::proxy::admission::{identify, too_many};
 use crate::proxy::connecting::{read, refuse, target_of, through};
 use crate::proxy::http1::{Http1, Part, Stop};
@@ -95,7 +95,7 @@ pub async fn connection(
     let led = match asked {
         Ok(None) => return,
         Ok(Some(head)) => {
-            record.asked = proxy.access.load().is_some().then(|| Asked::of(&head));
+            record.asked = proxy.access.load().is_some().then(|| Words::of(&head));
             led(&proxy, &listener, &head, certificate.as_deref(), client, &mut record).await
         }
         Err(error) => Err(error),

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::{Instant, timeout};
 
-use super::access::{Answered, Asked, Record};
+use super::access::{Answered, Record, Words};
 use super::http1::{Http1, Stop};
 use super::relay::Leg;
 use super::shared::{Proxy, Settings};
@@ -52,7 +52,7 @@ impl Connecting {
                 return proxy.finish(worker, &record);
             }
         };
-        record.asked = proxy.access.load().is_some().then(|| Asked::of(&head));
+        record.asked = proxy.access.load().is_some().then(|| Words::of(&head));
         proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
         let within = settings.timeouts.connect;
         let resolve = |host: String, port| async move { dial::resolve(&host, port).await };
