@@ -234,6 +234,12 @@ def test_a_target_that_cannot_be_reached_is_a_502_with_the_reason() -> None:
         assert (answer.status, answer.json()["detail"]) == (502, "cannot resolve nowhere.invalid")
 
 
+def test_clients_of_http_1_0_that_send_no_host_are_served(way: Way) -> None:
+    with Raw(way.address) as client:
+        client.send(f"CONNECT {way.open.address} HTTP/1.0\r\n\r\nhello".encode())
+        assert client.take(len(THROUGH) + 5) == THROUGH + b"hello"
+
+
 def test_other_methods_and_bodies_are_refused(way: Way) -> None:
     with Raw(way.address) as client:
         client.send(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")

@@ -230,8 +230,8 @@ impl Policy {
         }
     }
 
-    /// The error with what to show instead in its answer, as every 401 has it (RFC 9110 §11.6.1): a challenge for each
-    /// kind that is taken.
+    /// The error with what to show instead in its answer, as every 401 and 407 has it (RFC 9110 §11.6.1, §11.7.1): a
+    /// challenge for each kind that is taken.
     pub fn challenge(&self, error: Error) -> Error {
         if !matches!(error.code.status(), 401 | 407) {
             return error;
@@ -253,7 +253,7 @@ impl Policy {
         }
         if self.certificate.is_some() {
             // No scheme is registered for what TLS shows; an unknown one says to any client that it has none of these.
-            error = error.with("WWW-Authenticate", format!("Certificate realm=\"{}\"", self.realm));
+            error = error.with(field, format!("Certificate realm=\"{}\"", self.realm));
         }
         error
     }
