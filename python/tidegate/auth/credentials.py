@@ -106,6 +106,11 @@ class Credentials:
         failing = ((name, each.problem) for (name, _), each in self._jwks.items())
         return [f"verifiers.{name}.jwks: {problem}" for name, problem in failing if problem is not None]
 
+    def lacks(self) -> list[str]:
+        """Whose keys are all withdrawn, so that no token of theirs is good, a sentence each."""
+        found = ((name, each.lack) for (name, _), each in self._jwks.items())
+        return [f"verifiers.{name}.jwks: {lack}: no token of it is good" for name, lack in found if lack is not None]
+
     def key_ids(self) -> frozenset[str]:
         """The ids of everything that a verdict may stand on, certificates apart: theirs end with their sets."""
         return frozenset().union(

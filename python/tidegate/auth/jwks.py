@@ -1,7 +1,8 @@
 """
 A set of keys that changes: fetched from a URL or a file, kept, and fetched again before it is too old.
 
-Whoever looks up a key never waits for a refresh. Only an unknown `kid` is worth waiting for, once an interval; the
+What cannot be fetched or read leaves the keys as they were. What can be read takes their place, also where it holds no
+good key: then its issuer has withdrawn them all. Whoever looks up a key never waits for a refresh. Only an unknown `kid` is worth waiting for, once an interval; the
 fetches run on threads that live as long as one fetch. What is fetched comes from the configuration alone, never from a
 token.
 """
@@ -93,13 +94,19 @@ class Jwks:
             fetching = self._running = _Fetching(self._clock())
             self._began = fetching.began
         self._run(fetching)
-        if self._failed is not None:
-            raise ConfigError(f"verifiers.{self._verifier}.jwks: {self._failed}")
+        if (wrong := self._failed or self.lack) is not None:
+            raise ConfigError(f"verifiers.{self._verifier}.jwks: {wrong}")
 
     @property
     def problem(self) -> str | None:
         """Why the last fetch has failed, where it has."""
         return self._failed
+
+    @property
+    def lack(self) -> str | None:
+        """Why no token is good by the set in force, where it was published so."""
+        lack = self._set.lack if self._loaded is not None else None
+        return self._placed(lack) if lack is not None else None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -172,7 +179,10 @@ class Jwks:
         try:
             return key_set(text)
         except ValueError as error:
-            raise ValueError(f"{self._place}: {error}" if self._place else str(error)) from None
+            raise ValueError(self._placed(str(error))) from None
+
+    def _placed(self, said: str) -> str:
+        return f"{self._place}: {said}" if self._place else said
 
     def _run(self, fetching: _Fetching) -> None:
         fresh: KeySet | None = None
