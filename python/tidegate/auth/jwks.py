@@ -2,9 +2,9 @@
 A set of keys that changes: fetched from a URL or a file, kept, and fetched again before it is too old.
 
 What cannot be fetched or read leaves the keys as they were. What can be read takes their place, also where it holds no
-good key: then its issuer has withdrawn them all. Whoever looks up a key never waits for a refresh. Only an unknown `kid` is worth waiting for, once an interval; the
-fetches run on threads that live as long as one fetch. What is fetched comes from the configuration alone, never from a
-token.
+good key: then its issuer has withdrawn them all. Whoever looks up a key never waits for a refresh. Only an unknown
+`kid` is worth waiting for, once an interval; the fetches run on threads that live as long as one fetch. What is fetched
+comes from the configuration alone, never from a token.
 """
 
 import contextlib
@@ -82,7 +82,7 @@ class Jwks:
         self._lock = threading.RLock()
         self._set = KeySet(())
         self._loaded: float | None = None
-        self._began: float | None = None
+        self._strained: float | None = None  # when the last fetch began that a token asked for, or that has failed
         self._failed: str | None = None
         self._running: _Fetching | None = None
         self.changed: Changed = lambda _: None
@@ -92,7 +92,6 @@ class Jwks:
         """Fetches the keys for the first time, or raises `ConfigError`."""
         with self._lock:
             fetching = self._running = _Fetching(self._clock())
-            self._began = fetching.began
         self._run(fetching)
         if (wrong := self._failed or self.lack) is not None:
             raise ConfigError(f"verifiers.{self._verifier}.jwks: {wrong}")
@@ -122,7 +121,7 @@ class Jwks:
         with self._lock:
             now = self._clock()
             due = self._loaded is None or now - self._loaded >= self._refresh
-            if due and self._may_begin(now):
+            if due and not self._busy(now) and (self._failed is None or self._rested(now)):
                 self._begin(now)
 
     def find(self, kid: str | None, *, wait: bool) -> "tuple[Key, ...] | Future[None]":
@@ -154,23 +153,28 @@ class Jwks:
             return tuple(key for key in keys if key.kid is None)
 
     def patience(self) -> float:
-        """Seconds until an unknown `kid` may cause another fetch."""
+        """Seconds until an unknown `kid` may cause another fetch, or a refresh may bring it."""
         with self._lock:
-            return 0.0 if self._began is None else max(0.0, self._began + self._retry - self._clock())
+            rested = 0.0 if self._strained is None else self._strained + self._retry
+            due = rested if self._loaded is None or self._failed is not None else self._loaded + self._refresh
+            return max(0.0, min(rested, due) - self._clock())
 
     def _worth_waiting(self, now: float) -> _Fetching | None:
         if self._running is not None and not self._running.settled.done():
             return self._running
-        return self._begin(now) if self._may_begin(now) else None
+        if self._busy(now) or not self._rested(now):
+            return None
+        self._strained = now
+        return self._begin(now)
 
-    def _may_begin(self, now: float) -> bool:
-        if self._running is not None and now - self._running.began < _LONGEST_FETCH:
-            return False
-        return self._began is None or now - self._began >= self._retry
+    def _busy(self, now: float) -> bool:
+        return self._running is not None and now - self._running.began < _LONGEST_FETCH
+
+    def _rested(self, now: float) -> bool:
+        return self._strained is None or now - self._strained >= self._retry
 
     def _begin(self, now: float) -> _Fetching:
         fetching = self._running = _Fetching(now)
-        self._began = now
         self._start(lambda: self._run(fetching))
         return fetching
 
@@ -196,6 +200,8 @@ class Jwks:
             if self._running is fetching:  # else it was given up, and another one has taken its place
                 self._running = None
                 self._failed = problem
+                if problem is not None:
+                    self._strained = fetching.began
                 if fresh is not None:
                     before = self.ids()
                     self._set, self._loaded = fresh, fetching.began

@@ -158,7 +158,9 @@ class Jwks(Model):
     )
     timeout: Positive = knob(10.0, "Longest time for one fetch.")
     refresh: Positive = knob(300.0, "They are fetched again after so long.")
-    retry: Positive = knob(30.0, "A key that is not among them causes one fetch in so long at most.")
+    retry: Positive = knob(
+        30.0, "A failed fetch is tried again after so long; a key that is not among them causes one in so long at most."
+    )
     max_stale: Positive = knob(86400.0, "The last good ones count for so long while fetching fails.")
 
     @model_validator(mode="after")

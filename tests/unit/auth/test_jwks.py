@@ -146,6 +146,40 @@ def test_while_fetching_fails_it_is_tried_once_an_interval() -> None:
     assert source.keys.problem == "away"
 
 
+def test_a_refresh_that_is_due_waits_for_nothing_and_another_try_after_a_failure_does() -> None:
+    source = Source(jwk("ES256", kid="a"), refresh=10, retry=30)
+    for source.now in range(1, 101):
+        source.keys.tend()
+    assert source.fetched == 1 + 10
+    source.body = ValueError("away")
+    for source.now in range(101, 200):
+        source.keys.tend()
+    assert source.fetched == 1 + 10 + 3  # at 110, 140 and 170
+    source.publish(jwk("ES256", kid="a"))
+    for source.now in range(200, 231):
+        source.keys.tend()
+    assert source.fetched == 1 + 10 + 3 + 4
+
+
+def test_refreshes_that_come_often_do_not_keep_an_unknown_key_from_being_fetched() -> None:
+    source = Source(jwk("ES256", kid="a"), refresh=10, retry=30)
+    for source.now in (10, 20, 30):
+        source.keys.tend()
+    source.publish(jwk("ES256", kid="b", which=1))
+    source.now = 31
+    assert source.found("b") == ["b"]
+    assert source.found("x") == []
+    assert source.fetched == 5
+    # The next refresh may bring it, long before a token may cause another fetch.
+    assert source.keys.patience() == 10
+    for source.now in (41, 52, 60):
+        assert source.found("x") == []
+    assert source.fetched == 7
+    source.now = 61
+    assert source.found("x") == []
+    assert source.fetched == 8
+
+
 @pytest.mark.parametrize(
     "wrong", [b"<html>", b"", b"{}", b"{" + b" " * (10 << 20) + b"}", jwks(*[{}] * 201)], ids=range(5)
 )
