@@ -140,6 +140,12 @@ routes: [{to: {endpoint: x}, auth: none}]
         ("{jwks: {url: http://x/y, ca: a}}", "does not use TLS"),
         ("{jwks: {file: a, timeout: 3s}}", "`timeout` belongs to `url`"),
         ("{jwks: {}}", "exactly one of `url` and `file`"),
+        (
+            "{jwks: {url: https://x/y, max_stale: 1m}}",
+            "`max_stale` (60s) is less than `refresh` (5m, by default): keys would be too old before they are fetched",
+        ),
+        ("{jwks: {url: https://x/y, refresh: 2d}}", "`max_stale` (24h, by default) is less than `refresh` (48h)"),
+        ("{jwks: {url: https://x/y, refresh: 10s, max_stale: 9s}}", "`max_stale` (9s) is less than `refresh` (10s)"),
     ],
 )
 def test_a_mistake_in_a_verifier_says_what_to_do(text: str, said: str) -> None:

@@ -19,7 +19,18 @@ from pydantic import (
     model_validator,
 )
 
-from tidegate.config.knobs import TEXT_OR_TEXTS, Duration, FileName, Label, Model, Networks, Positive, Size, knob
+from tidegate.config.knobs import (
+    TEXT_OR_TEXTS,
+    Duration,
+    FileName,
+    Label,
+    Model,
+    Networks,
+    Positive,
+    Size,
+    duration_text,
+    knob,
+)
 from tidegate.config.values import header_text, url_parts
 
 __all__ = [
@@ -161,7 +172,9 @@ class Jwks(Model):
     retry: Positive = knob(
         30.0, "A failed fetch is tried again after so long; a key that is not among them causes one in so long at most."
     )
-    max_stale: Positive = knob(86400.0, "The last good ones count for so long while fetching fails.")
+    max_stale: Positive = knob(
+        86400.0, "The last good ones count for so long while fetching fails; `refresh` or longer."
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -173,7 +186,17 @@ class Jwks(Model):
                 raise ValueError(f"`{strange[0]}` belongs to `url`, not to `file`")
         elif self.ca is not None and not self.url.startswith("https:"):
             raise ValueError(f"`ca` says who may answer, but {self.url} does not use TLS (write https://)")
+        if self.max_stale < self.refresh:
+            oldest, often = (self._with_origin(key) for key in ("max_stale", "refresh"))
+            raise ValueError(
+                f"{oldest} is less than {often}: keys would be too old before they are fetched again "
+                "(give `max_stale` time for an outage)"
+            )
         return self
+
+    def _with_origin(self, key: str) -> str:
+        origin = "" if key in self.model_fields_set else ", by default"
+        return f"`{key}` ({duration_text(getattr(self, key))}{origin})"
 
 
 class Quota(Model):
