@@ -19,6 +19,7 @@ from tidegate.auth.verdict import INVALID, Granted, Refused, Unavailable, Verdic
 from tidegate.auth.verify import FixedKeys, KeySource, Verifier, VerifierSet
 from tidegate.config import auth as written
 from tidegate.config.credentials import Named, member_of
+from tidegate.config.values import shown_url
 from tidegate.errors import ConfigError
 
 __all__ = ["Credentials"]
@@ -225,4 +226,4 @@ def _jwks(name: str, source: written.Jwks) -> Jwks:
     assert source.url is not None  # noqa: S101  the model has seen to it
     fetch = jwks.url_fetch(source.url, source.ca, source.timeout)
     often, retry, oldest = source.refresh, source.retry, source.max_stale
-    return Jwks(name, fetch, refresh=often, retry=retry, max_stale=oldest, place=source.url)
+    return Jwks(name, fetch, refresh=often, retry=retry, max_stale=oldest, place=shown_url(source.url))

@@ -19,6 +19,7 @@ import httpx
 
 from tidegate import __version__
 from tidegate.auth.keys import LARGEST_SET, Key, KeySet, key_set
+from tidegate.config.values import shown_url
 from tidegate.errors import ConfigError
 
 __all__ = ["WAIT", "Changed", "Fetch", "Jwks", "KeysUnavailableError", "file_fetch", "url_fetch"]
@@ -244,6 +245,7 @@ def file_fetch(name: str) -> Fetch:
 
 def url_fetch(url: str, ca: str | None = None, seconds: float = 10.0) -> Fetch:
     """Fetches a JWKS from a URL: this one and no other, whatever it answers."""
+    shown = shown_url(url)
 
     def fetch() -> bytes:
         deadline = time.monotonic() + seconds
@@ -255,10 +257,10 @@ def url_fetch(url: str, ca: str | None = None, seconds: float = 10.0) -> Fetch:
         ending.start()
         try:
             with client, client.stream("GET", url, headers=_HEADERS) as answer:
-                return _body(answer, url, deadline)
+                return _body(answer, shown, deadline)
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError, RuntimeError) as error:
             late = time.monotonic() >= deadline
-            raise ValueError(f"{url}: {'takes too long' if late else _reason(error)}") from None
+            raise ValueError(f"{shown}: {'takes too long' if late else _reason(error)}") from None
         finally:
             ending.cancel()
 
@@ -275,20 +277,20 @@ def _trust(ca: str | None) -> ssl.SSLContext:
         raise ValueError(f"{ca}: cannot read it: {(error.strerror or str(error)).lower()}") from None
 
 
-def _body(answer: httpx.Response, url: str, deadline: float) -> bytes:
+def _body(answer: httpx.Response, shown: str, deadline: float) -> bytes:
     if answer.is_redirect:
-        raise ValueError(f"{url}: answers with a redirect, which is not followed (write the address it leads to)")
+        raise ValueError(f"{shown}: answers with a redirect, which is not followed (write the address it leads to)")
     if answer.status_code != 200:
-        raise ValueError(f"{url}: answers {answer.status_code}")
+        raise ValueError(f"{shown}: answers {answer.status_code}")
     if answer.headers.get("content-encoding", "identity").lower() != "identity":
-        raise ValueError(f"{url}: answers in an encoding that was not asked for")
+        raise ValueError(f"{shown}: answers in an encoding that was not asked for")
     body = b""
     for chunk in answer.iter_raw():
         body += chunk
         if len(body) > LARGEST_SET:
-            raise ValueError(f"{url}: answers more than {LARGEST_SET // 1024} KiB")
+            raise ValueError(f"{shown}: answers more than {LARGEST_SET // 1024} KiB")
         if time.monotonic() > deadline:
-            raise ValueError(f"{url}: takes too long")
+            raise ValueError(f"{shown}: takes too long")
     return body
 
 

@@ -31,7 +31,7 @@ from tidegate.config.knobs import (
     duration_text,
     knob,
 )
-from tidegate.config.values import header_text, url_parts
+from tidegate.config.values import header_text, shown_url, url_parts
 
 __all__ = [
     "ALGORITHMS", "AdminAuth", "Allowed", "Auth", "CertificateGrant", "Denied", "Jwks", "Quota", "SecretSource",
@@ -147,13 +147,14 @@ class SecretSource(Model):
 
 
 def _jwks_url(value: str) -> str:
-    parts = url_parts(value)
+    shown = shown_url(value)
+    parts = url_parts(shown)
     if "@" in parts.netloc:
         raise ValueError("a URL of keys cannot hold a user or password")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment or not header_text(value):
-        raise ValueError(f"{value!r} is no URL of keys (write https://HOST/PATH; a file is `file: NAME`)")
+    if parts.scheme not in ("http", "https") or not parts.hostname or value.partition("#")[2] or not header_text(value):
+        raise ValueError(f"{shown!r} is no URL of keys (write https://HOST/PATH; a file is `file: NAME`)")
     if " " in value:
-        raise ValueError(f"{value!r} holds a space")
+        raise ValueError(f"{shown!r} holds a space")
     return value
 
 
@@ -185,7 +186,7 @@ class Jwks(Model):
             if strange:
                 raise ValueError(f"`{strange[0]}` belongs to `url`, not to `file`")
         elif self.ca is not None and not self.url.startswith("https:"):
-            raise ValueError(f"`ca` says who may answer, but {self.url} does not use TLS (write https://)")
+            raise ValueError(f"`ca` says who may answer, but {shown_url(self.url)} does not use TLS (write https://)")
         if self.max_stale < self.refresh:
             oldest, often = (self._with_origin(key) for key in ("max_stale", "refresh"))
             raise ValueError(
