@@ -93,12 +93,12 @@ def test_the_query_of_a_url_is_sent_and_in_nothing_that_is_told(issuer: Server, 
     terms = written.Verifier(jwks=source)
     Credentials({"": [Named("main", terms)]}, {}, {}, None)
     assert issuer.asked == ["/jwks.json?apikey=QSECRET"]
-    said = []
-    for status, headers, body in (
+    said: list[str] = []
+    answers: list[tuple[int, dict[str, str], bytes]] = [
         (500, {}, b""), (302, {"Location": "/"}, b""), (200, {}, b"<html>"), (200, {"Content-Encoding": "x"}, b""),
         (200, {}, jwks()), (200, {}, b" " * (LARGEST_SET + 1)),
-    ):  # fmt: skip
-        issuer.answer = (status, headers, body)
+    ]  # fmt: skip
+    for issuer.answer in answers:
         with pytest.raises(ConfigError) as told:
             Credentials({"": [Named("main", terms)]}, {}, {}, None)
         said += told.value.mistakes
