@@ -117,7 +117,8 @@ EVENTS = {
     ),
     "unwise credentials": (
         "gateway",
-        "A secret is short, its file is open to others, or admin believes others' tokens; the detail says what to do.",
+        "A secret is short, its file is open to others, passwords come without TLS or are hashed in several ways, or "
+        "admin believes others' tokens; the detail says what to do.",
     ),
     "token renewed": (
         "agent, forward",

@@ -27,8 +27,8 @@ __all__ = ["Credentials"]
 # The hash itself is no longer than what it is made of: RFC 7518 asks for as many bytes as HS256 has.
 _SHORT_SECRET = 32
 
-# A file costs nothing to read again.
-_FILE_REFRESH = 5.0
+# A file costs little to read again: it is read whenever sets are tended.
+_FILE_REFRESH = 0.5
 
 
 class Credentials:
@@ -216,6 +216,11 @@ class Credentials:
             raise ConfigError(str(error).splitlines()) from None
         if secret.warning is not None:
             self.warnings.append(secret.warning)
+        if found.kinds > 1:
+            self.warnings.append(
+                f"{what}: its hashes are of {found.kinds} kinds or costs, so the time of an answer tells which users "
+                "there are (make all of them in one way, such as `htpasswd -nB -C 10 USER`)"
+            )
         return found
 
 
