@@ -13,7 +13,6 @@ from tests.support.tidegate import Gateway
 from tests.system.load import Visitors
 from tests.system.over_quic import Quic
 
-
 LIVELY = {"TIDEGATE_TUNNEL_PING_INTERVAL": "0.3"}
 """An agent learns of its new port from nobody: it is seen there with the next thing that it says by itself."""
 

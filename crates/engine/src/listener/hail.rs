@@ -88,7 +88,7 @@ pub enum Over {
 }
 
 /// Who wants to offer what.
-pub struct Asked {
+pub struct Applicant {
     /// Who it is.
     pub admitted: Admitted,
     /// The endpoint that is offered.
@@ -116,13 +116,13 @@ pub struct Admitted {
 ///
 /// # Errors
 /// The refusal.
-pub async fn asked(
+pub async fn applicant(
     tunnels: &Tunnels,
     listener: &TunnelListener,
     (over, head): (Over, &RequestHead),
     certificate: Option<&[u8]>,
     from: SocketAddr,
-) -> Result<Asked> {
+) -> Result<Applicant> {
     let Some(name) = head.path().strip_prefix(UPSTREAM_PATH.as_bytes()) else {
         return Err(Error::new(
             Code::NoRoute,
@@ -143,13 +143,17 @@ pub async fn asked(
     };
     let endpoint = valid_name(name)
         .ok_or_else(|| Error::new(Code::InvalidEndpoint, "an endpoint's name has 1 to 128 of A-Z a-z 0-9 . _ -"))?;
+    let challenge = |error| match &access.policy {
+        Some(policy) => policy.challenge(error),
+        None => error,
+    };
     let tenant = match (&identity.tenant, &access.tenant) {
         (own, here) if own == here || here.is_empty() => own.clone(),
         (own, here) if own.is_empty() => here.clone(),
-        _ => return Err(Error::new(Code::UnknownTenant, "this listener is another tenant's")),
+        _ => return Err(challenge(Error::new(Code::UnknownTenant, "this listener is another tenant's"))),
     };
     if !identity.listen.contains(endpoint) {
-        return Err(Error::new(Code::EndpointNotPermitted, ""));
+        return Err(challenge(Error::new(Code::EndpointNotPermitted, "")));
     }
     let shared = tunnels.proxy.verdicts.allowance_of(&tenant);
     let all = identity.allowances.iter().cloned().chain(shared);
@@ -164,7 +168,7 @@ pub async fn asked(
     }
     let agent = head.fields.find("x-tidegate-agent").and_then(valid_name).map(Arc::from);
     let admitted = Admitted { identity, tenant, ends, taken };
-    Ok(Asked { admitted, endpoint: endpoint.to_owned(), key, features: Features::of(&head.fields), agent })
+    Ok(Applicant { admitted, endpoint: endpoint.to_owned(), key, features: Features::of(&head.fields), agent })
 }
 
 async fn identify(

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::hail::{Asked, Greeting, Over, TunnelListener, Tunnels, asked, refusal};
+use super::hail::{Applicant, Greeting, Over, TunnelListener, Tunnels, applicant, refusal};
 use super::handshakes::{Handshake, Handshakes, Turn};
 use super::session;
 use crate::error::{Code, Error, Result};
@@ -202,15 +202,15 @@ impl Caller {
         let from = address(&connection);
         let certificate = certificate(&connection);
         let (tunnels, listener) = (&self.tunnels, &self.door.listener);
-        let asked = match head {
-            Ok(head) => asked(tunnels, listener, (Over::Quic, &head), certificate.as_deref(), from).await,
+        let applicant = match head {
+            Ok(head) => applicant(tunnels, listener, (Over::Quic, &head), certificate.as_deref(), from).await,
             Err(error) => Err(error),
         };
-        let asked = match asked {
-            Ok(asked) => asked,
+        let applicant = match applicant {
+            Ok(applicant) => applicant,
             Err(error) => return refuse(&connection, send, recv, &refusal(tunnels, &error, from)).await,
         };
-        let answer = welcome(tunnels, &asked, greeting, from);
+        let answer = welcome(tunnels, &applicant, greeting, from);
         if !matches!(timeout(greeting.handshake, send.write_all(&answer)).await, Ok(Ok(()))) {
             return;
         }
@@ -218,7 +218,8 @@ impl Caller {
         connection.set_receive_window(WINDOW);
         let config = tunnel::Config { takes_streams: false, asks: false };
         let session = tunnel::start(connection.clone(), Some((send, recv)), config);
-        let run = session::run(tunnels.clone(), (self.worker, from), (&listener.terms, &self.closed), asked, session);
+        let run =
+            session::run(tunnels.clone(), (self.worker, from), (&listener.terms, &self.closed), applicant, session);
         tokio::select! {
             () = run => {}
             // It only ever ends the connection.
@@ -264,8 +265,8 @@ async fn hello(connection: Connection, limits: &HeadLimits) -> Option<Hello> {
     Some(Hello { connection, send, recv, head })
 }
 
-fn welcome(tunnels: &Tunnels, asked: &Asked, greeting: &Greeting, from: SocketAddr) -> Vec<u8> {
-    let url = tunnels.url_of(&asked.endpoint, greeting, from);
+fn welcome(tunnels: &Tunnels, applicant: &Applicant, greeting: &Greeting, from: SocketAddr) -> Vec<u8> {
+    let url = tunnels.url_of(&applicant.endpoint, greeting, from);
     // Who is here knows the way.
     let (node, version, url) = (&*greeting.node, &*greeting.version, url.as_deref());
     hello::accept_tunnel(None, &Welcome { node, version, url, quic: &Offers::No })

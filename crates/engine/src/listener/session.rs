@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::hail::{Asked, Tunnels};
+use super::hail::{Applicant, Tunnels};
 use crate::terms::Terms;
 use crate::tunnel::hello::Features;
 use crate::tunnel::{Ending, Session};
@@ -33,20 +33,20 @@ pub async fn run(
     tunnels: Arc<Tunnels>,
     (worker, from): (usize, SocketAddr),
     (terms, closed): (&Terms, &CancellationToken),
-    asked: Asked,
+    applicant: Applicant,
     (tunnel, driver): (Session, impl Future<Output = ()>),
 ) {
-    let admitted = asked.admitted;
+    let admitted = applicant.admitted;
     let proxy = &tunnels.proxy;
     let session = Arc::new(AgentSession {
         id: next_id(),
         tenant: admitted.tenant,
-        endpoint: asked.endpoint.into(),
-        agent: asked.agent,
+        endpoint: applicant.endpoint.into(),
+        agent: applicant.agent,
         address: from,
         since: SystemTime::now(),
         identity: admitted.identity,
-        features: asked.features,
+        features: applicant.features,
         tunnel,
         open_timeout: proxy.settings.load().timeouts.connect,
         worker,
@@ -93,7 +93,7 @@ async fn drive(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>, drive
     let mut ending = pin!(tunnels.drain.begun());
     let mut gone_away = pin!(session.tunnel.gone_away());
     let mut expiring = pin!(soon_over(identity.expires.filter(|_| expires)));
-    let (mut over, mut revoked) = (pin!(identity.ended()), pin!(identity.revoked()));
+    let (mut over, mut revoked) = (pin!(ends.terms.expire(identity)), pin!(identity.revoked()));
     let mut outlived = pin!(outlive(tunnels, session, ends));
     let (mut said, mut withdrawn, mut ended) = (false, false, false);
     loop {
@@ -118,7 +118,7 @@ async fn drive(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>, drive
                 end(&session.tunnel, session.features);
             }
             // As Piko's own server does: an agent whose token is over has nothing to come back with.
-            () = &mut over, if known && expires && !ended && !identity.is_revoked() => {
+            () = &mut over, if known && !ended && !identity.is_revoked() => {
                 ended = true;
                 session.tunnel.end(Ending::Close);
             }

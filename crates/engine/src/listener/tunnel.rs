@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::arrive::Arrival;
-use super::hail::{Asked, Greeting, Over, TunnelListener, Tunnels, asked, refusal};
+use super::hail::{Applicant, Greeting, Over, TunnelListener, Tunnels, applicant, refusal};
 use super::session;
 use crate::error::{Error, Result};
 use crate::http1::head::HeadLimits;
@@ -39,23 +39,25 @@ pub async fn connection(
         () = place.evicted() => return,
     };
     place.busy();
-    let asked = match head {
-        Ok(Ok(Some(head))) => asked(&tunnels, &listener, (Over::WebSocket, &head), certificate.as_deref(), from).await,
+    let applicant = match head {
+        Ok(Ok(Some(head))) => {
+            applicant(&tunnels, &listener, (Over::WebSocket, &head), certificate.as_deref(), from).await
+        }
         Ok(Ok(None)) | Err(_) => return,
         Ok(Err(error)) => Err(error),
     };
-    let asked = match asked {
-        Ok(asked) => asked,
+    let applicant = match applicant {
+        Ok(applicant) => applicant,
         Err(error) => return refuse(&tunnels, &mut connection, &error, from).await,
     };
     let workers = tunnels.proxy.workers.len();
-    let counts = tunnels.proxy.registry.tunnels_by_worker(&asked.admitted.tenant, &asked.endpoint, workers);
+    let counts = tunnels.proxy.registry.tunnels_by_worker(&applicant.admitted.tenant, &applicant.endpoint, workers);
     let fewest = (0..counts.len()).min_by_key(|i| (counts[*i], *i != worker)).unwrap_or(worker);
     let (io, early) = connection.take_stream();
     let tunnels_there = tunnels.clone();
     tunnels.proxy.carry_on(&tunnels.drain, io, (worker, fewest), move |worker, io| async move {
         let _place = place;
-        serve(tunnels_there, worker, &listener, (io, early), from, asked, &greeting).await;
+        serve(tunnels_there, worker, &listener, (io, early), from, applicant, &greeting).await;
     });
 }
 
@@ -81,14 +83,14 @@ async fn serve(
     listener: &TunnelListener,
     (mut io, early): (BoxedIo, Buffer),
     from: SocketAddr,
-    asked: Asked,
+    applicant: Applicant,
     greeting: &Greeting,
 ) {
-    let url = tunnels.url_of(&asked.endpoint, greeting, from);
+    let url = tunnels.url_of(&applicant.endpoint, greeting, from);
     let quic = listener.quic.load();
     let welcome = Welcome { node: &greeting.node, version: &greeting.version, url: url.as_deref(), quic: &quic };
     let mut out = Buffer::new();
-    out.extend(&hello::accept_tunnel(Some(&asked.key), &welcome));
+    out.extend(&hello::accept_tunnel(Some(&applicant.key), &welcome));
     let written = tokio::time::timeout(greeting.handshake, poll_fn(|cx| out.poll_drain(cx, &mut *io))).await;
     if !matches!(written, Ok(Ok(()))) {
         return;
@@ -96,5 +98,5 @@ async fn serve(
     let session = start(io, early, Config::gateway(&greeting.tunnel));
     // A connection of TCP goes on when its port is given up.
     let open = CancellationToken::new();
-    session::run(tunnels, (worker, from), (&listener.terms, &open), asked, session).await;
+    session::run(tunnels, (worker, from), (&listener.terms, &open), applicant, session).await;
 }
