@@ -125,6 +125,10 @@ EVENTS = {
     ),
     "agent connected": ("gateway", "A session of an agent began: an endpoint has one listener more."),
     "agent disconnected": ("gateway", "A session ended, and why."),
+    "credentials ended": (
+        "gateway",
+        "Nobody vouches any more for so many, or their tenant is gone: what they had opened ends.",
+    ),
     "agent refused": ("gateway", "Somebody asked for a tunnel in a way that is not served."),
     "no room for more connections": (
         "gateway, forward",
@@ -321,14 +325,14 @@ def metrics() -> str:
 
 
 def _pages() -> dict[str, str]:
-    """The metrics of a gateway that has an agent and has refused one connection, and of the other roles."""
+    """The metrics of a gateway that has an agent and has served and refused connections, and of the other roles."""
     started: list[engine.Role] = []
     with tempfile.TemporaryDirectory() as folder:
         log = f"access_log: {{to: '{folder}/access.log'}}\n"
         try:
             listeners = (
-                "listeners: {web: {bind: '127.0.0.1:0'}, agents: {bind: '127.0.0.1:0', kind: tunnel},"
-                " db: {bind: '127.0.0.1:0', kind: tcp, to: {endpoint: nobody}},"
+                "listeners: {web: {bind: '127.0.0.1:0'}, agents: {bind: '127.0.0.1:0', kind: tunnel, tenant: acme},"
+                " db: {bind: '127.0.0.1:0', kind: tcp, tenant: acme, to: {endpoint: web}},"
                 " secure: {bind: '127.0.0.1:0', tls: {}}}\n"
                 "upstreams: {shop: {addresses: ['127.0.0.1:9']}}\n"
                 "routes: [{host: shop.localhost, to: {upstream: shop}}]\n"
@@ -345,12 +349,13 @@ def _pages() -> dict[str, str]:
             ports = "forwards: [{bind: '127.0.0.1:0', endpoint: nobody}]\n"
             forward = engine.start(forward_snapshot(validate(Forward, parse(log + ports, "forward"))))
             started.append(forward)
-            _refuse_one(where["db"])
-            _refuse_one(where["secure"], b"GET / HTTP/1.1\r\n\r\n")
-            _refuse_one(forward.status()["forwards"][0]["address"])
+            _until(lambda: bool(gateway.status()["endpoints"]))
+            _ask(where["db"], b"GET / HTTP/1.1\r\n\r\n")
+            _ask(where["secure"], b"GET / HTTP/1.1\r\n\r\n")
+            _ask(forward.status()["forwards"][0]["address"])
             roles = {"gateway": gateway, "agent": agent, "forward": forward}
             _until(lambda: gateway.status()["totals"]["errors"] > 0 and forward.status()["totals"]["errors"] > 0)
-            _until(lambda: bool(gateway.status()["endpoints"]))
+            _until(lambda: b'tenant="acme"' in gateway.metrics().partition(b"tidegate_request_seconds")[0])
             pages = {name: role.metrics().decode() for name, role in roles.items()}
             pages["gateway"] += reload_metrics(0, 0, 0.0).decode()
             return pages
@@ -359,8 +364,8 @@ def _pages() -> dict[str, str]:
                 role.stop()
 
 
-def _refuse_one(address: str, says: bytes = b"") -> None:
-    """Connects where nobody can be reached, and waits for the end."""
+def _ask(address: str, says: bytes = b"") -> None:
+    """Connects, and waits for an answer or the end."""
     host, _, port = address.rpartition(":")
     with contextlib.suppress(OSError), socket.create_connection((host, int(port)), WAIT_SECONDS) as connection:
         connection.sendall(says)

@@ -17,7 +17,7 @@ from tests.support.http import request
 from tests.support.http2 import Two
 from tests.support.issuer import Issuer, bearer
 from tests.support.process import until
-from tests.support.raw import Raw
+from tests.support.raw import Raw, told_by
 from tests.support.service import Exchange, Service, TcpService, echo
 from tests.support.tidegate import Agent, Forward, Gateway
 from tests.system.guarded import LOCAL, UPGRADE, begun, config, knock, refusal
@@ -201,6 +201,19 @@ def test_an_agent_renews_its_token_without_a_failed_request(issuer: Issuer, tmp_
     finally:
         stop.set()
         thread.join()
+
+
+def test_a_forward_shows_the_token_that_its_file_holds_now(gateway: Gateway, issuer: Issuer, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(issuer.token("echo", expires=-5))
+    with Forward(gateway.proxy, "echo", "--token-file", str(file)) as forward:
+        assert told_by(forward.address) == b""
+        fresh = file.with_suffix(".new")
+        fresh.write_text(issuer.token("echo"))
+        fresh.replace(file)
+        forward.event("token renewed")
+        with Raw(forward.address) as downstream:
+            downstream.until(b"begun")
 
 
 def test_a_session_outlives_its_token_where_that_is_configured(gateway: Gateway, issuer: Issuer) -> None:
