@@ -9,7 +9,7 @@ import argon2
 import bcrypt
 import pytest
 
-from tests.support.http import request
+from tests.support.http import ask, request
 from tests.support.http2 import Two
 from tests.support.issuer import Issuer, basic, bearer
 from tests.support.process import until
@@ -142,6 +142,26 @@ def test_a_user_who_is_removed_is_out(service: Service, tmp_path: Path) -> None:
             ending.rest()
             assert request(gateway.proxy, headers=basic("ann", WORDS["ann"])).status == 401
             assert request(gateway.proxy, headers=basic("bob", WORDS["bob"])).status == 200
+
+
+def test_nobody_waits_behind_all_the_passwords_that_another_address_has_sent(service: Service, tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    # So slow that all are there before the second one is checked.
+    file.write_text(f"ann:{bcrypt.hashpw(WORDS['ann'].encode(), bcrypt.gensalt(11)).decode()}\n")
+    route = {"to": {"addresses": [service.address]}, "auth": {"users": {"file": str(file)}}}
+    with Gateway({"routes": [route], "trusted_proxies": ["127.0.0.1"]}) as gateway:
+
+        def shown(address: str, password: str) -> dict[str, str]:
+            return {"X-Forwarded-For": address, **basic("ann", password)}
+
+        def asked() -> bool:
+            return 'tidegate_credential_questions_total{kind="password"} 8' in request(gateway.admin, "/metrics").text
+
+        guesses = [ask(gateway.proxy, headers=shown("192.0.2.1", f"guess {number}")) for number in range(8)]
+        until(asked, "all are asked about")
+        assert request(gateway.proxy, headers=shown("192.0.2.2", WORDS["ann"])).status == 200
+        assert not all(guess.done() for guess in guesses)
+        assert [guess.result().status for guess in guesses] == [401] * 8
 
 
 def test_passwords_that_are_hashed_too_fast_are_refused_at_the_start(tmp_path: Path, service: Service) -> None:

@@ -215,7 +215,9 @@ class Credentials:
 
 def _jwks(name: str, source: written.Jwks) -> Jwks:
     if source.file is not None:
-        return Jwks(name, jwks.file_fetch(source.file), refresh=_FILE_REFRESH, retry=1.0, max_stale=source.max_stale)
+        fetch, often, retry = jwks.file_fetch(source.file), _FILE_REFRESH, 1.0
+        return Jwks(name, fetch, refresh=often, retry=retry, max_stale=source.max_stale, place=source.file)
     assert source.url is not None  # noqa: S101  the model has seen to it
     fetch = jwks.url_fetch(source.url, source.ca, source.timeout)
-    return Jwks(name, fetch, refresh=source.refresh, retry=source.retry, max_stale=source.max_stale)
+    often, retry, oldest = source.refresh, source.retry, source.max_stale
+    return Jwks(name, fetch, refresh=often, retry=retry, max_stale=oldest, place=source.url)

@@ -66,12 +66,14 @@ class Jwks:
         refresh: float = 300.0,
         retry: float = 30.0,
         max_stale: float = 86400.0,
+        place: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         start: Callable[[Callable[[], None]], None] | None = None,
         after: Callable[[float, Callable[[], None]], None] | None = None,
     ) -> None:
+        """The keys of `verifier`. `place` is where `fetch` gets them, for what is told as wrong with them."""
         self._verifier = verifier
-        self._fetch = fetch
+        self._fetch, self._place = fetch, place
         self._refresh, self._retry, self._max_stale = refresh, retry, max_stale
         self._clock = clock
         self._start = start or _on_a_thread
@@ -165,11 +167,18 @@ class Jwks:
         self._start(lambda: self._run(fetching))
         return fetching
 
+    def _fresh(self) -> KeySet:
+        text = self._fetch()
+        try:
+            return key_set(text)
+        except ValueError as error:
+            raise ValueError(f"{self._place}: {error}" if self._place else str(error)) from None
+
     def _run(self, fetching: _Fetching) -> None:
         fresh: KeySet | None = None
         problem: str | None = None
         try:
-            fresh = key_set(self._fetch())
+            fresh = self._fresh()
         except Exception as error:  # whatever a library raises, who waits gets an answer
             problem = str(error) if isinstance(error, (OSError, ValueError)) else type(error).__name__
         before = after = frozenset[str]()

@@ -1,7 +1,8 @@
 """
 Users and their passwords, from a file as `htpasswd -B` writes it: `user:hash`, one a line.
 
-Only hashes that are slow to guess are taken: bcrypt and argon2id. An unknown user takes as long as a wrong password.
+Only hashes that are slow to guess are taken, bcrypt and argon2id, and none that is too slow to check. An unknown user
+takes as long as a wrong password.
 """
 
 import hashlib
@@ -17,10 +18,23 @@ from tidegate.auth.verdict import INVALID, Granted, Refused
 
 __all__ = ["Users", "parse"]
 
-_BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
-_ARGON2ID = re.compile(r"\$argon2id\$v=19\$(m=\d+,t=\d+,p=\d+)\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+")
+_BCRYPT = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
+_ARGON2ID = re.compile(
+    r"\$argon2id\$v=19\$(m=([0-9]{1,20}),t=([0-9]{1,20}),p=([0-9]{1,20}))\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+"
+)
+_LEAST_ROUNDS = 4
+_LEAST_MEMORY = 8  # KiB for each lane
 _LONGEST = 1024
 """Bytes of a password."""
+
+# One thread checks everybody's passwords, and nobody waits longer than ten seconds: a hash that takes more than a few
+# would lock everybody out, and one with more memory than this could end the gateway, by a wrong password too. What is
+# usual (64 MiB three times, bcrypt with 10 to 12 rounds) takes a tenth of a second or two.
+_MOST_ROUNDS = 16
+_MOST_MEMORY = 1 << 20  # KiB
+_MOST_PASSES = 20
+_MOST_LANES = 16
+_MOST_WORK = 4 * _MOST_MEMORY  # memory times passes
 
 # What else such files hold, so that it can be named.
 _WEAK = {
@@ -78,6 +92,8 @@ def parse(text: str, name: str, what: str) -> Users:
             wrong.append(f"{what}:{number}: this user stands twice")
         elif _kind(known) is None:
             wrong.append(f"{what}:{number}: {_unfit(known)} (make one with `htpasswd -nB USER`, or argon2id)")
+        elif too_much := _too_much(known):
+            wrong.append(f"{what}:{number}: checking this hash takes too long or too much memory: {too_much}")
         else:
             hashes[user] = known
     if wrong:
@@ -90,10 +106,30 @@ def parse(text: str, name: str, what: str) -> Users:
 
 
 def _kind(known: str) -> str | None:
-    """What a hash costs to check; nothing for what is no hash."""
-    for form in (_BCRYPT, _ARGON2ID):
-        if found := form.fullmatch(known):
-            return found[1]
+    """What a hash costs to check; nothing for what is no hash, or one that no password can have."""
+    if found := _BCRYPT.fullmatch(known):
+        return found[1] if int(found[1]) >= _LEAST_ROUNDS else None
+    if found := _ARGON2ID.fullmatch(known):
+        memory, passes, lanes = map(int, found.groups()[1:])
+        return found[1] if passes and lanes and memory >= _LEAST_MEMORY * lanes else None
+    return None
+
+
+def _too_much(known: str) -> str | None:
+    """What of a hash is more than may be asked of whoever checks it."""
+    if found := _BCRYPT.fullmatch(known):
+        rounds = int(found[1])
+        return f"{rounds} rounds are too many: {_MOST_ROUNDS} at most" if rounds > _MOST_ROUNDS else None
+    if found := _ARGON2ID.fullmatch(known):
+        memory, passes, lanes = map(int, found.groups()[1:])
+        if memory > _MOST_MEMORY:
+            return f"m={memory} is too much: {_MOST_MEMORY} (1 GiB) at most"
+        if passes > _MOST_PASSES:
+            return f"t={passes} is too much: {_MOST_PASSES} at most"
+        if lanes > _MOST_LANES:
+            return f"p={lanes} is too much: {_MOST_LANES} at most"
+        if memory * passes > _MOST_WORK:
+            return f"m={memory} t={passes} is too much: their product is {_MOST_WORK} at most"
     return None
 
 

@@ -18,9 +18,11 @@ from tidegate.config.files import Where
 from tidegate.config.knobs import Knob, knobs
 from tidegate.config.looks import Looks
 from tidegate.config.model import Agent, ClientTls, Forward, Gateway
+from tidegate.config.placed import placed
 from tidegate.config.snapshot import agent_snapshot, describe, forward_snapshot, gateway_snapshot, new_agent_id, note
 from tidegate.config.sources import Source
 from tidegate.config.tree import Places, Tree
+from tidegate.errors import ConfigError
 
 if TYPE_CHECKING:
     from tidegate.auth.credentials import Credentials
@@ -141,8 +143,9 @@ def start(
     def whole(config: Gateway | Agent | Forward) -> Configuration:
         nonlocal before
         remark = note(config)
-        snapshot = _snapshot(config, agent_id, Places(tree) if tree else None, printed)
-        credentials = _credentials(config, before)
+        where = Places(tree) if tree else None
+        snapshot = _snapshot(config, agent_id, where, printed)
+        credentials = _credentials(config, before, where)
         before = Configuration(
             snapshot=snapshot,
             source=f"{source}; {remark}" if remark else source,
@@ -177,7 +180,9 @@ def _snapshot(config: Gateway | Agent | Forward, agent_id: str, where: Where | N
     return forward_snapshot(config, where, token)
 
 
-def _credentials(config: Gateway | Agent | Forward, before: "Configuration | None") -> "Credentials | None":
+def _credentials(
+    config: Gateway | Agent | Forward, before: "Configuration | None", where: Where | None
+) -> "Credentials | None":
     """Who answers what a gateway asks about credentials, where it asks; what `before` has fetched goes on."""
     if not isinstance(config, Gateway):
         return None
@@ -187,7 +192,10 @@ def _credentials(config: Gateway | Agent | Forward, before: "Configuration | Non
     from tidegate.auth.credentials import Credentials  # noqa: PLC0415  cryptography takes a while to load
 
     known = before.credentials if before is not None else None
-    made = Credentials(sets, users, certificates, frozenset(config.tenants) or None, known)
+    try:
+        made = Credentials(sets, users, certificates, frozenset(config.tenants) or None, known)
+    except ConfigError as error:
+        raise ConfigError([placed(config, where, each) for each in error.mistakes]) from None
     made.warnings += [f"admin.auth.verifiers: {said}" for said in admin_advice(config)]
     return made
 

@@ -139,7 +139,8 @@ class Running:
     def _warn(self, snapshot: dict[str, Any]) -> None:
         """Warns of what strangers reach, once of each."""
         options = self._reloads.configuration.admin
-        knows = options is not None and options.tls is not None and options.tls.client_ca and options.tls.required
+        tls = options.tls if options is not None else None
+        knows = options is not None and (options.auth is not None or (tls and tls.client_ca and tls.required))
         found = wording.exposed(snapshot, [] if self._admin is None or knows else self._admin.addresses)
         for each in found:
             if each not in self._warned:

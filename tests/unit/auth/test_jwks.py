@@ -189,14 +189,20 @@ def test_an_unknown_key_while_fetching_fails_is_nobodys_fault() -> None:
     assert source.fetched == 2
 
 
-def test_nobody_waits_longer_than_five_seconds() -> None:
+def waiting(many: int) -> tuple[Source, list[Verdict]]:
+    """A source whose fetch goes on, and what was told to so many who show a key that only it may bring."""
     source = Source(jwk("ES256", kid="a"), retry=30)
     source.held = True
     source.now = 30
     told: list[Verdict] = []
     asked = verifiers(Verifier("main", source.keys))
-    for _ in range(3):
+    for _ in range(many):
         asked.answer(signed("EdDSA", GOOD, kid="x"), "", told.append)
+    return source, told
+
+
+def test_nobody_waits_longer_than_five_seconds() -> None:
+    source, told = waiting(3)
     assert told == []
     [(seconds, give_up)] = source.later
     assert seconds == WAIT
@@ -217,21 +223,15 @@ def test_who_comes_during_a_refresh_waits_for_the_rest_of_the_five_seconds() -> 
     source.now = 300
     source.keys.tend()
     source.now = 302
-    waiting = source.keys.find("x", wait=True)
-    assert isinstance(waiting, Future)
+    found = source.keys.find("x", wait=True)
+    assert isinstance(found, Future)
     assert source.later[0][0] == WAIT - 2
     source.begun.pop()()
-    assert waiting.done()
+    assert found.done()
 
 
 def test_the_memory_of_those_who_wait_is_bounded() -> None:
-    source = Source(jwk("ES256", kid="a"), retry=30)
-    source.held = True
-    source.now = 30
-    told: list[Verdict] = []
-    asked = verifiers(Verifier("main", source.keys))
-    for _ in range(1003):
-        asked.answer(signed("EdDSA", GOOD, kid="x"), "", told.append)
+    _, told = waiting(1003)
     assert told == [Unavailable("main: too many wait for its keys")] * 3
 
 

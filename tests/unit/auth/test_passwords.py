@@ -94,6 +94,56 @@ def test_what_is_guessed_too_fast_or_no_hash_is_told_with_its_line_only(line: st
     assert "hunter2" not in str(error.value)
 
 
+BCRYPT_REST = "N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy"
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ("$argon2id$v=19$m=1048577,t=1,p=1$aaaa$bbbb", "m=1048577 is too much: 1048576 (1 GiB) at most"),
+        (
+            "$argon2id$v=19$m=99999999999999999999,t=1,p=1$aaaa$bbbb",
+            "m=99999999999999999999 is too much: 1048576 (1 GiB) at most",
+        ),
+        ("$argon2id$v=19$m=65536,t=21,p=1$aaaa$bbbb", "t=21 is too much: 20 at most"),
+        ("$argon2id$v=19$m=65536,t=1,p=17$aaaa$bbbb", "p=17 is too much: 16 at most"),
+        ("$argon2id$v=19$m=1048576,t=5,p=4$aaaa$bbbb", "m=1048576 t=5 is too much: their product is 4194304 at most"),
+        (f"$2b$17${BCRYPT_REST}", "17 rounds are too many: 16 at most"),
+        (f"$2y$31${BCRYPT_REST}", "31 rounds are too many: 16 at most"),
+        (f"$2y$99${BCRYPT_REST}", "99 rounds are too many: 16 at most"),
+    ],
+)
+def test_a_hash_that_costs_too_much_to_check_is_refused_with_its_line(known: str, said: str) -> None:
+    with pytest.raises(ValueError, match="users:6: ") as error:
+        passwords.parse(f"{TEXT}zoe:{known}\n", "users/1", "users")
+    assert str(error.value) == f"users:6: checking this hash takes too long or too much memory: {said}"
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        "$argon2id$v=19$m=0,t=1,p=1$aaaa$bbbb", "$argon2id$v=19$m=8,t=0,p=1$aaaa$bbbb",
+        "$argon2id$v=19$m=8,t=1,p=0$aaaa$bbbb", "$argon2id$v=19$m=15,t=1,p=2$aaaa$bbbb",
+        f"$argon2id$v=19$m={'9' * 5000},t=1,p=1$aaaa$bbbb", "$argon2id$v=19$m=٣٣,t=1,p=1$aaaa$bbbb",
+        f"$2b$03${BCRYPT_REST}",
+    ],
+)  # fmt: skip
+def test_a_hash_that_no_password_can_have_is_none(known: str) -> None:
+    with pytest.raises(ValueError, match="users:1: this is no hash of bcrypt or argon2id"):
+        passwords.parse(f"zoe:{known}\n", "users/1", "users")
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        "$argon2id$v=19$m=65536,t=3,p=4$aaaa$bbbb", "$argon2id$v=19$m=19456,t=2,p=1$aaaa$bbbb",
+        "$argon2id$v=19$m=1048576,t=4,p=16$aaaa$bbbb", f"$2y$05${BCRYPT_REST}", f"$2b$16${BCRYPT_REST}",
+    ],
+)  # fmt: skip
+def test_what_is_recommended_and_the_most_that_is_taken_are_good(known: str) -> None:
+    assert passwords.parse(f"zoe:{known}\n", "users/1", "users").hashes == {"zoe": known}
+
+
 def test_every_line_that_is_wrong_is_told() -> None:
     with pytest.raises(ValueError, match=r"(?s)users:1: .*users:2: "):
         passwords.parse("a\nb:c\n", "users/1", "users")

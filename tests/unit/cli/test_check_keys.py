@@ -98,6 +98,102 @@ def test_admin_with_a_verifier_of_others_is_a_warning(
     assert [each.startswith(said) for each in started["credentials"].warnings] == [True] * bool(place)
 
 
+OPEN = (
+    "anybody who reaches port 81 can offer endpoints here, without authentication; the line that closes it: listeners: "
+)
+STATUS = "anybody who reaches port 83 sees metrics and status, without authentication; the line that closes it: admin: "
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('listeners:\n  a: {bind: ":81", kind: tunnel}', f"tidegate.yaml:2: listeners.a.bind: {OPEN}"),
+        ("listeners:\n  a:\n    kind: tunnel\n    bind: 192.0.2.1:81", f"tidegate.yaml:4: listeners.a.bind: {OPEN}"),
+        ('listeners: {a: {bind: ":81", kind: tunnel, auth: {verifiers: [v]}}}', None),
+        ('listeners: {a: {bind: "127.0.0.1:81", kind: tunnel}}', None),
+        ('listeners: {a: {bind: ":81"}}', None),
+        ('admin: {bind: ":83"}', f"tidegate.yaml:1: admin.bind: {STATUS}"),
+        ('admin: {bind: ":83", auth: {verifiers: [v]}}', None),
+        ('admin: {bind: "localhost:83"}', None),
+    ],
+)
+def test_a_listener_that_asks_nobody_is_a_warning_in_the_words_of_the_start(
+    folder: Path, text: str, said: str | None
+) -> None:
+    ran = check(folder, f"{text}\nverifiers: {{v: {{secret: {{file: token.key}}}}}}")
+    assert ran.exit_code == 0, ran.output
+    assert (f"warning: {folder}/{said}" if said else "without authentication") in ran.output or not said
+    assert ("without authentication" in ran.output) == (said is not None)
+
+
+def test_an_agents_admin_listener_that_strangers_reach_is_a_warning(folder: Path) -> None:
+    ran = check(folder, 'endpoints: [{name: web, to: "3000"}]\nadmin: {bind: ":83"}')
+    assert ran.exit_code == 0, ran.output
+    assert "tidegate.yaml:2: admin.bind: anybody who reaches port 83" in ran.output
+    assert "--admin 127.0.0.1:83" in ran.output
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_variable_that_is_not_set_is_a_warning_for_it_may_be_where_the_gateway_starts(
+    folder: Path, value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("A_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("A_KEY", value)
+    text = """
+verifiers: {a: {secret: {env: A_KEY}}}
+admin: {auth: {verifiers: [a]}}
+listeners:
+  web: {bind: ":80", auth: {users: {env: A_KEY}}}
+routes:
+  - {host: a.example.com, to: {endpoint: x}, auth: {users: {env: A_KEY}}}
+"""
+    ran = check(folder, text)
+    how = "not set" if value is None else "empty"
+    assert ran.exit_code == 0, ran.output
+    places = ["2: verifiers.a.secret.env", "5: listeners.web.auth.users.env", "7: routes[0].auth.users.env"]
+    assert ran.output.splitlines()[:3] == [
+        f"warning: {folder}/tidegate.yaml:{place}: A_KEY is {how} here (it has to be where the gateway is started)"
+        for place in places
+    ]
+    monkeypatch.setenv("A_KEY", "a-secret-of-more-than-thirty-two-bytes")
+    assert "warning" not in check(folder, text).output
+
+
+@pytest.mark.parametrize(
+    ("held", "said"), [("# nobody\n", ": names no user"), ("", " is empty"), ("a", ":1: expected")]
+)
+def test_a_file_of_users_that_will_not_do_is_told_with_its_key_by_check_and_start(
+    folder: Path, held: str, said: str, tidegate: Callable[..., Ran]
+) -> None:
+    (folder / "users").write_text(held)
+    ran = check(
+        folder,
+        """
+routes:
+  - {host: a.example.com, to: {endpoint: x}}
+  - {host: b.example.com, to: {endpoint: x}, auth: {users: {file: users}}}
+""",
+    )
+    told = f"{folder}/tidegate.yaml:4: routes[1].auth.users: {folder}/users{said}"
+    assert isinstance(ran.exception, ConfigError)
+    assert str(ran.exception).startswith(told)
+    started = tidegate("gateway", "--config", str(folder / "tidegate.yaml"))
+    assert started.code == 2
+    assert started.stderr.startswith(f"error: {told}")
+
+
+def test_a_jwks_that_cannot_be_read_is_told_with_its_key_and_file_by_check_and_start(
+    folder: Path, tidegate: Callable[..., Ran]
+) -> None:
+    (folder / "keys.json").write_text('{"keys": [')
+    ran = check(folder, "verifiers: {a: {jwks: {file: keys.json}}}\nadmin: {auth: {verifiers: [a]}}")
+    told = f"{folder}/tidegate.yaml:1: verifiers.a.jwks: {folder}/keys.json: is no JWKS: it is no JSON"
+    assert isinstance(ran.exception, ConfigError)
+    assert str(ran.exception) == told
+    assert tidegate("gateway", "--config", str(folder / "tidegate.yaml")).stderr == f"error: {told}\n"
+
+
 def test_a_password_that_is_no_hash_is_told_and_not_shown(folder: Path) -> None:
     ran = check(folder, "listeners: {web: {bind: ':80', auth: {users: {file: users}}}}")
     assert isinstance(ran.exception, ConfigError)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.control.doubles import FakeRole
+from tidegate.auth.verify import VerifierSet
 from tidegate.control import roles
 from tidegate.control.state import Admin, AdminServer, Configuration, LogOptions, State
 from tidegate.errors import EngineError
@@ -242,6 +243,18 @@ def test_the_admin_listener_is_served_until_the_end(capsys: pytest.CaptureFixtur
     run(Reports(send(signal.SIGTERM)), GATEWAY, admin=Admin("127.0.0.1:8003"), open_admin=lambda _: admin)
     assert admin.seen == [None, "draining", "closed"]
     assert {"listener": "admin", "address": "127.0.0.1:8003"}.items() <= events(capsys)[1].items()
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_strangers_at_an_admin_listener_are_warned_of_where_it_asks_nobody(
+    asks: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = FakeAdmin()
+    opened.addresses = ["192.0.2.1:8003"]
+    admin = Admin("192.0.2.1:8003", auth=VerifierSet([]) if asks else None)
+    run(Reports(send(signal.SIGTERM)), GATEWAY, admin=admin, open_admin=lambda _: opened)
+    warnings = [(event["listener"], event["port"]) for event in events(capsys) if event["level"] == "warn"]
+    assert warnings == ([] if asks else [("admin", 8003)])
 
 
 def test_an_engine_that_does_not_start_gives_the_admin_port_back() -> None:

@@ -21,11 +21,11 @@ use super::tunnel::{self, TunnelListener, Tunnels};
 use crate::error::{Code, Error};
 use crate::io::{BoxedIo, Buffer, Io, WithEarly};
 use crate::message::{Known, RequestHead, Version};
-use crate::proxy::access::{Answered, Asked, Record};
+use crate::proxy::access::{Answered, Record, Words};
 use crate::proxy::http1::Http1;
 use crate::proxy::passthrough::{self, Opaque};
 use crate::proxy::respond;
-use crate::proxy::secured::{Policy, Rules, Secured};
+use crate::proxy::secured::{Fate, Rules, Secured};
 use crate::proxy::shared::Proxy;
 use crate::proxy::site::{self, HttpListener};
 use crate::room::Place;
@@ -132,9 +132,9 @@ pub async fn http(mut knock: Knock, listener: Arc<HttpListener>, tls: Arc<Tls>) 
         Err(refusal) => return knock.refuse(refusal, true).await,
     };
     let table = knock.proxy.table.load_full();
-    let policy = Rules::of(&listener, &table, tls.acceptor.as_deref()).policy_of(name.as_deref(), &table);
-    match (policy, &tls.acceptor) {
-        (Policy::PassThrough(position), _) => {
+    let fate = Rules::of(&listener, &table, tls.acceptor.as_deref()).fate_of(name.as_deref(), &table);
+    match (fate, &tls.acceptor) {
+        (Fate::PassThrough(position), _) => {
             knock.proxy.metrics.handshake(&knock.listener, "passed_through");
             let from = listener;
             let Knock { proxy, worker, listener, io, read, client, place, .. } = knock;
@@ -149,11 +149,11 @@ pub async fn http(mut knock: Knock, listener: Arc<HttpListener>, tls: Arc<Tls>) 
                 false => passthrough::pass(&proxy, worker, opaque, Err(passthrough::denied())),
             }
         }
-        (Policy::Terminate(certificate), Some(acceptor)) => {
+        (Fate::Terminate(certificate), Some(acceptor)) => {
             let (proxy, worker) = (knock.proxy.clone(), knock.worker);
             let Some((arrival, agreed)) = knock.end_tls(acceptor, certificate).await else { return };
             let (http2, client, acceptor) = (agreed.http2, agreed.client, acceptor.clone());
-            let secured = Secured { client, http2, policy, acceptor };
+            let secured = Secured { client, http2, fate, acceptor };
             http::connection(proxy, worker, listener, arrival, Some(Arc::new(secured))).await;
         }
         _ => knock.refuse(Refusal::Alert(Alert::UnrecognizedName), true).await,
@@ -261,7 +261,7 @@ impl Knock {
         let asked = poll_fn(|cx| connection.poll_request(cx, &mut head, &limits));
         let heard = matches!(within(&place, &proxy, by, asked).await, Ok(Ok(true)));
         if heard {
-            record.asked = proxy.access.load().is_some().then(|| Asked::of(&head));
+            record.asked = proxy.access.load().is_some().then(|| Words::of(&head));
         }
         let prefers_html = heard && respond::prefers_html(head.fields.all(Known::Accept));
         let error = Error::new(Code::TlsExpected, "ask for https:// instead of http://");

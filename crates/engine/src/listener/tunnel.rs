@@ -97,7 +97,7 @@ pub struct TunnelListener {
 }
 
 /// Who wants to offer what.
-struct Asked {
+struct Applicant {
     admitted: Admitted,
     endpoint: String,
     key: String,
@@ -134,13 +134,13 @@ pub async fn connection(
         () = place.evicted() => return,
     };
     place.busy();
-    let asked = match head {
-        Ok(Ok(Some(head))) => asked(&tunnels, &listener, &head, certificate.as_deref(), from).await,
+    let applicant = match head {
+        Ok(Ok(Some(head))) => applicant(&tunnels, &listener, &head, certificate.as_deref(), from).await,
         Ok(Ok(None)) | Err(_) => return,
         Ok(Err(error)) => Err(error),
     };
-    let asked = match asked {
-        Ok(asked) => asked,
+    let applicant = match applicant {
+        Ok(applicant) => applicant,
         Err(error) => return refuse(&tunnels, &mut connection, &error, from).await,
     };
     let leaving = match (tunnels.proxy.drain.is_begun(), terms.have_ended()) {
@@ -152,13 +152,13 @@ pub async fn connection(
         return refuse(&tunnels, &mut connection, &Error::new(Code::Draining, why), from).await;
     }
     let workers = tunnels.proxy.workers.len();
-    let counts = tunnels.proxy.registry.tunnels_by_worker(&asked.admitted.tenant, &asked.endpoint, workers);
+    let counts = tunnels.proxy.registry.tunnels_by_worker(&applicant.admitted.tenant, &applicant.endpoint, workers);
     let fewest = (0..counts.len()).min_by_key(|i| (counts[*i], *i != worker)).unwrap_or(worker);
     let (io, early) = connection.take_stream();
     let tunnels_there = tunnels.clone();
     tunnels.proxy.carry_on(&tunnels.drain, io, (worker, fewest), move |worker, io| async move {
         let _place = place;
-        serve(tunnels_there, worker, &terms, (io, early), from, asked, &greeting).await;
+        serve(tunnels_there, worker, &terms, (io, early), from, applicant, &greeting).await;
     });
 }
 
@@ -172,13 +172,13 @@ async fn read(connection: &mut Http1, limits: &HeadLimits) -> Result<Option<Requ
 }
 
 /// Finds out who asks for what. Nothing is said about endpoints before it is known who asks.
-async fn asked(
+async fn applicant(
     tunnels: &Tunnels,
     listener: &TunnelListener,
     head: &RequestHead,
     certificate: Option<&[u8]>,
     from: SocketAddr,
-) -> Result<Asked> {
+) -> Result<Applicant> {
     let Some(name) = head.path().strip_prefix(UPSTREAM_PATH.as_bytes()) else {
         return Err(Error::new(
             Code::NoRoute,
@@ -196,20 +196,24 @@ async fn asked(
     };
     let endpoint = valid_name(name)
         .ok_or_else(|| Error::new(Code::InvalidEndpoint, "an endpoint's name has 1 to 128 of A-Z a-z 0-9 . _ -"))?;
+    let challenge = |error| match &access.policy {
+        Some(policy) => policy.challenge(error),
+        None => error,
+    };
     let tenant = match (&identity.tenant, &access.tenant) {
         (own, here) if own == here || here.is_empty() => own.clone(),
         (own, here) if own.is_empty() => here.clone(),
-        _ => return Err(Error::new(Code::UnknownTenant, "this listener is another tenant's")),
+        _ => return Err(challenge(Error::new(Code::UnknownTenant, "this listener is another tenant's"))),
     };
     if !identity.listen.contains(endpoint) {
-        return Err(Error::new(Code::EndpointNotPermitted, ""));
+        return Err(challenge(Error::new(Code::EndpointNotPermitted, "")));
     }
     let shared = tunnels.proxy.verdicts.allowance_of(&tenant);
     let all = identity.allowances.iter().cloned().chain(shared);
     let taken = Taken::from(all, Wanted::Session).map_err(too_many)?;
     let agent = head.fields.find("x-tidegate-agent").and_then(valid_name).map(Arc::from);
     let admitted = Admitted { identity, tenant, ends, taken };
-    Ok(Asked { admitted, endpoint: endpoint.to_owned(), key, features: Features::of(&head.fields), agent })
+    Ok(Applicant { admitted, endpoint: endpoint.to_owned(), key, features: Features::of(&head.fields), agent })
 }
 
 async fn identify(
@@ -246,29 +250,29 @@ async fn serve(
     terms: &Terms,
     (mut io, early): (BoxedIo, Buffer),
     from: SocketAddr,
-    asked: Asked,
+    applicant: Applicant,
     greeting: &Greeting,
 ) {
-    let url = tunnels.url_of(&asked.endpoint, greeting, from);
+    let url = tunnels.url_of(&applicant.endpoint, greeting, from);
     let welcome = Welcome { node: &greeting.node, version: &greeting.version, url: url.as_deref() };
     let mut out = Buffer::new();
-    out.extend(&hello::accept_tunnel(&asked.key, &welcome));
+    out.extend(&hello::accept_tunnel(&applicant.key, &welcome));
     let written = tokio::time::timeout(greeting.handshake, poll_fn(|cx| out.poll_drain(cx, &mut *io))).await;
     if !matches!(written, Ok(Ok(()))) {
         return;
     }
-    let admitted = asked.admitted;
+    let admitted = applicant.admitted;
     let (tunnel, driver) = start(io, early, Config::gateway(&greeting.tunnel));
     let proxy = &tunnels.proxy;
     let session = Arc::new(AgentSession {
         id: next_id(),
         tenant: admitted.tenant,
-        endpoint: asked.endpoint.into(),
-        agent: asked.agent,
+        endpoint: applicant.endpoint.into(),
+        agent: applicant.agent,
         address: from,
         since: SystemTime::now(),
         identity: admitted.identity,
-        features: asked.features,
+        features: applicant.features,
         tunnel,
         open_timeout: proxy.settings.load().timeouts.connect,
         worker,

@@ -63,7 +63,7 @@ pub struct Record {
     /// The endpoint it went to; empty where it reached none.
     pub endpoint: Arc<str>,
     /// What it asked, kept only where a log is written.
-    pub asked: Option<Asked>,
+    pub asked: Option<Words>,
     /// What its ClientHello asked, where that is all that could be read.
     pub server_name: Option<String>,
     /// The upstream that answered, or the last that was tried.
@@ -91,17 +91,17 @@ pub struct Record {
 }
 
 /// The words of a request.
-pub struct Asked {
+pub struct Words {
     method: String,
     host: String,
     path: String,
 }
 
-impl Asked {
+impl Words {
     /// What a request's head asks.
     pub fn of(head: &RequestHead) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]).into_owned();
-        Asked {
+        Words {
             method: text(head.method()),
             host: text(head.fields.get(Known::Host).unwrap_or_default()),
             path: text(head.target()),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::secured::Secured;
 use super::shared::Proxy;
 use super::site::Site;
-use super::table::{Asks, Lead, Table};
+use super::table::{Lead, Table};
 use crate::allowance::TooMuch;
 use crate::error::{Code, Error, Result};
 use crate::forwarded::Visitor;
@@ -28,7 +28,7 @@ pub struct Admitted {
 }
 
 /// Something that is asked for before a request goes on.
-pub enum Asked {
+pub enum Demand {
     /// Nothing.
     Nothing,
     /// A credential, and whose it is is known.
@@ -41,7 +41,7 @@ pub enum Asked {
 ///
 /// # Errors
 /// It comes from where nobody may come from, or shows nothing that could be asked about.
-pub fn asked(
+pub fn demand(
     proxy: &Proxy,
     site: &Site,
     table: &Table,
@@ -49,19 +49,16 @@ pub fn asked(
     head: &RequestHead,
     visitor: &Visitor,
     secured: Option<&Secured>,
-) -> Result<Asked> {
-    let Site::Listener(listener) = site else { return Ok(Asked::Nothing) };
+) -> Result<Demand> {
+    let Site::Listener(listener) = site else { return Ok(Demand::Nothing) };
     let access = listener.access(table);
     let from = visitor.client.ip();
     if !access.neighbours.admit(from) || lead.is_some_and(|lead| !lead.neighbours.admit(from)) {
         return Err(Error::new(Code::AddressDenied, ""));
     }
-    let policy = match lead.and_then(|lead| lead.asks.as_ref()) {
-        Some(Asks::Nothing) => None,
-        Some(Asks::Credential(policy)) => Some(policy),
-        None => access.policy.as_ref(),
-    };
-    let Some(policy) = policy else { return Ok(Asked::Nothing) };
+    let usual = access.policy.as_ref();
+    let policy = lead.map_or(usual, |lead| lead.policy(usual));
+    let Some(policy) = policy else { return Ok(Demand::Nothing) };
     let certificate = secured.and_then(|secured| secured.client.as_deref());
     let known = || -> Result<Option<Admitted>> {
         let shown = policy.shown(&head.fields, certificate.is_some())?;
@@ -70,8 +67,8 @@ pub fn asked(
         Ok(proxy.verdicts.known(&ask.digest()).map(|identity| Admitted { identity, hides }))
     };
     match known() {
-        Ok(Some(admitted)) => Ok(Asked::Known(admitted)),
-        Ok(None) => Ok(Asked::Credential(policy.clone())),
+        Ok(Some(admitted)) => Ok(Demand::Known(admitted)),
+        Ok(None) => Ok(Demand::Credential(policy.clone())),
         Err(error) => {
             proxy.verdicts.count(error.code);
             Err(error)

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::secured::{Policy, Rules};
+use super::secured::{Fate, Rules};
 use super::site::{named, redirected, rewritten};
 use super::table::{Asks, Lead, Table};
 use crate::error::{Code, Error};
@@ -208,17 +208,17 @@ impl Teller<'_> {
     /// What TLS decides; false where it ends there.
     fn tls(&mut self, rules: &Rules<'_>, server_name: Option<&str>, head: &RequestHead) -> bool {
         let table = self.table;
-        let policy = rules.policy_of(server_name, table);
-        match policy {
-            Policy::Terminate(_) => self.say("tls", json!("ends here")),
-            Policy::Unknown => {
+        let fate = rules.fate_of(server_name, table);
+        match fate {
+            Fate::Terminate(_) => self.say("tls", json!("ends here")),
+            Fate::Unknown => {
                 let nobody =
                     if rules.certificates.is_some() { "neither a route nor a certificate" } else { "no route" };
                 self.say("tls", json!(format!("refused with the alert unrecognized_name: {nobody} has this name")));
                 self.say("route", Value::Null);
                 return false;
             }
-            Policy::PassThrough(position) => {
+            Fate::PassThrough(position) => {
                 let lead = table.lead(position);
                 self.say("tls", json!("passed through undecrypted"));
                 self.took(lead);
@@ -228,12 +228,12 @@ impl Teller<'_> {
                 return false;
             }
         }
-        if let Err(error) = rules.admit(policy, head, false, table) {
+        if let Err(error) = rules.admit(fate, head, false, table) {
             self.say("route", Value::Null);
             self.say("answer", refusal(table, &error));
             return false;
         }
-        if let Err(error) = rules.admit(policy, head, true, table) {
+        if let Err(error) = rules.admit(fate, head, true, table) {
             self.say("answer_over_http2", refusal(table, &error));
         }
         true

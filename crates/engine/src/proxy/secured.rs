@@ -20,7 +20,7 @@ use crate::tls::server::{Acceptor, CertificateNames};
 
 /// What becomes of a TLS connection on a listener of kind http.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy {
+pub enum Fate {
     /// It is passed through, to where the route at this position leads.
     PassThrough(usize),
     /// Its TLS ends here, and it is shown the certificate at this position.
@@ -50,16 +50,16 @@ impl<'a> Rules<'a> {
     ///
     /// Routes come first. Where TLS ends here the certificate for the name is shown; the first one where there is no
     /// name, or where there is no certificate for it and a request could still be answered.
-    pub fn policy_of(&self, name: Option<&str>, table: &Table) -> Policy {
+    pub fn fate_of(&self, name: Option<&str>, table: &Table) -> Fate {
         match (table.decide(self.listener, name, self.certificates.is_some()), self.certificates) {
-            (Decision::PassThrough(position), _) => Policy::PassThrough(position),
-            (Decision::Unknown, _) | (_, None) => Policy::Unknown,
+            (Decision::PassThrough(position), _) => Fate::PassThrough(position),
+            (Decision::Unknown, _) | (_, None) => Fate::Unknown,
             (Decision::Terminate, Some(certificates)) => {
-                let Some(name) = name else { return Policy::Terminate(0) };
+                let Some(name) = name else { return Fate::Terminate(0) };
                 match certificates.find(name) {
-                    Some(certificate) => Policy::Terminate(certificate),
-                    None if table.answers(self.listener, name) || self.names_endpoints => Policy::Terminate(0),
-                    None => Policy::Unknown,
+                    Some(certificate) => Fate::Terminate(certificate),
+                    None if table.answers(self.listener, name) || self.names_endpoints => Fate::Terminate(0),
+                    None => Fate::Unknown,
                 }
             }
         }
@@ -70,11 +70,11 @@ impl<'a> Rules<'a> {
     ///
     /// In HTTP/2, where connections are shared between names, the name has to have the same certificate. In HTTP/1 it
     /// must not be one that is passed through: nobody gets to see its requests, nor to answer them.
-    pub fn admit(&self, ours: Policy, head: &RequestHead, shared: bool, table: &Table) -> Result<()> {
+    pub fn admit(&self, ours: Fate, head: &RequestHead, shared: bool, table: &Table) -> Result<()> {
         let (host, _) = target::split(head.fields.get(Known::Host).unwrap_or_default());
         let host = if name::is_ip(host) { None } else { name::normal(host) };
-        match self.policy_of(host.as_deref(), table) {
-            Policy::Terminate(_) | Policy::Unknown if !shared => Ok(()),
+        match self.fate_of(host.as_deref(), table) {
+            Fate::Terminate(_) | Fate::Unknown if !shared => Ok(()),
             theirs if theirs == ours => Ok(()),
             _ => Err(Error::new(Code::Misdirected, "open another connection, with this host as its server name")),
         }
@@ -88,7 +88,7 @@ pub struct Secured {
     /// It speaks HTTP/2.
     pub http2: bool,
     /// What was decided by the name.
-    pub policy: Policy,
+    pub fate: Fate,
     /// What ended TLS.
     pub acceptor: Arc<Acceptor>,
 }
@@ -101,6 +101,6 @@ impl Secured {
         if !shared && !table.pass_through() {
             return Ok(());
         }
-        Rules::of(listener, &table, Some(&self.acceptor)).admit(self.policy, head, shared, &table)
+        Rules::of(listener, &table, Some(&self.acceptor)).admit(self.fate, head, shared, &table)
     }
 }

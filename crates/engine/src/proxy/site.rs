@@ -224,7 +224,7 @@ impl Site {
         };
         let access = listener.access(table);
         if let Some(lead) = lead {
-            return follow(lead, head, visitor, proxy, identity, &access.tenant);
+            return follow(lead, &access, head, visitor, proxy, identity);
         }
         let owner = if access.tenant.is_empty() { &identity.tenant } else { &access.tenant };
         let (name, tcp) = named(table, &access.dynamic, owner, head)?;
@@ -267,28 +267,34 @@ pub fn revoked() -> Error {
     Error::new(Code::Misdirected, "the terms of this connection are in force no more: open another one")
 }
 
-/// What a route of the configuration makes of a request. `tenant`: whose endpoints it leads to where it does not say.
+/// What a route of the configuration makes of a request that came by `access`.
 fn follow(
     lead: Arc<Lead>,
+    access: &Access,
     head: &RequestHead,
     visitor: &Visitor,
     proxy: &Proxy,
     identity: &Identity,
-    tenant: &str,
 ) -> Result<Way> {
     lead.requests.fetch_add(1, Ordering::Relaxed);
     let endpoint = lead.forward().and_then(|forward| match &forward.to {
         Destination::Endpoint(to) => Some(to),
         Destination::Upstream(_) => None,
     });
+    // Whose endpoints it leads to where it does not say.
+    let tenant = &*access.tenant;
+    let challenge = |error| match lead.policy(access.policy.as_ref()) {
+        Some(policy) => policy.challenge(error),
+        None => error,
+    };
     // An endpoint has an owner of its own; whatever else is here belongs to the route.
     let owner = if lead.route.tenant.is_empty() { tenant } else { &lead.route.tenant };
     match endpoint {
         Some(to) if !identity.may_reach(to.owner(tenant), &to.endpoint) => {
-            return Err(Error::new(Code::EndpointNotPermitted, ""));
+            return Err(challenge(Error::new(Code::EndpointNotPermitted, "")));
         }
         None if !owner.is_empty() && !identity.tenant.is_empty() && *identity.tenant != *owner => {
-            return Err(Error::new(Code::UnknownTenant, "this route is another tenant's"));
+            return Err(challenge(Error::new(Code::UnknownTenant, "this route is another tenant's")));
         }
         _ => {}
     }

@@ -74,6 +74,15 @@ pub enum Asks {
 }
 
 impl Lead {
+    /// Which credentials it asks for, on a listener where `usual` are asked for.
+    pub fn policy<'a>(&'a self, usual: Option<&'a Arc<Policy>>) -> Option<&'a Arc<Policy>> {
+        match &self.asks {
+            None => usual,
+            Some(Asks::Nothing) => None,
+            Some(Asks::Credential(policy)) => Some(policy),
+        }
+    }
+
     /// What it is for, and how often it was taken.
     pub fn describe(&self) -> Value {
         json!({

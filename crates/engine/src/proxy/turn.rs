@@ -13,8 +13,8 @@ use std::task::Poll;
 use arc_swap::Guard;
 use tokio::time::Instant;
 
-use super::access::{Asked, Record};
-use super::admission::{Admitted, Asked as Ask, admit, asked, too_many};
+use super::access::{Record, Words};
+use super::admission::{Admitted, Demand, admit, demand, too_many};
 use super::exchange::{Exchange, Next};
 use super::http::Http;
 use super::http1::LINGER;
@@ -139,13 +139,13 @@ impl Turn {
         let (table, lead, policy) = {
             let table = proxy.table.load();
             let lead = self.site.find(request, &table)?;
-            match asked(proxy, &self.site, &table, lead.as_deref(), request, visitor, secured)? {
-                Ask::Nothing => return self.site.way(&table, lead, request, visitor, proxy, &self.identity),
-                Ask::Known(Admitted { identity, hides }) => {
+            match demand(proxy, &self.site, &table, lead.as_deref(), request, visitor, secured)? {
+                Demand::Nothing => return self.site.way(&table, lead, request, visitor, proxy, &self.identity),
+                Demand::Known(Admitted { identity, hides }) => {
                     (self.identity, self.hides) = (identity, hides);
                     return self.site.way(&table, lead, &self.request, visitor, &self.proxy, &self.identity);
                 }
-                Ask::Credential(policy) => (Guard::into_inner(table), lead, policy),
+                Demand::Credential(policy) => (Guard::into_inner(table), lead, policy),
             }
         };
         // A box, so that requests of which nothing is asked have no room for this.
@@ -223,7 +223,7 @@ impl Turn {
         record: &mut Record,
     ) -> Option<Last> {
         let logged = self.proxy.access.load().is_some();
-        record.asked = logged.then(|| Asked::of(&self.request));
+        record.asked = logged.then(|| Words::of(&self.request));
         let (version, is_head) = (self.request.version, self.request.method() == b"HEAD");
         let wants_more = framing::keeps_alive_request(&self.request);
         let own = match &way {

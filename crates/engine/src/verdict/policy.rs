@@ -226,7 +226,8 @@ impl Policy {
         }
     }
 
-    /// The error with what to show instead in its answer, where that would help.
+    /// The error with what to show instead in its answer, as every 401 has it (RFC 9110 §11.6.1): a challenge for each
+    /// kind that is taken.
     pub fn challenge(&self, error: Error) -> Error {
         if error.code.status() != 401 {
             return error;
@@ -241,6 +242,10 @@ impl Policy {
         }
         if self.basic.is_some() {
             error = error.with("WWW-Authenticate", format!("Basic realm=\"{}\", charset=\"UTF-8\"", self.realm));
+        }
+        if self.certificate.is_some() {
+            // No scheme is registered for what TLS shows; an unknown one says to any client that it has none of these.
+            error = error.with("WWW-Authenticate", format!("Certificate realm=\"{}\"", self.realm));
         }
         error
     }

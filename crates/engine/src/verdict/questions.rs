@@ -1,4 +1,5 @@
-//! Questions that wait for somebody to answer them, in the order in which they came.
+//! Questions that wait for somebody to answer them: sources take turns, and each one's come in the order in which they
+//! were put.
 //!
 //! Bounded in all and for each source, so that one who makes up credentials takes no more than a share. Whoever answers
 //! is a thread that waits here, never one that carries traffic.
@@ -108,10 +109,19 @@ pub struct Questions {
 #[derive(Default)]
 struct State {
     next: u64,
-    waiting: VecDeque<u64>,
     open: HashMap<u64, Open>,
-    by_source: HashMap<IpAddr, usize>,
+    by_source: HashMap<IpAddr, Source>,
+    /// Sources with something that waits, each once: who is next stands first.
+    turns: VecDeque<IpAddr>,
     closed: bool,
+}
+
+/// What one source has asked. There is none without an open question.
+#[derive(Default)]
+struct Source {
+    open: usize,
+    /// Those that were not handed out yet.
+    waiting: VecDeque<u64>,
 }
 
 impl Questions {
@@ -124,7 +134,8 @@ impl Questions {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a question at the end. What had to go for it, because nobody ever answered, is added to `given_up`.
+    /// Puts a question behind those of its source. What had to go for it, because nobody ever answered, is added to
+    /// `given_up`.
     ///
     /// # Errors
     /// There is no room, or nobody will ever answer.
@@ -139,15 +150,18 @@ impl Questions {
         if state.open.len() >= OPEN {
             return Err("too many credentials wait to be checked");
         }
-        let from_one = state.by_source.entry(question.source).or_default();
-        if *from_one >= self.most_from_one {
+        let State { next, open, by_source, turns, .. } = &mut *state;
+        let source = by_source.entry(question.source).or_default();
+        if source.open >= self.most_from_one {
             return Err("too many credentials of this address wait to be checked");
         }
-        *from_one += 1;
-        let number = state.next;
-        state.next += 1;
-        state.open.insert(number, question);
-        state.waiting.push_back(number);
+        if source.waiting.is_empty() {
+            turns.push_back(question.source);
+        }
+        source.open += 1;
+        source.waiting.push_back(*next);
+        open.insert(*next, question);
+        *next += 1;
         drop(state);
         self.ready.notify_one();
         Ok(())
@@ -159,7 +173,7 @@ impl Questions {
         let until = Instant::now() + timeout;
         let mut state = self.lock();
         loop {
-            while let Some(number) = state.waiting.pop_front() {
+            while let Some(number) = state.turn() {
                 let Some(open) = state.open.get_mut(&number) else { continue };
                 if open.tell.receiver_count() == 0 {
                     let left = Outcome::Unavailable("nobody waits for the answer".into());
@@ -218,11 +232,26 @@ impl Questions {
 }
 
 impl State {
+    /// The first question of the source whose turn it is, which is then the last one to have another.
+    fn turn(&mut self) -> Option<u64> {
+        while let Some(address) = self.turns.pop_front() {
+            let Some(source) = self.by_source.get_mut(&address) else { continue };
+            let first = source.waiting.pop_front();
+            if !source.waiting.is_empty() {
+                self.turns.push_back(address);
+            }
+            if first.is_some() {
+                return first;
+            }
+        }
+        None
+    }
+
     fn close(&mut self, number: u64) -> Option<Open> {
         let open = self.open.remove(&number)?;
-        if let Some(from_one) = self.by_source.get_mut(&open.source) {
-            *from_one -= 1;
-            if *from_one == 0 {
+        if let Some(source) = self.by_source.get_mut(&open.source) {
+            source.open -= 1;
+            if source.open == 0 {
                 self.by_source.remove(&open.source);
             }
         }
@@ -278,6 +307,60 @@ mod tests {
         assert!(questions.take(0).is_some() && questions.take(0).is_none());
         questions.close();
         assert_eq!(questions.next(Duration::from_secs(100), drop), None);
+    }
+
+    /// Puts a question from there and keeps whoever waits for it.
+    fn put(questions: &Questions, told: &mut Vec<watch::Receiver<Option<Outcome>>>, number: u64, from: &str) {
+        let (open, one) = question(number, from);
+        questions.put(open, &mut Vec::new()).expect("room");
+        told.push(one);
+    }
+
+    /// What is handed out, as long as there is something.
+    fn handed_out(questions: &Questions) -> Vec<u64> {
+        std::iter::from_fn(|| questions.next(Duration::ZERO, drop)).filter_map(|(_, text)| text["n"].as_u64()).collect()
+    }
+
+    #[test]
+    fn sources_take_turns_and_nobody_waits_behind_all_of_anothers() {
+        for kind in Kind::ALL {
+            let (questions, mut told) = (Questions::new(kind), Vec::new());
+            for number in 10..10 + kind.most_from_one() as u64 {
+                put(&questions, &mut told, number, "192.0.2.1");
+            }
+            // A network of IPv6 is one source, whichever of its hosts asks.
+            put(&questions, &mut told, 1, "2001:db8::1");
+            put(&questions, &mut told, 2, "2001:db8::2");
+            put(&questions, &mut told, 3, "192.0.2.2");
+            assert_eq!(handed_out(&questions)[..6], [10, 1, 3, 11, 2, 12]);
+        }
+    }
+
+    #[test]
+    fn who_comes_again_waits_for_everybody_elses_turn() {
+        let (questions, mut told) = (Questions::new(Kind::Password), Vec::new());
+        put(&questions, &mut told, 1, "192.0.2.1");
+        put(&questions, &mut told, 2, "192.0.2.2");
+        assert_eq!(questions.next(Duration::ZERO, drop).map(|(_, text)| text), Some(json!({"n": 1})));
+        put(&questions, &mut told, 3, "192.0.2.1");
+        put(&questions, &mut told, 4, "192.0.2.3");
+        assert_eq!(handed_out(&questions), [2, 3, 4]);
+    }
+
+    #[test]
+    fn of_sources_that_are_answered_or_have_left_nothing_stays() {
+        let (questions, mut told) = (Questions::new(Kind::Password), Vec::new());
+        for number in 0..OPEN as u64 {
+            put(&questions, &mut told, number, &format!("10.0.{}.{}", number / 250, number % 250));
+        }
+        // Half of them have left, and one had its answer before it was asked.
+        told.truncate(OPEN / 2);
+        assert!(questions.take(0).is_some());
+        let numbers = handed_out(&questions);
+        assert_eq!(numbers, (1..OPEN as u64 / 2).collect::<Vec<_>>());
+        assert!(numbers.into_iter().all(|number| questions.take(number).is_some()));
+        let state = questions.lock();
+        assert!(state.open.is_empty() && state.by_source.is_empty() && state.turns.is_empty());
     }
 
     #[test]

@@ -254,6 +254,10 @@ impl Visitor {
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body).unwrap();
         answer.body = String::from_utf8(body).unwrap();
+        assert!(
+            status != 401 || answer.field("www-authenticate").is_some(),
+            "no challenge (RFC 9110 §11.6.1): {answer:?}"
+        );
         answer
     }
 

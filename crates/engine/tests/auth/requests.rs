@@ -123,6 +123,38 @@ fn a_route_asks_for_what_its_listener_does_or_for_its_own_or_for_nothing() {
 }
 
 #[test]
+fn every_401_says_what_would_be_taken_instead_by_each_route_its_own() {
+    let service = Service::start();
+    let to = json!({"endpoint": {"tenant": "", "endpoint": "web"}});
+    let all = json!({"set": SET, "basic": "users-1", "certificate": "people-1", "realm": "all"});
+    let routes = json!([
+        route("inherits.local", to.clone(), json!({})),
+        route("all.local", to.clone(), json!({"auth": all})),
+        route("certificate.local", to, json!({"auth": {"certificate": "people-1"}})),
+        route("acme.local", json!({"upstream": "shop"}), json!({"auth": all, "tenant": "acme"})),
+    ]);
+    let changes = json!({"routes": routes, "upstreams": [upstream(&service)]});
+    let gate = gate(json!({"auth": {"set": SET}}), changes);
+    let ask = |host: &str, credential: &str| {
+        let answer = gate.ask("web", "/", &[("Host", host), ("Authorization", credential)]);
+        let lines = answer.head.lines().filter_map(|line| line.strip_prefix("WWW-Authenticate: "));
+        (answer.error().to_owned(), lines.map(str::to_owned).collect::<Vec<_>>())
+    };
+    let none = bearer(&token(json!({"exp": from_now(60.0), "reach": []})));
+    let globex = bearer(&token(json!({"exp": from_now(60.0), "tenant": "globex"})));
+    let every = [r#"Bearer realm="all""#, r#"Basic realm="all", charset="UTF-8""#, r#"Certificate realm="all""#];
+    let usual = [r#"Bearer realm="tidegate""#];
+    // The second time the verdict is known.
+    for _ in 0..2 {
+        assert_eq!(ask("inherits.local", &none), ("endpoint_not_permitted".into(), usual.map(str::to_owned).into()));
+        assert_eq!(ask("all.local", &none), ("endpoint_not_permitted".into(), every.map(str::to_owned).into()));
+        assert_eq!(ask("acme.local", &globex), ("unknown_tenant".into(), every.map(str::to_owned).into()));
+    }
+    let only = [r#"Certificate realm="tidegate""#];
+    assert_eq!(ask("certificate.local", &none), ("missing_authorization".into(), only.map(str::to_owned).into()));
+}
+
+#[test]
 fn a_route_of_a_tenant_is_not_taken_by_a_token_of_another_one() {
     let service = Service::start();
     let redirect = json!({"redirect": {"status": 302, "to": "https://example.com/"}});

@@ -1,5 +1,7 @@
 """`tidegate config check`: tells every mistake of a file, and what may be one."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,13 @@ import click
 from tidegate.cli.config import keys
 from tidegate.cli.config.files import ROLES, role_of, role_option
 from tidegate.config.advice import advice
+from tidegate.config.binds import resolve_bind
 from tidegate.config.files import Where
 from tidegate.config.model import AccessLog, Agent, Forward, Gateway
 from tidegate.config.snapshot import agent_snapshot, forward_snapshot, gateway_snapshot
 from tidegate.config.sources import Source
 from tidegate.config.whole import whole
+from tidegate.control.wording import exposed
 from tidegate.errors import ConfigError
 
 __all__ = ["check"]
@@ -43,22 +47,22 @@ def check(file: Path, role: str | None) -> None:
     where = tree.places()
     warnings: list[str] = []
     if isinstance(quiet, Gateway):
-        warnings = _gateway(quiet, where)
+        snapshot, warnings = _gateway(quiet, where)
     elif isinstance(quiet, Agent):
-        agent_snapshot(quiet, "", where)
+        snapshot = agent_snapshot(quiet, "", where)
     else:
-        forward_snapshot(quiet, where)
-    for remark in [*advice(config, where), *warnings]:
+        snapshot = forward_snapshot(quiet, where)
+    for remark in [*advice(config, where), *_exposed(config, json.loads(snapshot), where), *warnings]:
         click.echo(f"warning: {remark}", err=True)
     click.echo(f"{file}: ok ({role}: {_summary(config)})")
 
 
-def _gateway(config: Gateway, where: Where) -> list[str]:
-    """What is unwise about keys; raises `ConfigError` with every mistake of the files that a gateway names."""
+def _gateway(config: Gateway, where: Where) -> tuple[bytes, list[str]]:
+    """The snapshot, and what is unwise about keys; raises `ConfigError` with every mistake of the files it names."""
     mistakes: list[str] = []
     warnings: list[str] = []
     try:
-        gateway_snapshot(config, where)
+        snapshot = gateway_snapshot(config, where)
     except ConfigError as error:
         mistakes += error.mistakes
     try:
@@ -67,7 +71,27 @@ def _gateway(config: Gateway, where: Where) -> list[str]:
         mistakes += error.mistakes
     if mistakes:
         raise ConfigError(mistakes)
-    return warnings
+    return snapshot, warnings
+
+
+def _exposed(config: Gateway | Agent | Forward, snapshot: dict[str, Any], where: Where) -> Iterator[str]:
+    """What strangers reach without showing who they are, in the words of the start."""
+    found = [(f"listeners.{each.listener}.bind", each.sentence) for each in exposed(snapshot, [])]
+    if config.admin.bind is not None and not _knows(config):
+        addresses = resolve_bind(config.admin.bind)
+        found += [("admin.bind", each.sentence) for each in exposed({"role": snapshot["role"]}, addresses)]
+    for key, sentence in found:
+        place = where(key)
+        yield f"{place}: {key}: {sentence}" if place else f"{key}: {sentence}"
+
+
+def _knows(config: Gateway | Agent | Forward) -> bool:
+    """Whether the admin listener asks everybody who they are."""
+    if not isinstance(config, Gateway):
+        return False
+    tls = config.admin.tls
+    shown = tls is not None and tls.client_ca is not None and tls.client_certificate == "required"
+    return shown or config.admin.auth is not None
 
 
 def _summary(config: Gateway | Agent | Forward) -> str:

@@ -2,7 +2,7 @@
 What `tidegate config check` says of files with keys and passwords: whether they hold what they should.
 
 Only files are looked into: nothing is fetched, and no command is run. A file that is not there is told by whoever makes
-the snapshot.
+the snapshot. A variable that is not set may be elsewhere, where the gateway is started, and is a warning.
 """
 
 import os
@@ -12,6 +12,7 @@ from tidegate.config.auth import SecretSource, Verifier
 from tidegate.config.credentials import Named, password_sets
 from tidegate.config.files import Where
 from tidegate.config.model import Gateway
+from tidegate.config.placed import placed, secrets
 from tidegate.errors import ConfigError
 
 __all__ = ["check"]
@@ -21,14 +22,23 @@ def check(config: Gateway, where: Where) -> list[str]:
     """What is unwise; raises `ConfigError` with every mistake, each with its place."""
     named = [Named(name, each) for name, each in config.verifiers.items() if _in_a_file(each)]
     users = {name: source for name, source in password_sets(config).items() if _there(source.file)}
+    warnings = [placed(config, where, each) for each in _not_set(config)]
     if not named and not users:
-        return []
+        return warnings
     from tidegate.auth.credentials import Credentials  # noqa: PLC0415  cryptography takes a while to load
 
     try:
-        return [_placed(each, where) for each in Credentials({"": named}, users, {}, None).warnings]
+        unwise = Credentials({"": named}, users, {}, None).warnings
     except ConfigError as error:
-        raise ConfigError([_placed(each, where) for each in error.mistakes]) from None
+        raise ConfigError([placed(config, where, each) for each in error.mistakes]) from None
+    return [*warnings, *(placed(config, where, each) for each in unwise)]
+
+
+def _not_set(config: Gateway) -> Iterator[str]:
+    for key, source in secrets(config):
+        if source.env is not None and not os.environ.get(source.env):
+            how = "not set" if source.env not in os.environ else "empty"
+            yield f"{key}.env: {source.env} is {how} here (it has to be where the gateway is started)"
 
 
 def _in_a_file(verifier: Verifier) -> bool:
@@ -39,9 +49,3 @@ def _in_a_file(verifier: Verifier) -> bool:
 
 def _there(file: str | None) -> bool:
     return file is not None and os.access(file, os.R_OK)
-
-
-def _placed(sentence: str, where: Where) -> str:
-    """With the place of the key that a sentence begins with, where it begins with one."""
-    place = where(sentence.partition(":")[0])
-    return f"{place}: {sentence}" if place else sentence
