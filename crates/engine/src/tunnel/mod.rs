@@ -2,8 +2,9 @@
 //! WebSocket messages.
 //!
 //! Bottom up: `frame` and `websocket` turn bytes into frames, [`mux`] holds every decision about streams and knows no
-//! socket, `session` drives it over one byte stream, and a [`Stream`] is a byte stream again. Who may open a tunnel,
-//! and what its streams are for, is decided above.
+//! socket, `driver` moves its bytes over one byte stream, `yamux` is a handle on it, and `stream` is a byte stream
+//! again. A [`Session`] is what everybody above uses. Who may open a tunnel, and what its streams are for, is decided
+//! above.
 
 mod chunks;
 mod driver;
@@ -16,14 +17,15 @@ mod session;
 mod shared;
 mod stream;
 pub mod websocket;
+mod yamux;
 
 use std::time::Duration;
 
 use crate::snapshot;
 
 pub use end::{End, Ending, OpenError, StreamReset, never_accepted};
-pub use session::{Session, start};
-pub use stream::Stream;
+pub use session::Session;
+pub use yamux::start;
 
 /// Which of the two ends of a session we are: it decides whose stream ids are odd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

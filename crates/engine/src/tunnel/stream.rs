@@ -13,7 +13,7 @@ use super::{End, StreamReset};
 use crate::io::Io;
 
 /// A channel inside a session. Dropping one that has not ended in both directions resets it.
-pub struct Stream {
+pub(super) struct Stream {
     shared: Arc<Shared>,
     id: u32,
     hard: bool,
@@ -22,11 +22,6 @@ pub struct Stream {
 impl Stream {
     pub(super) fn new(shared: Arc<Shared>, id: u32) -> Self {
         Stream { shared, id, hard: false }
-    }
-
-    /// Its number in the session: odd where the agent opened it.
-    pub fn id(&self) -> u32 {
-        self.id
     }
 }
 

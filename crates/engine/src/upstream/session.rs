@@ -61,10 +61,9 @@ impl AgentSession {
             }
             opened => opened,
         };
-        match opened {
-            Ok(stream) => Ok(Box::new(stream)),
-            Err(OpenError::Busy) => Err(Error::undelivered(Code::Overload, OpenError::Busy.to_string())),
-            Err(error) => Err(Error::undelivered(Code::UpstreamUnreachable, error.to_string())),
-        }
+        opened.map_err(|error| match error {
+            OpenError::Busy => Error::undelivered(Code::Overload, error.to_string()),
+            error => Error::undelivered(Code::UpstreamUnreachable, error.to_string()),
+        })
     }
 }

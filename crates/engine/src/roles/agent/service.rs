@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::state::{TunnelState, Word};
 use super::works::Works;
-use crate::io::Buffer;
+use crate::io::{BoxedIo, Buffer};
 use crate::proxy::access::{Answered, Record};
 use crate::proxy::relay::Leg;
 use crate::proxy::serve::{Connection, serve};
@@ -19,7 +19,6 @@ use crate::proxy::stream;
 use crate::snapshot::upstream::Protocol;
 use crate::snapshot::{self, OfferKind};
 use crate::tls::client::Connector;
-use crate::tunnel::Stream;
 use crate::upstream::tcp::Spec;
 use crate::upstream::{Address, Upstream, UpstreamSet};
 
@@ -89,10 +88,10 @@ impl Offered {
     }
 
     /// Serves one stream that a gateway opened. `patient`: only the gateway ends it while it is idle.
-    pub async fn serve(&self, proxy: Arc<Proxy>, worker: usize, stream: Stream, patient: bool) {
+    pub async fn serve(&self, proxy: Arc<Proxy>, worker: usize, stream: BoxedIo, patient: bool) {
         if !self.is_tcp() {
             let connection = Connection {
-                io: Box::new(stream),
+                io: stream,
                 read: Buffer::new(),
                 client: UNKNOWN,
                 identity: proxy.anonymous.clone(),
@@ -107,7 +106,7 @@ impl Offered {
         let mut record = Record::new(proxy.next_request(), UNKNOWN, self.name.clone(), Answered::Agent);
         record.endpoint = self.name.clone();
         let upstreams = UpstreamSet::One(self.service.upstream.clone());
-        let near = Leg { io: Box::new(stream), read: Buffer::new() };
+        let near = Leg { io: stream, read: Buffer::new() };
         proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
         stream::relay_tcp(&proxy, worker, &upstreams, near, UNKNOWN, &mut record).await;
         proxy.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);

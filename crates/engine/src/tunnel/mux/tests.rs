@@ -40,6 +40,13 @@ fn a_stream_opens_at_once_with_its_first_data_where_there_is_some() {
 }
 
 #[test]
+fn an_agent_opens_odd_ids_and_a_gateway_even_ones() {
+    let (mut agent, mut gateway) = (Mux::new(Role::Client, 0), Mux::new(Role::Server, 0));
+    assert_eq!((agent.open(), agent.open()), (Ok(1), Ok(3)));
+    assert_eq!((gateway.open(), gateway.open()), (Ok(2), Ok(4)));
+}
+
+#[test]
 fn a_stream_is_acknowledged_before_anybody_takes_it() {
     let mut mux = Mux::new(Role::Server, 0);
     receive(&mut mux, &[&frame(Kind::WindowUpdate, SYN, 1, 0), &frame(Kind::Data, SYN, 3, 2), b"hi"]).expect("fine");
