@@ -137,6 +137,10 @@ EVENTS = {
     "disconnected": ("agent", "A tunnel ended or could not be opened; when it is tried again, in seconds."),
     "refused": ("agent", "A gateway does not want the endpoint, for a reason that no time will change."),
     "giving up": ("agent", "Every tunnel was refused for good: the agent ends with exit code 1."),
+    "nothing is allowed": (
+        "agent",
+        "An endpoint serves CONNECT and has no `allow`: whatever is asked for is refused.",
+    ),
     "service unreachable": ("agent", "Nothing listens at a local address when the agent starts; it may still come."),
     "service healthy": ("agent", "A local service works, by its checks: its endpoint is offered."),
     "service unhealthy": ("agent", "A local service does not work, by its checks: its endpoint is withdrawn."),

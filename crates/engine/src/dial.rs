@@ -104,7 +104,7 @@ pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// The first connection that is made. Of failures a refusal says most: somebody was there.
-async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+pub async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     if let [only] = addresses[..] {
         return TcpStream::connect(only).await;
     }

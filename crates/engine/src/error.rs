@@ -68,8 +68,12 @@ codes! {
     MissingEndpoint = "missing_endpoint", Downstream, 400, "missing endpoint id";
     /// The request names two different endpoints, or one that is no valid name.
     InvalidEndpoint = "invalid_endpoint", Downstream, 400, "invalid endpoint id";
-    /// CONNECT, or a protocol upgrade this listener does not serve.
+    /// CONNECT where it is not served, anything else where only CONNECT is, or an upgrade that is not served here.
     MethodNotSupported = "method_not_supported", Downstream, 405, "method not supported";
+    /// What CONNECT asks for is not `HOST:PORT` in its one form; nothing was looked up.
+    TargetInvalid = "target_invalid", Downstream, 400, "invalid target";
+    /// What CONNECT asks for is not allowed; nothing was dialled.
+    TargetDenied = "target_denied", Downstream, 403, "target not allowed";
     /// HTTP without TLS came to a port that speaks TLS: ask `https://`.
     TlsExpected = "tls_expected", Downstream, 400, "this port speaks TLS";
     /// The host has a certificate or route of its own: the request came by a TLS connection for another name. Or what

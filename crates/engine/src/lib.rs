@@ -24,6 +24,7 @@ pub mod route;
 pub mod forwarded;
 pub mod headers;
 pub mod credential;
+pub mod target;
 
 // link
 pub mod tls;

@@ -383,8 +383,14 @@ pub struct Offer {
     pub name: String,
     /// What the streams carry.
     pub kind: OfferKind,
-    /// The local service.
-    pub to: Target,
+    /// The local service; none for kind connect, where each stream says its own.
+    pub to: Option<Target>,
+    /// Kind connect: what streams may be connected to.
+    #[serde(default)]
+    pub allow: Vec<AllowEntry>,
+    /// Kind connect: what counts besides that list.
+    #[serde(default)]
+    pub connect: ConnectRules,
     /// What the local service sees as Host.
     pub host_header: HostHeader,
     /// The HTTP version of the local service and, where the gateway knows it too, of the streams.
@@ -401,6 +407,37 @@ pub enum OfferKind {
     Http,
     /// Raw bytes.
     Tcp,
+    /// A CONNECT request, and then raw bytes.
+    Connect,
+}
+
+/// Something that an agent may connect to: a network or a name, and ports.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct AllowEntry {
+    /// The addresses of a network, whatever name leads to them.
+    #[serde(default)]
+    pub network: Option<IpNet>,
+    /// A name in its normal form; `*.` and a name stands for one label or more.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The first port.
+    pub low: u16,
+    /// The last one.
+    pub high: u16,
+}
+
+/// What counts for an agent's CONNECT besides its list.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+pub struct ConnectRules {
+    /// Whatever is neither of this machine nor of its link is allowed, too.
+    #[serde(default)]
+    pub only_safe: bool,
+    /// Addresses of our own that only their exact entry opens; an unspecified one is every address of this machine.
+    #[serde(default)]
+    pub never: Vec<SocketAddr>,
+    /// The status of whatever is refused or fails, where it is always the same.
+    #[serde(default)]
+    pub failed_status: Option<u16>,
 }
 
 /// A local service.

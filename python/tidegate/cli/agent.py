@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from tidegate.cli.options import (
+    MAIN,
     PLAIN_TLS,
     Command,
     KnobOption,
@@ -20,7 +21,7 @@ from tidegate.cli.options import (
     start,
 )  # fmt: skip
 from tidegate.config.knobs import Knob, knobs
-from tidegate.config.model import Agent, Offer
+from tidegate.config.model import CONNECT, Agent, Offer
 from tidegate.config.sources import AGENT_FILE, Source, find_file, options
 from tidegate.config.values import endpoint_name, service
 from tidegate.errors import ConfigError
@@ -44,6 +45,7 @@ def _prefixed(known: Knob) -> Knob:
 
 
 _SERVICE_TLS = {plain: _prefixed(known) for plain, known in _PLAIN_TLS.items()}
+_ALLOW = next(known for known in knobs(Offer) if known.path[0] == "allow")
 _OFFER = {known.path[0]: known for known in knobs(Offer) if known.path[0] in ("host_header", "protocol", "health")}
 
 
@@ -59,6 +61,7 @@ def agent() -> None:
       tidegate agent http web 3000          # http://web.localhost:8000 at a gateway on this machine
       tidegate agent http 3000              # the same under a name that nobody can guess
       tidegate agent tcp postgres 5432      # for `tidegate forward 5432 postgres`
+      tidegate agent connect dc1 --allow 10.0.0.0/8:10250    # each stream says by CONNECT where it leads
       tidegate agent start --config agent.yaml
     """
 
@@ -127,6 +130,17 @@ def _tcp(target: tuple[str, ...], config: str | None, **_: object) -> int:
     return _one("tcp", target, config)
 
 
+def _connect(endpoint: str, config: str | None, **_: object) -> int:
+    flags = given(click.get_current_context())
+    spell_out_tls(flags)
+    try:
+        offer: dict[str, Any] = {"name": endpoint_name(endpoint), "to": CONNECT, **_chosen({"allow": _ALLOW}, flags)}
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    source = Source(Agent, find_file(Agent, config, os.environ), flags, dict(os.environ), {"endpoints": [offer]})
+    return start(source.read(), str(source))
+
+
 def _start(config: str | None, **_: object) -> int:
     flags = given(click.get_current_context())
     spell_out_tls(flags)
@@ -186,6 +200,34 @@ agent.add_command(
 )
 agent.add_command(
     Command(
+        "connect",
+        callback=_connect,
+        params=[
+            click.Argument(["endpoint"], metavar="ENDPOINT"),
+            config_option("A configuration, such as agent.yaml."),
+            KnobOption(_ALLOW, MAIN),
+            *knob_options(options(Agent)),
+            *short_tls_options(),
+        ],
+        short_help="Offer the network around the agent, by CONNECT.",
+        help="""
+    Offer the network around the agent, as an endpoint whose streams each say by CONNECT where they lead.
+
+    Nothing can be connected to but what --allow names: networks and names, with a port, ports or every port. Addresses
+    of this machine, of its link and of a cloud's metadata need an entry of their own.
+
+    \b
+    Examples:
+      tidegate agent connect dc1 --allow 10.0.0.0/8:10250 --allow '*.corp.example:443'
+      tidegate agent connect lab --allow '[fd00::/8]:443' --allow db.example:1-1024 --allow 127.0.0.1:8080
+
+    The gateway's address is --connect, by default http://localhost:8001. A file is read where --config,
+    TIDEGATE_CONFIG or ~/.config/tidegate/agent.yaml names one; its endpoints then give way to the one written here.
+    """,
+    )
+)
+agent.add_command(
+    Command(
         "start",
         callback=_start,
         params=[
@@ -220,4 +262,3 @@ def _not_built(kind: str) -> click.Command:
 
 
 agent.add_command(_not_built("udp"))
-agent.add_command(_not_built("connect"))

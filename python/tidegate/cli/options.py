@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from tidegate.control.state import Admin, Configuration, Tls
 
 __all__ = [
-    "PLAIN_TLS", "Command", "KnobOption", "config_option", "given", "knob_options", "section_of", "short_tls_options",
-    "spell_out_tls", "start", "start_source",
+    "MAIN", "PLAIN_TLS", "Command", "KnobOption", "config_option", "given", "knob_options", "section_of",
+    "short_tls_options", "spell_out_tls", "start", "start_source",
 ]  # fmt: skip
 
 MAIN = "Options"
+"""The heading of the options that people use every day."""
+
 GATEWAY_TLS = "TLS to the gateway (its URL begins with https://)"
 TUNING = "Tuning"
 

@@ -23,11 +23,11 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
-from tidegate.config import names, values
+from tidegate.config import names, targets, values
 from tidegate.config.looks import look
 
 __all__ = [
-    "TEXT_OR_TEXTS", "AccessTarget", "Addresses", "Bind", "Duration", "Endpoint", "FileName", "Knob", "Label",
+    "TEXT_OR_TEXTS", "AccessTarget", "Addresses", "Allows", "Bind", "Duration", "Endpoint", "FileName", "Knob", "Label",
     "ListenerName", "Model", "Networks", "Parts", "PortOrBind", "Positive", "Size", "Texts", "Urls", "child_model",
     "default_text", "is_labelled", "knob", "knobs", "plain_type", "type_label",
 ]  # fmt: skip
@@ -149,6 +149,10 @@ Addresses = Annotated[tuple[str, ...], BeforeValidator(_split), Label("ADDR"), T
 Networks = Annotated[
     tuple[Annotated[str, AfterValidator(names.network)], ...], BeforeValidator(_split), Label("NETWORK"), TEXT_OR_TEXTS
 ]
+Allows = Annotated[
+    tuple[Annotated[str, AfterValidator(targets.allow_text)], ...],
+    BeforeValidator(_split), Label("NETWORK|NAME[:PORT]"), TEXT_OR_TEXTS,
+]  # fmt: skip
 Urls = Annotated[
     tuple[Annotated[str, AfterValidator(values.connect_url)], ...],
     BeforeValidator(_split), Field(min_length=1), Label("URL"), TEXT_OR_TEXTS,

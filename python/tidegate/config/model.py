@@ -14,6 +14,7 @@ from tidegate.config.auth import AdminAuth, Tenant, TenantName, Verifier, Verifi
 from tidegate.config.knobs import (
     AccessTarget,
     Addresses,
+    Allows,
     Bind,
     Duration,
     Endpoint,
@@ -38,6 +39,7 @@ from tidegate.config.upstreams import Health, Upstream, UpstreamName, health_wri
 from tidegate.config.values import bind_parts, header_text, service
 
 __all__ = [
+    "CONNECT",
     "SHORTCUTS",
     "AccessLog",
     "Admin",
@@ -339,6 +341,10 @@ class AgentConnect(Connect):
     connections: Annotated[int, Field(ge=1, le=64)] = knob(2, "Tunnels kept for each endpoint.", flag="--connections")
 
 
+CONNECT = "connect"
+"""What stands for a local service where each stream says its own."""
+
+
 def _host_header(value: str) -> str:
     if not value or not header_text(value) or " " in value:
         raise ValueError(f"{value!r} is no Host (write keep, rewrite or a name)")
@@ -346,7 +352,8 @@ def _host_header(value: str) -> str:
 
 
 def _service(value: object) -> str:
-    service(value)
+    if value != CONNECT:
+        service(value)
     return str(value)
 
 
@@ -355,7 +362,15 @@ class Offer(ClientTls):
 
     name: Endpoint = knob(..., "Name of the endpoint.")
     to: Annotated[str, BeforeValidator(_service), Label("ADDR")] = knob(
-        ..., "The local service: 3000, HOST:3000, http://HOST:3000, https://HOST:3000 or tcp://HOST:5432."
+        ...,
+        "The local service: 3000, HOST:3000, http://HOST:3000, https://HOST:3000 or tcp://HOST:5432; or connect: each "
+        "stream says by CONNECT where it leads.",
+    )
+    allow: Allows = knob(
+        (),
+        "With `to: connect`: what may be connected to, such as 10.0.0.0/8:10250, [fd00::/8]:443, *.corp.example:443, "
+        "db.example:1-1024 or 10.1.2.3; nothing by default.",
+        flag="--allow",
     )
     host_header: Annotated[str, AfterValidator(_host_header), Label("keep|rewrite|NAME")] = knob(
         "keep",
@@ -374,6 +389,10 @@ class Offer(ClientTls):
 
     @model_validator(mode="after")
     def _fits_the_service(self) -> Self:
+        if self.to == CONNECT:
+            return self._fits_connect()
+        if self.allow:
+            raise ValueError(f"`allow` belongs to `to: connect`, `to` is {service(self.to)}")
         to = service(self.to)
         if to.kind == "tcp" and self.protocol != "http1":
             raise ValueError(f"`protocol: {self.protocol}` belongs to HTTP services, `to` is {to}")
@@ -381,6 +400,12 @@ class Offer(ClientTls):
             raise ValueError(f"h2c is HTTP/2 without TLS, `to` is {to}")
         if to.kind == "tcp" and self.health is not None and self.health.path is not None:
             raise ValueError(f"a health check with a path belongs to HTTP services, `to` is {to} (write health: tcp)")
+        return self
+
+    def _fits_connect(self) -> Self:
+        for key in ("host_header", "protocol", "health", *ClientTls.model_fields):
+            if key in self.model_fields_set and getattr(self, key) is not None:
+                raise ValueError(f"`{key}` belongs to one local service, `to` is connect")
         return self
 
 

@@ -39,7 +39,7 @@ merge keys (`<<`), and no tags but `!!str`; only `true`, `false`, `null` and num
 
 _FILES = (
     (Gateway, "tidegate.yaml", "`tidegate gateway`"),
-    (Agent, "agent.yaml", "`tidegate agent http`, `tcp` and `start`"),
+    (Agent, "agent.yaml", "`tidegate agent http`, `tcp`, `connect` and `start`"),
     (Forward, "forward.yaml", "`tidegate forward`"),
 )
 
@@ -104,6 +104,8 @@ def _options() -> Iterator[tuple[str, ...]]:
             flag, env = f"--service-{known.flag[2:]}", f"TIDEGATE_SERVICE_{known.env[9:]}"
             found[(flag, env, f"endpoints[].{known.path[0]}")] = ["agent http"]
             found[(known.flag, known.env, "the gateway's or the local service's")] = ["agent", "forward"]
+        elif known.flag == "--allow":
+            found[(known.flag, known.env, "endpoints[].allow")] = ["agent connect"]
         elif known.flag in ("--host-header", "--upstream-protocol", "--health"):
             commands = ["agent http", "agent tcp"] if known.flag == "--health" else ["agent http"]
             found[(known.flag, known.env, f"endpoints[].{known.path[0]}")] = commands

@@ -11,6 +11,7 @@ import secrets
 import socket
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from tidegate import __version__
@@ -21,6 +22,7 @@ from tidegate.config.connect import connect
 from tidegate.config.files import Checked, Where
 from tidegate.config.load import uncollected
 from tidegate.config.model import (
+    CONNECT,
     AccessLog,
     Agent,
     Forward,
@@ -31,6 +33,7 @@ from tidegate.config.model import (
     Timeouts,
     Tunnel,
 )
+from tidegate.config.targets import allow
 from tidegate.config.traffic import (
     client_tls,
     destination,
@@ -104,7 +107,8 @@ def agent_snapshot(config: Agent, agent_id: str, where: Where | None = None, tok
     checked = Checked(where)
     if not config.endpoints:
         checked.mistake("endpoints", "nothing to offer (add `endpoints: [{name: web, to: 3000}]`)")
-    offers = [offer(each, f"endpoints[{position}]", checked) for position, each in enumerate(config.endpoints)]
+    own = (checked.call("admin.bind", resolve_bind, config.admin.bind) if config.admin.bind else None) or []
+    offers = [offer(each, f"endpoints[{position}]", checked, own) for position, each in enumerate(config.endpoints)]
     return checked.done(
         {
             "role": "agent",
@@ -140,8 +144,19 @@ def forward_snapshot(config: Forward, where: Where | None = None, token: str | N
     )
 
 
-def offer(offer: Offer, here: str, checked: Checked) -> dict[str, Any]:
-    """One endpoint that an agent offers; `here` is its key."""
+def offer(offer: Offer, here: str, checked: Checked, own: Iterable[str] = ()) -> dict[str, Any]:
+    """One endpoint that an agent offers; `here` is its key, `own` are addresses that the agent itself listens on."""
+    if offer.to == CONNECT:
+        return {
+            "name": offer.name,
+            "kind": "connect",
+            "to": None,
+            "allow": [allow(each).dump() for each in offer.allow],
+            "connect": {"only_safe": False, "never": list(own), "failed_status": None},
+            "host_header": "keep",
+            "protocol": "http1",
+            "health": None,
+        }
     to = service(offer.to)
     tls = client_tls(offer, here, checked)
     if not to.tls and offer.says_something():
@@ -174,10 +189,16 @@ def describe(config: Gateway | Agent | Forward) -> dict[str, Any]:
     shown["connect"] = list(config.connect.urls)
     if isinstance(config, Agent):
         shown["connections"] = config.connect.connections
-        shown["endpoints"] = [{"name": each.name, "to": str(service(each.to))} for each in config.endpoints]
+        shown["endpoints"] = [_shown_offer(each) for each in config.endpoints]
     else:
         shown["forwards"] = [{"bind": each.bind, "endpoint": each.endpoint} for each in config.forwards]
     return shown
+
+
+def _shown_offer(offer: Offer) -> dict[str, Any]:
+    if offer.to == CONNECT:
+        return {"name": offer.name, "to": CONNECT, "allow": list(offer.allow)}
+    return {"name": offer.name, "to": str(service(offer.to))}
 
 
 def _shown_to(listener: Listener) -> dict[str, Any]:

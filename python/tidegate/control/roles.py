@@ -211,6 +211,8 @@ class Running:
                 return wording.draining(event, self._first_signal == signal.SIGINT, self._grace)
             case "service unreachable":
                 return wording.service_unreachable(event)
+            case "nothing is allowed":
+                return wording.nothing_allowed(event)
             case "service unhealthy" if event.get("endpoint") in self._offers:
                 # So that the tunnels that come up after this are told.
                 return self._news(event, wording.unhealthy(event))

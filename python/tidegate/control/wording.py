@@ -41,6 +41,8 @@ def listening(event: Mapping[str, Any]) -> str:
 def arrow(event: Mapping[str, Any], offer: Mapping[str, Any]) -> str:
     """Where an endpoint of this agent can be reached from now on, and what answers there."""
     name, url, local = str(event.get("endpoint", "")), str(event.get("url") or ""), target(offer)
+    if offer.get("kind") == "connect":
+        return f"endpoint {name} at {event.get('gateway')} -> {local}"
     if offer.get("kind") == "tcp":
         connect = _forward_connect(name, url)
         port = (offer.get("to") or {}).get("port", "PORT")
@@ -52,6 +54,9 @@ def arrow(event: Mapping[str, Any], offer: Mapping[str, Any]) -> str:
 
 def target(offer: Mapping[str, Any]) -> str:
     """The local service of an offer, as people write it."""
+    if offer.get("kind") == "connect":
+        allowed = len(offer.get("allow", []))
+        return f"CONNECT to what is allowed ({allowed} {'entry' if allowed == 1 else 'entries'})"
     to = offer.get("to") or {}
     host, port = str(to.get("host", "")), to.get("port")
     if ":" in host:
@@ -88,6 +93,11 @@ def service_unreachable(event: Mapping[str, Any]) -> str:
     return (
         f"nothing listens on {event.get('address')}: visitors of {event.get('endpoint')} get 502 until something does"
     )
+
+
+def nothing_allowed(event: Mapping[str, Any]) -> str:
+    """That an endpoint connects to nothing, because nobody said what it may connect to."""
+    return f"endpoint {event.get('endpoint')} refuses everything: say what it may connect to (--allow 10.0.0.0/8:443)"
 
 
 def unhealthy(event: Mapping[str, Any]) -> str:

@@ -97,6 +97,15 @@ def test_an_agent_at_a_port_for_visitors_is_told_where_agents_go() -> None:
     assert wording.refused(event).endswith("(this is no agents' port: agents connect to port 8001 by default)")
 
 
+def test_an_endpoint_that_connects_says_so_and_where_nothing_is_allowed_what_to_do() -> None:
+    offer = {"name": "dc1", "kind": "connect", "to": None, "allow": [{"name": "a.example"}]}
+    event = {"endpoint": "dc1", "gateway": "http://localhost:8001", "url": "http://dc1.localhost:8000"}
+    assert (
+        wording.arrow(event, offer) == "endpoint dc1 at http://localhost:8001 -> CONNECT to what is allowed (1 entry)"
+    )
+    assert "--allow" in wording.nothing_allowed({"endpoint": "dc1"})
+
+
 def test_an_endpoint_whose_service_fails_is_told_with_the_reason() -> None:
     event = {"endpoint": "web", "address": "localhost:3000", "reason": "it answered 500 to GET /healthz"}
     assert wording.unhealthy(event) == (

@@ -27,12 +27,10 @@ pub(crate) fn normalise(head: &mut RequestHead) -> Result<(), HeadError> {
     drop(hosts);
     let target = head.target();
     match target.first() {
-        Some(b'/') if head.method() != b"CONNECT" => Ok(()),
+        // Whoever serves CONNECT reads it (`target::authority`); nobody else looks at it.
+        Some(_) if head.method() == b"CONNECT" => Ok(()),
+        Some(b'/') => Ok(()),
         Some(b'*') if target == b"*" && head.method() == b"OPTIONS" => Ok(()),
-        Some(_) if head.method() == b"CONNECT" => {
-            check_authority(target)?;
-            if port(target).is_none() { Err(Malformed("CONNECT without a port")) } else { Ok(()) }
-        }
         _ => absolute(head),
     }
 }
@@ -105,8 +103,4 @@ pub(crate) fn split(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
         Some(at) => (&authority[..name_end + at], Some(&authority[name_end + at + 1..])),
         None => (authority, None),
     }
-}
-
-fn port(authority: &[u8]) -> Option<&[u8]> {
-    split(authority).1
 }

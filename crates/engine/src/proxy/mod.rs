@@ -24,6 +24,8 @@ pub mod exchange;
 pub mod opening;
 pub mod stream;
 pub mod passthrough;
+pub mod target;
+pub mod connecting;
 pub mod turn;
 pub mod serve_http2;
 pub mod serve;

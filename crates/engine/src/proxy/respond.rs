@@ -87,15 +87,24 @@ impl Pages {
     /// one for whoever asks: where an upstream is, and what was wrong with it, is for the log. The shape is compat.md
     /// §1.3; `x-tidegate-error` and the request id are ours.
     pub fn answer(&self, error: &Error, status: u16, request_id: u64, prefers_html: bool) -> Answer {
-        let says = Says { error, status, request_id };
+        self.fill(&Says { error, status, request_id, openly: false }, prefers_html)
+    }
+
+    /// The same for a program that has named the upstream itself, so that what is wrong with it is for that program.
+    pub fn explain(&self, error: &Error, status: u16, request_id: u64) -> Answer {
+        self.fill(&Says { error, status, request_id, openly: true }, false)
+    }
+
+    fn fill(&self, says: &Says<'_>, prefers_html: bool) -> Answer {
+        let Says { error, status, .. } = *says;
         let (kind, body): (&[u8], String) = match prefers_html {
             true => {
-                let body = self.html.as_ref().map(|page| page.fill(&says, escape_html));
-                let body = body.unwrap_or_else(|| Template::new(HTML).fill(&says, escape_html));
+                let body = self.html.as_ref().map(|page| page.fill(says, escape_html));
+                let body = body.unwrap_or_else(|| Template::new(HTML).fill(says, escape_html));
                 (b"text/html; charset=utf-8", body)
             }
             false => {
-                let body = self.json.as_ref().map(|page| page.fill(&says, escape_json));
+                let body = self.json.as_ref().map(|page| page.fill(says, escape_json));
                 (b"application/json", body.unwrap_or_else(|| says.json()))
             }
         };
@@ -108,7 +117,7 @@ impl Pages {
         for (name, value) in &error.fields {
             fields.push(name.as_bytes(), value.as_bytes());
         }
-        if error.code == Code::MethodNotSupported {
+        if error.code == Code::MethodNotSupported && fields.find("allow").is_none() {
             fields.push(b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         }
         Answer { status, fields, body: body.into() }
@@ -163,6 +172,8 @@ struct Says<'a> {
     error: &'a Error,
     status: u16,
     request_id: u64,
+    /// Whoever asks knows where the upstream is.
+    openly: bool,
 }
 
 impl Says<'_> {
@@ -171,7 +182,7 @@ impl Says<'_> {
     }
 
     fn detail(&self) -> &str {
-        if self.error.code.side() == Side::Upstream { "" } else { &self.error.detail }
+        if self.error.code.side() == Side::Upstream && !self.openly { "" } else { &self.error.detail }
     }
 
     fn json(&self) -> String {

@@ -89,8 +89,12 @@ pub async fn relay_tcp(
 }
 
 /// Relays between two streams that are open.
-pub async fn relay_open(proxy: &Proxy, mut near: Leg, up: BoxedIo, record: &mut Record) {
-    let mut far = Leg { io: up, read: Buffer::new() };
+pub async fn relay_open(proxy: &Proxy, near: Leg, up: BoxedIo, record: &mut Record) {
+    relay_legs(proxy, near, Leg { io: up, read: Buffer::new() }, record).await;
+}
+
+/// The same, where something has been read from either of them.
+pub async fn relay_legs(proxy: &Proxy, mut near: Leg, mut far: Leg, record: &mut Record) {
     let idle = proxy.settings.load().timeouts.idle;
     let ended = relay(&mut near, &mut far, idle, &mut Timer::new(), |passed| count(record, passed)).await;
     finish(ended, record);

@@ -223,6 +223,11 @@ impl Table {
         self.pages.answer(error, status, request_id, prefers_html)
     }
 
+    /// The answer to an error for a program that has named the upstream itself.
+    pub fn explain(&self, error: &Error, status: u16, request_id: u64) -> Answer {
+        self.pages.explain(error, status, request_id)
+    }
+
     /// What becomes of a TLS connection for `name` on a listener. `ends_here`: the listener has certificates.
     pub fn decide(&self, listener: &str, name: Option<&str>, ends_here: bool) -> Decision {
         self.server_names.decide(listener, name, ends_here)

@@ -97,7 +97,7 @@ pub async fn keep(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) {
                     slot,
                     url = &*told.url,
                     node = &*told.node,
-                    tcp = offer.is_tcp(),
+                    tcp = offer.is_raw(),
                     "connected"
                 );
                 let left = serve(&dialler, &offer, io, early, &told).await;
