@@ -1,7 +1,9 @@
-//! What a tunnel session promises, over every carrier: a pipe in memory, WebSocket messages in a pipe, and TCP.
+//! What a tunnel session promises, over every carrier: a pipe in memory, WebSocket messages in a pipe, TCP, and QUIC.
 
 #[path = "tunnel/floods.rs"]
 mod floods;
+#[path = "tunnel/quic.rs"]
+mod quic;
 #[path = "tunnel/suite.rs"]
 mod suite;
 
@@ -16,6 +18,20 @@ enum Carrier {
     MemoryWebSocket,
     Tcp,
     TcpWebSocket,
+    Quic,
+    /// As quic-reverse-http-tunnel uses it.
+    QuicTunnel,
+}
+
+impl Carrier {
+    /// What a stream may bring before it is read; the most that waits beside it to be sent is as much.
+    fn window(self) -> usize {
+        match self {
+            // The first byte is not the stream's.
+            Carrier::Quic | Carrier::QuicTunnel => 1024 * 1024 - 1,
+            _ => 256 * 1024,
+        }
+    }
 }
 
 /// A session's two ends: the agent's and the gateway's.
@@ -30,6 +46,8 @@ async fn pair(carrier: Carrier) -> (Session, Session) {
             let (agent, gateway) = tcp_pair().await;
             memory::over(agent, gateway, matches!(carrier, Carrier::TcpWebSocket))
         }
+        Carrier::Quic => quic::pair().await,
+        Carrier::QuicTunnel => quic::plain_pair().await,
     }
 }
 
@@ -49,6 +67,7 @@ macro_rules! over_every_carrier {
         over_every_carrier! { memory_websocket MemoryWebSocket: $($behaviour),+ }
         over_every_carrier! { tcp_raw Tcp: $($behaviour),+ }
         over_every_carrier! { tcp_websocket TcpWebSocket: $($behaviour),+ }
+        over_every_carrier! { quic_session Quic: $($behaviour),+ }
     };
     ($name:ident $carrier:ident: $($behaviour:ident),+) => {
         mod $name {
@@ -71,3 +90,6 @@ over_every_carrier!(
     the_end_of_a_session_reaches_everybody,
     a_kept_stream_leaves_nothing_behind,
 );
+
+// Without words of ours a stream is there for the peer from its first byte on, and nobody says that it was taken.
+over_every_carrier! { quic_tunnel QuicTunnel: five_hundred_streams_at_once, a_kept_stream_leaves_nothing_behind }

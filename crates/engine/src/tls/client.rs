@@ -9,7 +9,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion};
 use tokio_rustls::TlsConnector;
 
 use super::pem::{authorities, certificates, provider};
@@ -28,30 +29,7 @@ pub struct Connector {
 impl Connector {
     /// Compiles a policy, or says in one sentence what is wrong with it.
     pub fn new(policy: &ClientTls) -> Result<Connector, String> {
-        let provider = provider();
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| format!("TLS cannot be used: {error}"))?;
-        let builder = if policy.insecure_skip_verify {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        } else {
-            let roots = match &policy.ca {
-                Some(pem) => Arc::new(authorities(pem, "the CA file")?),
-                None => system_authorities()?,
-            };
-            builder.with_root_certificates(roots)
-        };
-        let config = match (&policy.cert, &policy.key) {
-            (Some(cert), Some(key)) => {
-                let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
-                    .map_err(|_| "the client key is no PEM private key".to_owned())?;
-                builder
-                    .with_client_auth_cert(certificates(cert, "the client certificate")?, key)
-                    .map_err(|error| format!("the client certificate and key cannot be used: {error}"))?
-            }
-            (None, None) => builder.with_no_client_auth(),
-            _ => return Err("a client certificate needs its key, and a key its certificate".to_owned()),
-        };
+        let config = config(policy, &[&TLS13, &TLS12])?;
         let server_name = policy.server_name.as_deref().map(server_name).transpose()?;
         Ok(Connector { tls: TlsConnector::from(Arc::new(config)), server_name })
     }
@@ -81,6 +59,37 @@ impl Connector {
     }
 }
 
+/// Whom a policy trusts and what it shows.
+pub(super) fn config(
+    policy: &ClientTls,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<ClientConfig, String> {
+    let provider = provider();
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)
+        .map_err(|error| format!("TLS cannot be used: {error}"))?;
+    let builder = if policy.insecure_skip_verify {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+    } else {
+        let roots = match &policy.ca {
+            Some(pem) => Arc::new(authorities(pem, "the CA file")?),
+            None => system_authorities()?,
+        };
+        builder.with_root_certificates(roots)
+    };
+    match (&policy.cert, &policy.key) {
+        (Some(cert), Some(key)) => {
+            let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
+                .map_err(|_| "the client key is no PEM private key".to_owned())?;
+            builder
+                .with_client_auth_cert(certificates(cert, "the client certificate")?, key)
+                .map_err(|error| format!("the client certificate and key cannot be used: {error}"))
+        }
+        (None, None) => Ok(builder.with_no_client_auth()),
+        _ => Err("a client certificate needs its key, and a key its certificate".to_owned()),
+    }
+}
+
 /// The system's authorities, read once in the life of the process.
 fn system_authorities() -> Result<Arc<RootCertStore>, String> {
     static AUTHORITIES: OnceLock<Arc<RootCertStore>> = OnceLock::new();
@@ -97,7 +106,8 @@ fn system_authorities() -> Result<Arc<RootCertStore>, String> {
     Ok(Arc::clone(roots))
 }
 
-fn server_name(host: &str) -> Result<ServerName<'static>, String> {
+/// The name that a server's certificate must have, where `host` was dialled.
+pub(super) fn server_name(host: &str) -> Result<ServerName<'static>, String> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let bare = bare.strip_suffix('.').unwrap_or(bare);
     ServerName::try_from(bare.to_owned()).map_err(|_| format!("{host:?} is no name that a certificate could have"))

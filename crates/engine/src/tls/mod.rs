@@ -5,3 +5,5 @@ mod stream;
 // Towards a server, and towards whoever connects.
 pub mod client;
 pub mod server;
+// Both, inside QUIC.
+pub mod quic;

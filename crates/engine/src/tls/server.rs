@@ -119,7 +119,8 @@ fn chain(certificate: &Certificate) -> Result<Vec<CertificateDer<'static>>, Stri
     certificates(&certificate.cert, &format!("certificate \"{}\": its file", certificate.name))
 }
 
-fn certified(certificate: &Certificate) -> Result<CertifiedKey, String> {
+/// A certificate with its key, which must be its own.
+pub(super) fn certified(certificate: &Certificate) -> Result<CertifiedKey, String> {
     let name = &certificate.name;
     let chain = chain(certificate)?;
     let key = PrivateKeyDer::from_pem_slice(certificate.key.expose().as_bytes())
@@ -131,7 +132,7 @@ fn certified(certificate: &Certificate) -> Result<CertifiedKey, String> {
 }
 
 /// Whose certificates are believed. An authority that cannot be read closes the door: it never opens it.
-fn verifier(policy: &ServerTls) -> Result<Arc<dyn ClientCertVerifier>, String> {
+pub(super) fn verifier(policy: &ServerTls) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let Some(pem) = &policy.client_ca else {
         return Ok(WebPkiClientVerifier::no_client_auth());
     };

@@ -42,7 +42,7 @@ pub enum End {
 }
 
 impl End {
-    pub(super) fn protocol(reason: &'static str) -> Self {
+    pub(in crate::tunnel) fn protocol(reason: &'static str) -> Self {
         End::Protocol(Cow::Borrowed(reason))
     }
 

@@ -1,10 +1,10 @@
 //! One authenticated connection that carries many streams: yamux, as HashiCorp's library speaks it, plain or inside
-//! WebSocket messages.
+//! WebSocket messages; or QUIC.
 //!
 //! Bottom up: `frame` and `websocket` turn bytes into frames, [`mux`] holds every decision about streams and knows no
 //! socket, `driver` moves its bytes over one byte stream, `yamux` is a handle on it, and `stream` is a byte stream
-//! again. A [`Session`] is what everybody above uses. Who may open a tunnel, and what its streams are for, is decided
-//! above.
+//! again. `quic` does the same with the streams of a QUIC connection. A [`Session`] is what everybody above uses. Who
+//! may open a tunnel, and what its streams are for, is decided above.
 
 mod chunks;
 mod driver;
@@ -13,6 +13,7 @@ pub mod frame;
 pub mod hello;
 pub mod memory;
 pub mod mux;
+pub mod quic;
 mod session;
 mod shared;
 mod stream;
@@ -79,10 +80,32 @@ impl Config {
     }
 }
 
+/// What carries a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// yamux over one byte stream, which is a WebSocket everywhere but in tests.
+    WebSocket,
+    /// Streams of QUIC.
+    Quic,
+    /// The same, as quic-reverse-http-tunnel uses them.
+    QuicTunnel,
+}
+
+impl Transport {
+    /// Its name in logs, status and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Transport::WebSocket => "websocket",
+            Transport::Quic => "quic",
+            Transport::QuicTunnel => "quic-tunnel",
+        }
+    }
+}
+
 /// What a session has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Round trip as the last ping measured it.
+    /// Round trip as the last ping or packet measured it.
     pub rtt: Option<Duration>,
     /// Bytes of frames received.
     pub bytes_in: u64,
@@ -102,6 +125,10 @@ pub struct Stats {
     pub overruns: u64,
     /// Bytes that came for streams already closed.
     pub discarded: u64,
-    /// Bytes received and not yet read.
+    /// Bytes received and not yet read; of QUIC only what was looked at already.
     pub unread: u64,
+    /// Packets lost; 0 where nobody can tell.
+    pub lost: u64,
+    /// The largest packet that the path is known to carry; 0 where there are none.
+    pub mtu: u16,
 }

@@ -1,6 +1,8 @@
 //! The handle of a session, whatever carries it: opens and takes streams, drains, ends.
 
-use super::{End, Ending, OpenError, Stats, yamux};
+use std::net::SocketAddr;
+
+use super::{End, Ending, OpenError, Stats, Transport, quic, yamux};
 use crate::io::BoxedIo;
 
 /// One authenticated connection with the streams on it. Cheap to clone.
@@ -10,6 +12,7 @@ pub struct Session(Kind);
 #[derive(Clone)]
 enum Kind {
     Yamux(yamux::Handle),
+    Quic(quic::Handle),
 }
 
 impl Session {
@@ -17,10 +20,15 @@ impl Session {
         Session(Kind::Yamux(handle))
     }
 
+    pub(super) fn quic(handle: quic::Handle) -> Self {
+        Session(Kind::Quic(handle))
+    }
+
     /// Opens a stream, at once. Whether the peer takes it shows when it is read or written.
     pub fn open(&self) -> Result<BoxedIo, OpenError> {
         match &self.0 {
             Kind::Yamux(session) => Ok(Box::new(session.open()?)),
+            Kind::Quic(session) => Ok(Box::new(session.open()?)),
         }
     }
 
@@ -28,6 +36,7 @@ impl Session {
     pub async fn open_when_answered(&self) -> Result<BoxedIo, OpenError> {
         match &self.0 {
             Kind::Yamux(session) => Ok(Box::new(session.open_when_answered().await?)),
+            Kind::Quic(session) => Ok(Box::new(session.open_when_answered().await?)),
         }
     }
 
@@ -35,6 +44,7 @@ impl Session {
     pub async fn accept(&self) -> Option<BoxedIo> {
         match &self.0 {
             Kind::Yamux(session) => Some(Box::new(session.accept().await?)),
+            Kind::Quic(session) => Some(Box::new(session.accept().await?)),
         }
     }
 
@@ -42,6 +52,7 @@ impl Session {
     pub fn is_open(&self) -> bool {
         match &self.0 {
             Kind::Yamux(session) => session.is_open(),
+            Kind::Quic(session) => session.is_open(),
         }
     }
 
@@ -49,6 +60,7 @@ impl Session {
     pub fn go_away(&self) {
         match &self.0 {
             Kind::Yamux(session) => session.go_away(),
+            Kind::Quic(session) => session.go_away(),
         }
     }
 
@@ -57,6 +69,7 @@ impl Session {
     pub async fn settle(&self) {
         match &self.0 {
             Kind::Yamux(session) => session.settle().await,
+            Kind::Quic(session) => session.settle().await,
         }
     }
 
@@ -64,6 +77,7 @@ impl Session {
     pub fn end(&self, how: Ending) {
         match &self.0 {
             Kind::Yamux(session) => session.end(how),
+            Kind::Quic(session) => session.end(how),
         }
     }
 
@@ -71,6 +85,7 @@ impl Session {
     pub async fn ended(&self) -> End {
         match &self.0 {
             Kind::Yamux(session) => session.ended().await,
+            Kind::Quic(session) => session.ended().await,
         }
     }
 
@@ -78,6 +93,7 @@ impl Session {
     pub fn end_reason(&self) -> Option<End> {
         match &self.0 {
             Kind::Yamux(session) => session.end_reason(),
+            Kind::Quic(session) => session.end_reason(),
         }
     }
 
@@ -85,6 +101,40 @@ impl Session {
     pub async fn gone_away(&self) {
         match &self.0 {
             Kind::Yamux(session) => session.gone_away().await,
+            Kind::Quic(session) => session.gone_away().await,
+        }
+    }
+
+    /// What carries the session.
+    pub fn transport(&self) -> Transport {
+        match &self.0 {
+            Kind::Yamux(_) => Transport::WebSocket,
+            Kind::Quic(session) => session.transport(),
+        }
+    }
+
+    /// Whether what we sent has not been acknowledged for a second. Only QUIC can tell.
+    pub fn is_silent(&self) -> bool {
+        match &self.0 {
+            Kind::Yamux(_) => false,
+            Kind::Quic(session) => session.is_silent(),
+        }
+    }
+
+    /// Waits until [`Session::is_silent`] is `silent`, or the session has ended.
+    pub async fn silence(&self, silent: bool) {
+        match &self.0 {
+            Kind::Yamux(session) if silent => drop(session.ended().await),
+            Kind::Yamux(_) => {}
+            Kind::Quic(session) => session.silence(silent).await,
+        }
+    }
+
+    /// Where the peer is now, where it can move.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Kind::Yamux(_) => None,
+            Kind::Quic(session) => Some(session.remote()),
         }
     }
 
@@ -92,6 +142,7 @@ impl Session {
     pub fn streams(&self) -> usize {
         match &self.0 {
             Kind::Yamux(session) => session.streams(),
+            Kind::Quic(session) => session.streams(),
         }
     }
 
@@ -99,6 +150,7 @@ impl Session {
     pub fn stats(&self) -> Stats {
         match &self.0 {
             Kind::Yamux(session) => session.stats(),
+            Kind::Quic(session) => session.stats(),
         }
     }
 
@@ -106,6 +158,7 @@ impl Session {
     pub fn memory(&self) -> usize {
         match &self.0 {
             Kind::Yamux(session) => session.memory(),
+            Kind::Quic(session) => session.memory(),
         }
     }
 }

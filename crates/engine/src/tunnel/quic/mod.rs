@@ -1,0 +1,66 @@
+//! A session whose streams are those of a QUIC connection.
+//!
+//! The first stream, opened by the client, carries a hello before it comes here; then `control` frames. Every other
+//! stream begins with one byte of whoever opened it and one of whoever took it, so that both are known at once.
+//! `transport` and `codes` are the numbers of the protocol, `channel` and `stream` are a stream, `shared` the books of
+//! a session; `driver` does what happens by itself, `tending` what is looked at from time to time. Endpoints, sockets
+//! and connections are made above.
+
+mod channel;
+pub mod codes;
+pub mod control;
+mod driver;
+mod handle;
+mod shared;
+mod stream;
+mod tending;
+mod transport;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use quinn::{Connection, RecvStream, SendStream};
+
+use super::{End, Session};
+use shared::Shared;
+
+pub(super) use handle::Handle;
+pub use transport::transport;
+
+/// How a session over QUIC behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Whether the peer may open streams; where nobody takes them they are refused.
+    pub takes_streams: bool,
+    /// Whether the peer is asked for a sign of life within a second, because there is another way than this.
+    pub asks: bool,
+}
+
+/// Starts a session on a connection. `control` is its first stream, behind the hello; none: the connection carries
+/// streams and nothing else, as quic-reverse-http-tunnel's do. The caller spawns the driver, which ends when the
+/// session has; dropping it resets the session. Dropping all handles does not end the session.
+pub fn start(
+    connection: Connection,
+    control: Option<(SendStream, RecvStream)>,
+    config: Config,
+) -> (Session, impl Future<Output = ()> + Send + 'static) {
+    let shared = Shared::new(connection, control.is_none());
+    let guard = Guard(shared.clone());
+    let driver = driver::run(shared.clone(), control, config);
+    let driver = async move {
+        let _guard = guard;
+        driver.await;
+    };
+    (Session::quic(Handle { shared }), driver)
+}
+
+/// Ends the session when nobody drives it any more.
+struct Guard(Arc<Shared>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.0.lock().end.is_none() {
+            self.0.end(End::Reset, Some((codes::CLOSED, codes::RESET_REASON)));
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! The transport parameters of a tunnel, the same at both ends.
+
+use std::time::Duration;
+
+use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+
+use crate::snapshot;
+
+/// Streams of the peer that may be open at once.
+const STREAMS: u32 = 1024;
+/// What one stream may bring before it is read. It does not grow; what grows with use is the connection's.
+pub(super) const STREAM_WINDOW: u32 = 1 << 20;
+/// What all streams together may bring before it is read: at first, and at most.
+pub(super) const RECEIVE_WINDOW: (u64, u64) = (8 << 20, 64 << 20);
+/// What may wait to be sent and acknowledged: at first, and at most.
+pub(super) const SEND_WINDOW: (u64, u64) = (1 << 20, 16 << 20);
+/// What the largest packet over Ethernet may hold beside IPv6, UDP and a little.
+const LARGEST: u16 = 1452;
+/// An agent that could use a WebSocket instead asks so often whether its packets arrive.
+const WATCHFUL: Duration = Duration::from_secs(5);
+
+/// The parameters for sessions that are watched like `tunnel` says. `asks`: the other end's silence is to be noticed
+/// within seconds, because there is another way.
+pub fn transport(tunnel: &snapshot::Tunnel, asks: bool) -> TransportConfig {
+    let every = if asks { tunnel.ping_interval.min(WATCHFUL) } else { tunnel.ping_interval };
+    // Longer than 62 bits of milliseconds is for ever.
+    let idle = IdleTimeout::try_from(tunnel.ping_interval + tunnel.ping_timeout).ok();
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(LARGEST);
+    let mut config = TransportConfig::default();
+    config
+        .keep_alive_interval(Some(every))
+        .max_idle_timeout(idle)
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW.0 as u32))
+        .send_window(SEND_WINDOW.0)
+        .mtu_discovery_config(Some(discovery))
+        // No session uses datagrams.
+        .datagram_receive_buffer_size(None);
+    config
+}
