@@ -9,6 +9,7 @@
 mod chunks;
 mod driver;
 mod end;
+pub mod endpoint;
 pub mod frame;
 pub mod hello;
 pub mod memory;

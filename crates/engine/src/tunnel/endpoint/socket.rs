@@ -1,0 +1,170 @@
+//! One worker's socket of an address that all workers share: what belongs to another worker goes to it.
+//!
+//! Whose a datagram is says `route`. What cannot be handed on at once is dropped and counted: to its connection it is
+//! one that the network has lost.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
+
+use super::ids::Key;
+use super::route::owner;
+
+/// Receptions that wait for a worker, of at most 64 datagrams each.
+const WAITING: usize = 256;
+
+/// What has become of datagrams, of all sockets of a process.
+#[derive(Default)]
+pub struct Counts {
+    /// Handed to the worker whose connection they belong to.
+    pub passed_on: AtomicU64,
+    /// Dropped: too many wait for that worker.
+    pub queue_full: AtomicU64,
+    /// Not received, for a reason of the system's.
+    pub receive_error: AtomicU64,
+}
+
+/// What other workers have received for one.
+#[derive(Default)]
+pub struct Mailbox(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    received: VecDeque<(RecvMeta, Box<[u8]>)>,
+    waker: Option<Waker>,
+}
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// False where too many wait already.
+    fn put(&self, meta: RecvMeta, bytes: &[u8]) -> bool {
+        let mut waiting = self.lock();
+        if waiting.received.len() >= WAITING {
+            return false;
+        }
+        waiting.received.push_back((meta, bytes.into()));
+        if let Some(waker) = waiting.waker.take() {
+            waker.wake();
+        }
+        true
+    }
+
+    /// Takes what waits, into `bufs`; ready when there was something.
+    fn poll_take(&self, cx: &Context<'_>, bufs: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> Poll<usize> {
+        let mut waiting = self.lock();
+        let mut taken = 0;
+        for (buf, meta) in bufs.iter_mut().zip(metas) {
+            let Some((of, bytes)) = waiting.received.pop_front() else { break };
+            let n = bytes.len().min(buf.len());
+            buf[..n].copy_from_slice(&bytes[..n]);
+            *meta = RecvMeta { len: n, ..of };
+            taken += 1;
+        }
+        if taken > 0 {
+            return Poll::Ready(taken);
+        }
+        if !waiting.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            waiting.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+/// The socket of one worker.
+pub struct Socket {
+    /// What is received from and sent by.
+    pub inner: Arc<dyn AsyncUdpSocket>,
+    /// Whose it is.
+    pub worker: usize,
+    /// Of every worker at this address, by number.
+    pub mailboxes: Arc<[Mailbox]>,
+    /// Reads the ids of this process.
+    pub key: Key,
+    /// What became of what came.
+    pub counts: Arc<Counts>,
+}
+
+impl Socket {
+    /// Hands on what belongs to another worker: nothing of it is left for this one.
+    fn sort(&self, bufs: &[IoSliceMut<'_>], metas: &mut [RecvMeta]) {
+        for (buf, meta) in bufs.iter().zip(metas) {
+            // What the kernel has received in one piece comes from one address, so one decision stands for all of it.
+            let bytes = &buf[..meta.len.min(buf.len())];
+            let Some(worker) = owner(bytes, &self.key).filter(|worker| *worker != self.worker) else { continue };
+            let Some(mailbox) = self.mailboxes.get(worker) else { continue };
+            let datagrams = bytes.len().div_ceil(meta.stride.max(1)) as u64;
+            let counter = if mailbox.put(*meta, bytes) { &self.counts.passed_on } else { &self.counts.queue_full };
+            counter.fetch_add(datagrams, Ordering::Relaxed);
+            meta.len = 0;
+        }
+    }
+}
+
+impl AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        self.inner.clone().create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.inner.try_send(transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(mailbox) = self.mailboxes.get(self.worker)
+            && let Poll::Ready(n) = mailbox.poll_take(cx, bufs, metas)
+        {
+            return Poll::Ready(Ok(n));
+        }
+        match self.inner.poll_recv(cx, bufs, metas) {
+            Poll::Ready(Ok(n)) => {
+                self.sort(bufs, &mut metas[..n]);
+                Poll::Ready(Ok(n))
+            }
+            // One that went further would end every connection of the endpoint.
+            Poll::Ready(Err(_)) => {
+                self.counts.receive_error.fetch_add(1, Ordering::Relaxed);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.inner.max_transmit_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.inner.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.inner.may_fragment()
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Socket(worker {})", self.worker)
+    }
+}
