@@ -123,6 +123,7 @@ EVENTS = {
         "agent, forward",
         "The token could not be read again, and why; the one before stays in use. Said once for each reason.",
     ),
+    "address changed": ("gateway", "An agent's tunnel over QUIC goes on from another address."),
     "agent connected": ("gateway", "A session of an agent began: an endpoint has one listener more."),
     "agent disconnected": ("gateway", "A session ended, and why."),
     "agent refused": ("gateway", "Somebody asked for a tunnel in a way that is not served."),

@@ -127,12 +127,14 @@ class Agent(Tidegate):
         *options: str,
         connections: int = 1,
         wait: bool = True,
+        scheme: str = "http",
         env: Mapping[str, str] | None = None,
+        under: Sequence[str | Path] = (),
     ) -> None:
         self.endpoint = endpoint
         self.connections = connections
-        arguments = ("agent", kind, endpoint, to, "--connect", f"http://{connect}")
-        super().__init__(*arguments, "--connections", str(connections), *options, env=env)
+        arguments = ("agent", kind, endpoint, to, "--connect", f"{scheme}://{connect}")
+        super().__init__(*arguments, "--connections", str(connections), *options, env=env, under=under)
         if wait:
             self.until_connected()
 

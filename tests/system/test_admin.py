@@ -76,7 +76,7 @@ def test_metrics_add_up_with_what_visitors_saw() -> None:
         until(lambda: metric(site, served) == 5, "five requests are counted")
         failed = 'tidegate_errors_total{listener="proxy",code="no_upstream"}'
         assert metric(site, failed) == 3
-        assert metric(site, 'tidegate_sessions{tenant="",endpoint="web"}') == 1
+        assert metric(site, 'tidegate_sessions{tenant="",endpoint="web",transport="websocket"}') == 1
         assert metric(site, "tidegate_requests_in_flight") == 0
         text = request(site.gateway.admin, "/metrics").text
         assert 'endpoint="nobody"' not in text, "labels come from the configuration and from agents"

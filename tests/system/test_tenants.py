@@ -261,7 +261,7 @@ def test_status_metrics_and_logs_say_whose_it_is(gateway: Gateway, issuers: dict
     assert found >= {(ACME, "web"), (UMBRELLA, "web"), (ACME, "acme-only"), (UMBRELLA, "umbrella-only")}
     metrics = request(gateway.admin, "/metrics").text
     for name in (ACME, UMBRELLA):
-        assert f'tidegate_sessions{{tenant="{name}",endpoint="web"}} ' in metrics, metrics
+        assert f'tidegate_sessions{{tenant="{name}",endpoint="web",transport="websocket"}} ' in metrics, metrics
     one = request(gateway.admin, f"/status/endpoints/web?tenant={ACME}")
     assert (one.status, one.json()["tenant"]) == (200, ACME)
 

@@ -35,6 +35,8 @@ pub struct Metrics {
     pub in_flight: AtomicU64,
     /// What connections of listeners with TLS have come to.
     handshakes: Mutex<BTreeMap<(Arc<str>, &'static str), u64>>,
+    /// The same over QUIC.
+    quic_handshakes: Mutex<BTreeMap<(Arc<str>, &'static str), u64>>,
     http2_closed: [AtomicU64; Http2Closed::ALL.len()],
 }
 
@@ -115,6 +117,7 @@ impl Metrics {
             sessions: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             handshakes: Mutex::default(),
+            quic_handshakes: Mutex::default(),
             http2_closed: Default::default(),
         }
     }
@@ -122,6 +125,12 @@ impl Metrics {
     /// Counts a connection of a listener with TLS.
     pub fn handshake(&self, listener: &Arc<str>, outcome: &'static str) {
         let mut handshakes = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
+        *handshakes.entry((listener.clone(), outcome)).or_default() += 1;
+    }
+
+    /// Counts a connection over QUIC that somebody wanted.
+    pub fn quic_handshake(&self, listener: &Arc<str>, outcome: &'static str) {
+        let mut handshakes = self.quic_handshakes.lock().unwrap_or_else(PoisonError::into_inner);
         *handshakes.entry((listener.clone(), outcome)).or_default() += 1;
     }
 
@@ -217,6 +226,14 @@ impl Metrics {
              served.",
         );
         for ((listener, outcome), count) in &*self.handshakes.lock().unwrap_or_else(PoisonError::into_inner) {
+            page.value(&[("listener", listener), ("outcome", outcome)], *count as f64);
+        }
+        page.family(
+            "tidegate_quic_handshakes_total",
+            "counter",
+            "Connections over QUIC that somebody wanted: full where one came about, or what was done instead.",
+        );
+        for ((listener, outcome), count) in &*self.quic_handshakes.lock().unwrap_or_else(PoisonError::into_inner) {
             page.value(&[("listener", listener), ("outcome", outcome)], *count as f64);
         }
         page.family("tidegate_http2_closed_total", "counter", "HTTP/2 connections ended for what their peer did.");

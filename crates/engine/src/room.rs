@@ -129,7 +129,15 @@ impl Room {
     /// A place for a connection that was accepted; `here` counts those of its listener. Whoever has to end for it ends
     /// soon: for that moment each worker may go beyond what there is room for.
     pub fn admit(self: &Arc<Self>, connection: impl AsFd, here: &Arc<AtomicUsize>) -> Result<Place, Full> {
-        let left = descriptors_left(connection);
+        self.admit_where(descriptors_left(connection), here)
+    }
+
+    /// The same for a connection that takes no descriptor: many share a socket.
+    pub fn admit_without_descriptor(self: &Arc<Self>, here: &Arc<AtomicUsize>) -> Result<Place, Full> {
+        self.admit_where(Left::Enough, here)
+    }
+
+    fn admit_where(self: &Arc<Self>, left: Left, here: &Arc<AtomicUsize>) -> Result<Place, Full> {
         let (open, most) = self.taken();
         let short = match (open >= most, left) {
             (_, Left::None) => {

@@ -98,9 +98,40 @@ pub struct Listener {
     /// Which credentials open it; none: nothing is asked for.
     #[serde(default)]
     pub auth: Option<Auth>,
+    /// What connects to it: WebSocket and everything else that is TCP, or QUIC at the same port numbers.
+    pub transports: Vec<Transport>,
+    /// Where QUIC is reached, where that is not the port of the URL: told to agents.
+    pub quic_at: Option<String>,
     /// What is spoken on it.
     #[serde(flatten)]
     pub kind: ListenerKind,
+}
+
+impl Listener {
+    /// True where this connects to it.
+    pub fn takes(&self, transport: Transport) -> bool {
+        self.transports.contains(&transport)
+    }
+}
+
+/// What a tunnel is made of.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TCP.
+    WebSocket,
+    /// UDP.
+    Quic,
+}
+
+impl Transport {
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Transport::WebSocket => "websocket",
+            Transport::Quic => "quic",
+        }
+    }
 }
 
 /// How a listener speaks TLS.
@@ -355,6 +386,8 @@ pub struct Connect {
     pub renews: bool,
     /// The tenant to offer for; empty where there are none.
     pub tenant: String,
+    /// What an agent's tunnels are made of.
+    pub transport: Transport,
     /// An HTTP proxy that serves CONNECT, `http://[user:password@]host:port`. Python has applied NO_PROXY per URL.
     pub proxies: Vec<Option<Secret>>,
     /// How certificates are checked, for `https://`.

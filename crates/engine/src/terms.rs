@@ -159,7 +159,7 @@ mod tests {
 
     fn listener(tls: Value, proxy_protocol: Value) -> Listener {
         let whole = json!({
-            "name": "web", "bind": [], "tls": tls, "proxy_protocol": proxy_protocol,
+            "name": "web", "bind": [], "tls": tls, "proxy_protocol": proxy_protocol, "transports": ["websocket"],
             "kind": "http", "dynamic_endpoints": "unnamed",
         });
         serde_json::from_value(whole).expect("a listener")
@@ -209,8 +209,10 @@ mod tests {
     #[tokio::test]
     async fn only_whoever_shows_what_is_taken_no_more_is_refused() {
         let tunnel = |auth: Value| -> Listener {
-            let whole =
-                json!({"name": "t", "bind": [], "tls": null, "proxy_protocol": [], "kind": "tunnel", "auth": auth});
+            let whole = json!({
+                "name": "t", "bind": [], "tls": null, "proxy_protocol": [], "transports": ["websocket"],
+                "kind": "tunnel", "auth": auth,
+            });
             serde_json::from_value(whole).expect("a listener")
         };
         let by_tenant = json!({"set": "main", "by_tenant": {"acme": "shared", "globex": "shared"}});

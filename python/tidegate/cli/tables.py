@@ -46,11 +46,11 @@ def one_endpoint(endpoint: dict[str, Any]) -> str:
     """One endpoint with each of its tunnels or listeners."""
     if "tunnels" in endpoint:
         rows = [
-            [t.get("gateway"), t.get("slot"), t.get("state"), _ago(t.get("since")), t.get("reason")]
+            [t.get("gateway"), t.get("slot"), t.get("transport"), t.get("state"), _ago(t.get("since")), t.get("reason")]
             for t in endpoint["tunnels"]
         ]
         head = f"endpoint {plain(endpoint.get('name'))} -> {_to(endpoint)}"
-        return f"{head}\n\n{table(['GATEWAY', 'TUNNEL', 'STATE', 'SINCE', 'REASON'], rows)}"
+        return f"{head}\n\n{table(['GATEWAY', 'TUNNEL', 'TRANSPORT', 'STATE', 'SINCE', 'REASON'], rows)}"
     listeners = endpoint.get("listeners", [])
     rows = [
         [
@@ -91,10 +91,13 @@ def agents(found: Sequence[dict[str, Any]]) -> str:
     if not found:
         return "no agent is connected (tidegate agent http 3000 is one)"
     rows = [
-        [a.get("agent"), a.get("address"), ", ".join(a.get("endpoints", [])), a.get("sessions"), _ago(a.get("since"))]
+        [
+            a.get("agent"), a.get("address"), ", ".join(a.get("endpoints", [])), a.get("sessions"),
+            ", ".join(a.get("transports", [])), _ago(a.get("since")),
+        ]
         for a in found
-    ]
-    return table(["AGENT", "ADDRESS", "ENDPOINTS", "TUNNELS", "SINCE"], rows)
+    ]  # fmt: skip
+    return table(["AGENT", "ADDRESS", "ENDPOINTS", "TUNNELS", "TRANSPORT", "SINCE"], rows)
 
 
 def configuration(found: dict[str, Any]) -> str:

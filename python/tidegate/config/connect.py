@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tidegate.config.files import Checked, read
-from tidegate.config.model import Connect
+from tidegate.config.model import AgentConnect, Connect
 from tidegate.config.traffic import client_tls
 from tidegate.config.values import header_text
 
@@ -30,6 +30,7 @@ def connect(written: Connect, checked: Checked, env: Mapping[str, str], token: s
         "token": token,
         "renews": written.token_file is not None or written.token_command is not None,
         "tenant": written.tenant,
+        "transport": written.transport if isinstance(written, AgentConnect) else "websocket",
         "proxies": [checked.call("connect.proxy", _proxy, written.proxy, url, env) for url in written.urls],
         "tls": client_tls(written, "connect", checked),
     }

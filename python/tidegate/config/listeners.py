@@ -2,17 +2,21 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tidegate.config.auth import Allowed, Auth, Denied, TenantName
 from tidegate.config.knobs import Bind, Endpoint, Label, Model, Networks, knob
 from tidegate.config.tls import ServerTls
 from tidegate.config.upstreams import To
+from tidegate.config.values import bind_parts, header_text
 
-__all__ = ["LATER", "DynamicEndpoints", "Listener", "default_listeners"]
+__all__ = ["LATER", "DynamicEndpoints", "Listener", "Transport", "default_listeners"]
 
 LATER = "is not built yet in this version, so it is refused rather than ignored"
 """What is said of a key of the design that nothing stands behind yet."""
+
+Transport = Literal["websocket", "quic"]
+"""What a tunnel is made of."""
 
 
 class DynamicEndpoints(Model):
@@ -38,11 +42,18 @@ def _kind(value: object) -> object:
     return value
 
 
-def _transport(value: object) -> object:
+def _transports(value: object) -> object:
     transports = [value] if isinstance(value, str) else value
-    if isinstance(transports, (list, tuple)) and "quic" in transports:
-        raise ValueError(f"the transport quic {LATER}")
+    if isinstance(transports, (list, tuple)) and not transports:
+        raise ValueError("names nothing (write [websocket], [quic] or [websocket, quic])")
     return transports
+
+
+def _quic_at(value: str) -> str:
+    host, port = bind_parts(value)
+    if not host or port == 0 or not header_text(value) or " " in value:
+        raise ValueError(f"{value!r} is no place to dial (write HOST:PORT, such as gate.example.com:9443)")
+    return value
 
 
 class Listener(Model):
@@ -73,8 +84,15 @@ class Listener(Model):
     proxy_protocol: Networks = knob(
         (), "Kinds http and tcp: networks of load balancers whose connections begin with a PROXY header (v1 or v2)."
     )
-    transports: Annotated[tuple[Literal["websocket"], ...], BeforeValidator(_transport), Label("[websocket]")] = knob(
-        ("websocket",), "Kind tunnel: what tunnels are made of."
+    transports: Annotated[tuple[Transport, ...] | None, BeforeValidator(_transports), Label("[websocket, quic]")] = (
+        knob(
+            None,
+            "Kind tunnel: what tunnels are made of, WebSocket by TCP, QUIC by UDP at the same port number. "
+            "By default both with `tls`, else WebSocket alone.",
+        )
+    )
+    quic_at: Annotated[str | None, AfterValidator(lambda v: v and _quic_at(v)), Label("HOST:PORT")] = knob(
+        None, "Kind tunnel: where QUIC is reached if not at the port of the URL, told to agents."
     )
 
     @model_validator(mode="after")
@@ -89,10 +107,24 @@ class Listener(Model):
             self._auth_fits(self.auth)
         if self.proxy_protocol and self.kind == "tunnel":
             raise ValueError("`proxy_protocol` belongs to listeners of kind http and tcp, this one is of kind tunnel")
-        for key, kind in (("to", "tcp"), ("dynamic_endpoints", "http"), ("transports", "tunnel")):
+        belongs = (("to", "tcp"), ("dynamic_endpoints", "http"), ("transports", "tunnel"), ("quic_at", "tunnel"))
+        for key, kind in belongs:
             if key in self.model_fields_set and getattr(self, key) is not None and self.kind != kind:
                 raise ValueError(f"`{key}` belongs to listeners of kind {kind}, this one is of kind {self.kind}")
+        self._transports_fit()
         return self
+
+    def _transports_fit(self) -> None:
+        if "quic" in self.made_of() and self.tls is None:
+            raise ValueError("`transports`: quic needs `tls: {certificates: [{cert: FILE, key: FILE}]}`")
+        if self.quic_at is not None and "websocket" not in self.made_of():
+            raise ValueError("`quic_at` is told by WebSocket, which `transports` leaves out (write [websocket, quic])")
+
+    def made_of(self) -> tuple[Transport, ...]:
+        """What connects to it, each once."""
+        if self.kind != "tunnel" or (self.transports is None and self.tls is None):
+            return ("websocket",)
+        return tuple(dict.fromkeys(self.transports or ("websocket", "quic")))
 
     def _auth_fits(self, auth: Auth) -> None:
         if auth.is_none:

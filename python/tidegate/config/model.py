@@ -32,7 +32,7 @@ from tidegate.config.knobs import (
     Urls,
     knob,
 )  # fmt: skip
-from tidegate.config.listeners import LATER, Listener, default_listeners
+from tidegate.config.listeners import LATER, Listener, Transport, default_listeners
 from tidegate.config.routes import Route
 from tidegate.config.tls import AdminTls, ClientTls
 from tidegate.config.upstreams import Health, Upstream, UpstreamName, health_written
@@ -339,6 +339,22 @@ class AgentConnect(Connect):
         ("http://localhost:8001",), "The gateway's address for agents; several share tunnels.", flag="--connect"
     )
     connections: Annotated[int, Field(ge=1, le=64)] = knob(2, "Tunnels kept for each endpoint.", flag="--connections")
+    transport: Transport = knob(
+        "websocket",
+        "What tunnels are made of; quic needs https:// and a gateway whose listener takes it, and goes by UDP to the "
+        "same port number, through no proxy.",
+        flag="--transport",
+    )
+
+    @model_validator(mode="after")
+    def _quic_has_its_way(self) -> Self:
+        if self.transport != "quic":
+            return self
+        if not any(url.startswith(("https:", "wss:")) for url in self.urls):
+            raise ValueError("`transport: quic` needs TLS, but no URL begins with https://")
+        if self.proxy is not None:
+            raise ValueError("`transport: quic` goes through no HTTP proxy (leave out `proxy`, or write websocket)")
+        return self
 
 
 CONNECT = "connect"

@@ -67,6 +67,8 @@ def gateway_snapshot(config: Gateway, where: Where | None = None) -> bytes:
             "deny": list(listener.deny),
             "tenant": listener.tenant or "",
             "auth": credentials.auth(config, listener.auth),
+            "transports": list(listener.made_of()),
+            "quic_at": listener.quic_at,
             **_listener_kind(name, listener, bool(config.routes)),
         }
         for name, listener in config.listeners.items()

@@ -217,9 +217,12 @@ class State:
                         "address": session.get("address"),
                         "endpoints": [],
                         "sessions": 0,
+                        "transports": [],
                         "since": session.get("since"),
                     },
                 )
+                if session.get("transport") not in one["transports"]:
+                    one["transports"].append(session.get("transport"))
                 one["sessions"] += 1
                 one["since"] = min(filter(None, (one["since"], session.get("since"))), default=None)
                 if endpoint["name"] not in one["endpoints"]:

@@ -35,7 +35,8 @@ def listening(event: Mapping[str, Any]) -> str:
     """Where one listener is."""
     if event.get("endpoint"):
         return f"{event.get('address')} -> {event['endpoint']}"
-    return f"listening on {event.get('address')} ({event.get('listener')}, {event.get('kind')})"
+    over = ", QUIC" if event.get("transport") == "quic" else ""
+    return f"listening on {event.get('address')} ({event.get('listener')}, {event.get('kind')}{over})"
 
 
 def arrow(event: Mapping[str, Any], offer: Mapping[str, Any]) -> str:

@@ -171,6 +171,8 @@ def server(tree: Tree) -> Translation:
                 "bind": piko.upstream.bind_addr,
                 "kind": "tunnel",
                 **_tls(piko.upstream.tls),
+                # With TLS a UDP port would be opened, which Piko's server has not.
+                **({"transports": ["websocket"]} if piko.upstream.tls.cert else {}),
                 **({"auth": asked.agents} if asked.agents else {}),
             },
         },

@@ -109,7 +109,9 @@ def test_routes_and_upstreams_have_a_line_each() -> None:
 
 def test_agents_are_shown_with_what_they_offer() -> None:
     agent = {"agent": "a1", "address": "10.0.0.9:1", "endpoints": ["web", "db"], "sessions": 4, "since": None}
-    assert tables.agents([agent]).splitlines()[1].split() == ["a1", "10.0.0.9:1", "web,", "db", "4", "-"]
+    agent["transports"] = ["websocket", "quic"]
+    row = tables.agents([agent]).splitlines()[1].split()
+    assert row == ["a1", "10.0.0.9:1", "web,", "db", "4", "websocket,", "quic", "-"]
     assert "no agent" in tables.agents([])
 
 

@@ -1,18 +1,23 @@
-//! Binds an address once for each worker, and finds out which addresses are bound already.
+//! Binds an address once for each worker, for TCP or UDP, and finds out which addresses are bound already.
 //!
 //! With SO_REUSEPORT the kernel spreads connections over the workers' sockets; it would also let a second program
 //! share the port unseen, so a probe without it comes first.
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::snapshot::Listener;
+use crate::tunnel::endpoint;
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// So many more ports are picked before it is said that none is free for both TCP and UDP. Of 28,000 even a thousand
+/// taken ones meet all of them once in 10^24 times.
+const PICKS: usize = 16;
 
 /// An address that could not be bound.
 #[derive(Debug)]
@@ -38,30 +43,69 @@ impl std::error::Error for ListenError {}
 /// # Errors
 /// Whatever the system says; `AddrInUse` also where another program would share the port, unless `shared`.
 pub fn bind(address: SocketAddr, workers: usize, shared: bool) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
-    if !shared && address.port() != 0 {
-        open(address, false)?;
+    let listening = |socket: Socket| socket.listen(BACKLOG).map(|()| socket);
+    let (actual, sockets) = for_each(Type::STREAM, address, workers, shared, listening)?;
+    Ok((actual, sockets.into_iter().map(TcpListener::from).collect()))
+}
+
+/// The same for UDP.
+///
+/// # Errors
+/// The same.
+pub fn bind_udp(address: SocketAddr, workers: usize, shared: bool) -> io::Result<(SocketAddr, Vec<UdpSocket>)> {
+    let prepared = |socket: Socket| endpoint::prepare(&socket).map(|()| socket);
+    let (actual, sockets) = for_each(Type::DGRAM, address, workers, shared, prepared)?;
+    Ok((actual, sockets.into_iter().map(UdpSocket::from).collect()))
+}
+
+/// What is bound at one address and port number.
+pub type Both = (SocketAddr, Vec<TcpListener>, Vec<UdpSocket>);
+
+/// Both, on ports of the same number.
+///
+/// # Errors
+/// The same.
+pub fn bind_both(address: SocketAddr, workers: usize, shared: bool) -> io::Result<Both> {
+    let mut left = PICKS;
+    loop {
+        let (actual, tcp) = bind(address, workers, shared)?;
+        match bind_udp(actual, workers, shared) {
+            Ok((_, udp)) => return Ok((actual, tcp, udp)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && address.port() == 0 && left > 0 => left -= 1,
+            Err(error) => return Err(error),
+        }
     }
-    let first = open(address, true)?;
-    first.listen(BACKLOG)?;
-    let first: TcpListener = first.into();
-    let actual = first.local_addr()?;
-    let mut sockets = vec![first];
+}
+
+fn for_each(
+    kind: Type,
+    address: SocketAddr,
+    workers: usize,
+    shared: bool,
+    make: impl Fn(Socket) -> io::Result<Socket>,
+) -> io::Result<(SocketAddr, Vec<Socket>)> {
+    if !shared && address.port() != 0 {
+        open(kind, address, false)?;
+    }
+    let mut sockets = vec![make(open(kind, address, true)?)?];
+    let actual = sockets[0].local_addr()?.as_socket().unwrap_or(address);
     while sockets.len() < workers {
-        let next = open(actual, true)?;
-        next.listen(BACKLOG)?;
-        sockets.push(next.into());
+        sockets.push(make(open(kind, actual, true)?)?);
     }
     Ok((actual, sockets))
 }
 
-fn open(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+fn open(kind: Type, address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+    let protocol = if kind == Type::STREAM { Protocol::TCP } else { Protocol::UDP };
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
         // `[::]` means every address of both families.
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
-    // Without it the TIME_WAIT of a program that has just ended would keep the port.
-    socket.set_reuse_address(true)?;
+    if kind == Type::STREAM {
+        // Without it the TIME_WAIT of a program that has just ended would keep the port. Of UDP it would let others in.
+        socket.set_reuse_address(true)?;
+    }
     socket.set_reuse_port(reuse_port)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -70,13 +114,18 @@ fn open(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
 
 /// The position of the socket that goes on, for each address of each listener; none where one has to be bound. Of each
 /// socket that accepts: the listener's name, the address as it was asked for, the address that it got.
-pub(super) fn keep(wanted: &[Listener], accepting: &[(&str, SocketAddr, SocketAddr)]) -> Vec<Vec<Option<usize>>> {
+/// `binds` are the addresses of a listener.
+pub(super) fn keep<'a>(
+    wanted: &'a [Listener],
+    accepting: &[(&str, SocketAddr, SocketAddr)],
+    binds: impl Fn(&'a Listener) -> &'a [SocketAddr],
+) -> Vec<Vec<Option<usize>>> {
     let mut taken = vec![false; accepting.len()];
-    let mut kept: Vec<Vec<Option<usize>>> = wanted.iter().map(|listener| vec![None; listener.bind.len()]).collect();
+    let mut kept: Vec<Vec<Option<usize>>> = wanted.iter().map(|listener| vec![None; binds(listener).len()]).collect();
     // A port that the system picked belongs to its listener; every other address is known by itself.
     for same_name in [true, false] {
         for (listener, kept) in wanted.iter().zip(&mut kept) {
-            for (address, kept) in listener.bind.iter().zip(kept).filter(|(_, kept)| kept.is_none()) {
+            for (address, kept) in binds(listener).iter().zip(kept).filter(|(_, kept)| kept.is_none()) {
                 let fits = |(name, asked, got): (&str, SocketAddr, SocketAddr)| match same_name {
                     true => name == listener.name && asked == *address,
                     false => address.port() != 0 && (asked == *address || got == *address),
@@ -101,7 +150,19 @@ pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{DynamicEndpoints, ListenerKind};
+    use crate::snapshot::{DynamicEndpoints, ListenerKind, Transport};
+
+    #[test]
+    fn both_protocols_get_a_port_of_one_number_and_nobody_else_gets_it() {
+        let (address, tcp, udp) = bind_both("127.0.0.1:0".parse().expect("an address"), 2, false).expect("a free port");
+        assert!(tcp.iter().all(|socket| socket.local_addr().ok() == Some(address)));
+        assert!(udp.iter().all(|socket| socket.local_addr().ok() == Some(address)));
+        assert_eq!((tcp.len(), udp.len()), (2, 2));
+        assert_eq!(bind_udp(address, 1, false).expect_err("in use").kind(), io::ErrorKind::AddrInUse);
+        drop(tcp);
+        bind(address, 1, false).expect("the other protocol's port is one by itself");
+        bind_udp(address, 1, true).expect("a takeover may share it");
+    }
 
     #[test]
     fn workers_share_a_port_that_the_system_picked_and_nobody_else_gets_it() {
@@ -128,6 +189,8 @@ mod tests {
             allow: Vec::new(),
             deny: Vec::new(),
             auth: None,
+            transports: vec![Transport::WebSocket],
+            quic_at: None,
             kind,
         }
     }
@@ -136,7 +199,7 @@ mod tests {
         let wanted: Vec<_> = wanted.iter().map(|(name, bind)| listener(name, bind)).collect();
         let accepting: Vec<_> =
             accepting.iter().map(|(name, asked, got)| (*name, address(asked), address(got))).collect();
-        keep(&wanted, &accepting).into_iter().flatten().collect()
+        keep(&wanted, &accepting, |one| &one.bind).into_iter().flatten().collect()
     }
 
     #[test]

@@ -7,10 +7,15 @@ pub mod arrive;
 pub mod refuse;
 pub mod http;
 pub mod tcp;
+pub mod hail;
+pub mod session;
 pub mod tunnel;
+pub mod quic;
+pub mod place;
 // What stands in front of each of them where TLS is spoken.
 pub mod tls;
 // All listeners of a gateway.
+mod plan;
 pub mod set;
 
 pub use bind::ListenError;

@@ -1,21 +1,26 @@
 //! All listeners of a gateway: what runs, and what a new configuration changes about that.
 
-use std::net::{IpAddr, SocketAddr, TcpListener as Socket};
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener as Socket, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use hashbrown::HashSet;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::accept::{Door, accept};
 use super::arrive::{Arrival, Source};
-use super::bind::{ListenError, bind, keep, overlap};
+use super::bind::ListenError;
+use super::hail::{TunnelListener, Tunnels};
+use super::place::Place;
+use super::plan::{Origin, plan};
+use super::quic::QuicDoor;
 use super::tcp;
 use super::tls::{self, Tls};
-use super::tunnel::{TunnelListener, Tunnels};
 use super::{http, refuse, tunnel};
 use crate::metrics::Page;
 use crate::proxy::access::{Answered, Record};
@@ -24,8 +29,11 @@ use crate::proxy::shared::Proxy;
 use crate::proxy::site::HttpListener;
 use crate::proxy::table::Table;
 use crate::room::{self, Room};
-use crate::snapshot::{Gateway, Listener, ListenerKind};
+use crate::snapshot::{self, Gateway, Listener, ListenerKind, Transport};
 use crate::terms::Terms;
+use crate::tunnel::endpoint::Keys;
+use crate::tunnel::hello::Offers;
+use crate::tunnel::quic;
 
 /// The listeners that run.
 pub struct Listeners {
@@ -35,6 +43,10 @@ pub struct Listeners {
     room: Arc<Room>,
     tunnel_room: Arc<Room>,
     running: Mutex<Vec<Running>>,
+    /// Addresses for QUIC that were given up and on which connections live.
+    left: Mutex<Vec<Arc<Place>>>,
+    /// What the sockets of QUIC share.
+    keys: Keys,
     /// Nothing is accepted any more, whatever a configuration that was on its way says.
     stopped: AtomicBool,
 }
@@ -43,6 +55,8 @@ struct Running {
     listener: Listener,
     door: Arc<Door<Leads>>,
     sockets: Vec<Accepting>,
+    /// For QUIC: each address as the configuration has it, and what stands there.
+    places: Vec<(SocketAddr, Arc<Place>)>,
 }
 
 /// An address that connections are accepted on, whatever listener it belongs to.
@@ -70,17 +84,15 @@ enum Kind {
     Tunnel(Arc<TunnelListener>),
 }
 
-/// An address, bound for every worker.
-struct Bound {
-    address: SocketAddr,
-    sockets: Vec<Socket>,
-}
-
 impl Listeners {
     /// No listener yet, and room for so many connections of visitors and of agents.
-    pub fn new(proxy: Arc<Proxy>, tunnels: Arc<Tunnels>, connections: usize) -> Self {
+    ///
+    /// # Errors
+    /// Where the system has no randomness.
+    pub fn new(proxy: Arc<Proxy>, tunnels: Arc<Tunnels>, connections: usize) -> io::Result<Self> {
         let (room, tunnel_room) = (Room::new(connections), Room::new(connections));
-        Listeners { proxy, tunnels, room, tunnel_room, running: Mutex::default(), stopped: AtomicBool::new(false) }
+        let (running, left, stopped) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        Ok(Listeners { proxy, tunnels, room, tunnel_room, running, left, keys: Keys::new()?, stopped })
     }
 
     /// How each listener of a snapshot speaks TLS, in their order. What has not changed is what runs already, `before`.
@@ -112,26 +124,22 @@ impl Listeners {
     ) -> Result<(), ListenError> {
         let wanted = &snapshot.listeners;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let accepting = || running.iter().flat_map(|one| &one.sockets);
-        let names = running.iter().flat_map(|one| std::iter::repeat_n(one.listener.name.as_str(), one.sockets.len()));
-        let known: Vec<_> = names.zip(accepting()).map(|(name, one)| (name, one.wanted, one.address)).collect();
-        let mut plan = Vec::new();
-        for (listener, kept) in wanted.iter().zip(keep(wanted, &known)) {
-            let mut origins = Vec::new();
-            for (wanted, kept) in listener.bind.iter().zip(kept) {
-                origins.push(match kept {
-                    Some(at) => Origin::Kept(at),
-                    None => {
-                        let shared = snapshot.takeover || accepting().any(|one| overlap(one.address, *wanted));
-                        let (address, sockets) = bind(*wanted, self.proxy.workers.len(), shared).map_err(|error| {
-                            ListenError { listener: listener.name.clone(), address: *wanted, error }
-                        })?;
-                        Origin::Bound(Bound { address, sockets })
-                    }
-                });
-            }
-            plan.push(origins);
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.retain(|place| !place.is_over());
+        let (workers, shared) = (self.proxy.workers.len(), snapshot.takeover);
+        let mut places: Vec<_> = Vec::new();
+        for one in running.iter() {
+            places.extend(one.places.iter().map(|(wanted, place)| (one.listener.name.clone(), *wanted, place.clone())));
         }
+        // Nobody's any more, until somebody wants the address.
+        places.extend(left.iter().map(|place| (String::new(), place.address, place.clone())));
+        let udp: Vec<_> = places.iter().map(|(name, wanted, place)| (name.as_str(), *wanted, place.address)).collect();
+        let tcp = |one: &Running| one.sockets.iter().map(|socket| (socket.wanted, socket.address)).collect::<Vec<_>>();
+        let tcp: Vec<_> = running
+            .iter()
+            .flat_map(|one| tcp(one).into_iter().map(|(wanted, got)| (&*one.listener.name, wanted, got)))
+            .collect();
+        let plans = plan(wanted, (&tcp, &udp), workers, shared)?;
 
         commit();
         let (mut old, mut sockets) = (Vec::new(), Vec::new());
@@ -139,7 +147,9 @@ impl Listeners {
             sockets.extend(one.sockets.into_iter().map(Some));
             old.push((one.listener, one.door));
         }
-        for ((listener, origins), tls) in wanted.iter().zip(plan).zip(tls) {
+        left.clear();
+        let mut places: Vec<_> = places.into_iter().map(|(_, _, place)| Some(place)).collect();
+        for ((listener, plan), tls) in wanted.iter().zip(plans).zip(tls) {
             let before = old.iter().position(|(before, _)| is_same(before, listener)).map(|at| old.swap_remove(at));
             let (door, outdated) = match before {
                 Some((_, door)) if door.leads.terms.are_of(listener) => (update(door, listener, table), None),
@@ -147,11 +157,26 @@ impl Listeners {
                 None => (self.door(listener, table, Arc::default()), None),
             };
             door.leads.tls.store(tls);
-            let sockets = listener.bind.iter().zip(origins).filter_map(|(wanted, origin)| match origin {
-                Origin::Bound(bound) => Some(self.start(*wanted, bound, &door)),
-                Origin::Kept(at) => sockets[at].take().map(|socket| socket.lead_to(*wanted, &door)),
+            let accepts = plan.tcp.into_iter().filter_map(|(wanted, origin)| match origin {
+                Origin::Bound(address, bound) => Some(self.start(wanted, (address, bound), &door)),
+                Origin::Kept(at) => sockets[at].take().map(|socket| socket.lead_to(wanted, &door)),
             });
-            running.push(Running { listener: listener.clone(), sockets: sockets.collect(), door });
+            let accepts = accepts.collect();
+            let takes = match self.quic_door(&door, &snapshot.tunnel) {
+                Some(way) => plan
+                    .udp
+                    .into_iter()
+                    .filter_map(|(wanted, origin)| {
+                        let place = match origin {
+                            Origin::Bound(address, bound) => self.take(address, bound, &way),
+                            Origin::Kept(at) => places[at].take().filter(|place| place.lead_to(&way)),
+                        };
+                        place.map(|place| (wanted, place))
+                    })
+                    .collect(),
+                None => Vec::new(),
+            };
+            running.push(Running { listener: listener.clone(), sockets: accepts, places: takes, door });
             // What is accepted from now on comes through the new door.
             if let Some(door) = outdated {
                 info!(listener = &*door.name, connections = door.connections.load(Ordering::Relaxed), "terms changed");
@@ -161,6 +186,10 @@ impl Listeners {
         for socket in sockets.into_iter().flatten() {
             socket.stop.cancel();
             info!(listener = &*socket.door.load().name, address = %socket.address, "listener closed");
+        }
+        for place in places.into_iter().flatten() {
+            place.give_up(&self.tunnels);
+            left.push(place);
         }
         for (_, door) in old {
             door.leads.terms.end();
@@ -196,7 +225,8 @@ impl Listeners {
                 json!({
                     "name": one.listener.name,
                     "kind": one.door.leads.kind.word(),
-                    "addresses": one.sockets.iter().map(|socket| socket.address).collect::<Vec<_>>(),
+                    "addresses": one.addresses(),
+                    "transports": one.listener.transports.iter().map(|one| one.word()).collect::<Vec<_>>(),
                     "connections": one.door.connections.load(Ordering::Relaxed),
                 })
             })
@@ -206,8 +236,7 @@ impl Listeners {
     /// Every listener as the configuration has it, with the addresses that it bound.
     pub fn configured(&self) -> Vec<(Listener, Vec<SocketAddr>)> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let addresses = |one: &Running| one.sockets.iter().map(|socket| socket.address).collect();
-        running.iter().map(|one| (one.listener.clone(), addresses(one))).collect()
+        running.iter().map(|one| (one.listener.clone(), one.addresses())).collect()
     }
 
     /// Open connections of each listener.
@@ -222,9 +251,22 @@ impl Listeners {
         [self.room.taken(), self.tunnel_room.taken()]
     }
 
-    /// What was given up for want of room.
+    /// What was given up for want of room, and what became of datagrams.
     pub fn render_shed(&self, page: &mut Page) {
         room::render(&[&self.room, &self.tunnel_room], page);
+        page.family(
+            "tidegate_quic_datagrams_total",
+            "counter",
+            "Datagrams that came to another worker than their connection's and were passed on, or were lost here.",
+        );
+        let counts = &self.keys.counts;
+        for (outcome, count) in [
+            ("passed_on", &counts.passed_on),
+            ("queue_full", &counts.queue_full),
+            ("receive_error", &counts.receive_error),
+        ] {
+            page.value(&[("outcome", outcome)], count.load(Ordering::Relaxed) as f64);
+        }
     }
 
     /// Where a listener that was not there before leads, or one that asks for something else now: `connections` are
@@ -242,7 +284,10 @@ impl Listeners {
                 let to = ArcSwap::from_pointee(tcp::To::new(to, table));
                 Kind::Tcp(Arc::new(tcp::TcpListener { name: name.clone(), to, access, terms: terms.clone() }))
             }
-            ListenerKind::Tunnel {} => Kind::Tunnel(Arc::new(TunnelListener { access, terms: terms.clone() })),
+            ListenerKind::Tunnel {} => {
+                let quic = ArcSwap::from_pointee(offers(listener));
+                Kind::Tunnel(Arc::new(TunnelListener { access, terms: terms.clone(), quic }))
+            }
         };
         let room = if matches!(kind, Kind::Tunnel(_)) { &self.tunnel_room } else { &self.room };
         let leads = Leads { kind, terms, tls: ArcSwapOption::empty() };
@@ -250,9 +295,38 @@ impl Listeners {
         Arc::new(Door { name, room: room.clone(), connections, balancers, leads })
     }
 
+    /// What connections over QUIC come to; none where none are taken.
+    fn quic_door(&self, door: &Door<Leads>, tunnel: &snapshot::Tunnel) -> Option<Arc<QuicDoor>> {
+        let Kind::Tunnel(listener) = &door.leads.kind else { return None };
+        let mut server = self.keys.server(door.leads.tls.load().as_ref()?.quic()?);
+        server.transport_config(Arc::new(quic::transport(tunnel, false)));
+        let (name, room, connections) = (door.name.clone(), door.room.clone(), door.connections.clone());
+        Some(Arc::new(QuicDoor { name, room, connections, listener: listener.clone(), server: Arc::new(server) }))
+    }
+
+    /// Takes tunnels over QUIC on an address that has just been bound.
+    fn take(&self, address: SocketAddr, sockets: Vec<UdpSocket>, door: &Arc<QuicDoor>) -> Option<Arc<Place>> {
+        let place = Place::open(&self.tunnels, &self.keys, (address, sockets), door.clone());
+        match place {
+            Ok(place) => {
+                info!(listener = &*door.name, kind = "tunnel", address = %address, transport = "quic", "listening");
+                Some(place)
+            }
+            // Only where the process has no descriptor left for a selector, and then nothing works.
+            Err(error) => {
+                warn!(listener = &*door.name, %error, "accepting rests");
+                None
+            }
+        }
+    }
+
     /// Accepts on an address that has just been bound.
-    fn start(&self, wanted: SocketAddr, bound: Bound, door: &Arc<Door<Leads>>) -> Accepting {
-        let Bound { address, sockets } = bound;
+    fn start(
+        &self,
+        wanted: SocketAddr,
+        (address, sockets): (SocketAddr, Vec<Socket>),
+        door: &Arc<Door<Leads>>,
+    ) -> Accepting {
         let (stop, door) = (CancellationToken::new(), Arc::new(ArcSwap::new(door.clone())));
         for (worker, socket) in self.proxy.workers.iter().zip(sockets) {
             let task = self.accept_on(worker.index, socket, door.clone(), stop.clone());
@@ -366,6 +440,17 @@ fn hand_on(tunnels: &Arc<Tunnels>, worker: usize, door: &Door<Leads>, arrival: A
     }
 }
 
+impl Running {
+    /// What it bound, each once.
+    fn addresses(&self) -> Vec<SocketAddr> {
+        let quic = self.places.iter().map(|(_, place)| place.address);
+        let mut all: Vec<_> = self.sockets.iter().map(|socket| socket.address).chain(quic).collect();
+        let mut seen = HashSet::new();
+        all.retain(|address| seen.insert(*address));
+        all
+    }
+}
+
 impl Accepting {
     /// From the next connection on behind this door.
     fn lead_to(mut self, wanted: SocketAddr, door: &Arc<Door<Leads>>) -> Self {
@@ -379,7 +464,8 @@ impl Accepting {
 
     fn announce(&self) {
         let door = self.door.load();
-        info!(listener = &*door.name, kind = door.leads.kind.word(), address = %self.address, "listening");
+        let kind = door.leads.kind.word();
+        info!(listener = &*door.name, kind, address = %self.address, transport = "tcp", "listening");
     }
 }
 
@@ -387,14 +473,6 @@ fn cancel(running: &[Running]) {
     for socket in running.iter().flat_map(|one| &one.sockets) {
         socket.stop.cancel();
     }
-}
-
-/// Where the sockets of an address come from.
-enum Origin {
-    /// They accept already: the position among all that do.
-    Kept(usize),
-    /// They are new.
-    Bound(Bound),
 }
 
 /// True when the connections of the one are connections of the other.
@@ -412,10 +490,21 @@ fn update(door: Arc<Door<Leads>>, wanted: &Listener, table: &Table) -> Arc<Door<
     access.store(table.access(&wanted.name));
     // After what is asked of newcomers: whoever was let in meanwhile by what was asked before finds the change here.
     door.leads.terms.go_on(wanted);
-    if let (Kind::Tcp(listener), ListenerKind::Tcp { to }) = (&door.leads.kind, &wanted.kind) {
-        listener.to.store(Arc::new(tcp::To::new(to, table)));
+    match (&door.leads.kind, &wanted.kind) {
+        (Kind::Tcp(listener), ListenerKind::Tcp { to }) => listener.to.store(Arc::new(tcp::To::new(to, table))),
+        (Kind::Tunnel(listener), _) => listener.quic.store(Arc::new(offers(wanted))),
+        _ => {}
     }
     door
+}
+
+/// Where agents that come by WebSocket are told that QUIC is.
+fn offers(listener: &Listener) -> Offers {
+    match &listener.quic_at {
+        Some(at) => Offers::At(at.clone()),
+        None if listener.takes(Transport::Quic) => Offers::SamePort,
+        None => Offers::No,
+    }
 }
 
 impl Kind {

@@ -10,14 +10,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::crypto::rustls::QuicServerConfig;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::arrive::Arrival;
+use super::hail::{TunnelListener, Tunnels};
 use super::http;
 use super::refuse::part;
 use super::tcp::{self, TcpListener};
-use super::tunnel::{self, TunnelListener, Tunnels};
+use super::tunnel;
 use crate::error::{Code, Error};
 use crate::io::{BoxedIo, Buffer, Io, WithEarly};
 use crate::message::{Known, RequestHead, Version};
@@ -29,9 +31,11 @@ use crate::proxy::secured::{Fate, Rules, Secured};
 use crate::proxy::shared::Proxy;
 use crate::proxy::site::{self, HttpListener};
 use crate::room::Place;
-use crate::snapshot::{Listener, ListenerKind};
+use crate::snapshot::{Listener, ListenerKind, Transport};
 use crate::sniff::tls::{Alert, ClientHello, Sniffed, Sniffer};
+use crate::tls::quic;
 use crate::tls::server::{Acceptor, Agreed};
+use crate::tunnel::hello::QUIC_PROTOCOLS;
 
 /// What a listener of kind http offers by ALPN, the preferred one first.
 const HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
@@ -46,6 +50,8 @@ const TCP: &[&[u8]] = &[];
 pub struct Tls {
     /// What ends it; none: everything is passed through.
     acceptor: Option<Arc<Acceptor>>,
+    /// What ends it in QUIC, where that is spoken.
+    quic: Option<Arc<QuicServerConfig>>,
 }
 
 impl Tls {
@@ -64,16 +70,24 @@ impl Tls {
         let fails = |why: String| format!("listener \"{}\": {why}", listener.name);
         if policy.certificates.is_empty() {
             return match listener.kind {
-                ListenerKind::Http { .. } => Ok(Some(Arc::new(Tls { acceptor: None }))),
+                ListenerKind::Http { .. } => Ok(Some(Arc::new(Tls { acceptor: None, quic: None }))),
                 _ => Err(fails("tls needs a certificate".to_owned())),
             };
         }
-        let kept = before.filter(|tls| tls.acceptor.as_ref().is_some_and(|acceptor| acceptor.is_of(policy, protocols)));
+        let with_quic = listener.takes(Transport::Quic);
+        let is_of = |acceptor: &Arc<Acceptor>| acceptor.is_of(policy, protocols);
+        let kept = before.filter(|tls| tls.acceptor.as_ref().is_some_and(is_of) && tls.quic.is_some() == with_quic);
         let made = || {
             let acceptor = Some(Arc::new(Acceptor::new(policy, protocols).map_err(fails)?));
-            Ok(Arc::new(Tls { acceptor }))
+            let quic = if with_quic { Some(quic::server(policy, QUIC_PROTOCOLS).map_err(fails)?) } else { None };
+            Ok(Arc::new(Tls { acceptor, quic }))
         };
         kept.map_or_else(made, Ok).map(Some)
+    }
+
+    /// What ends it in QUIC, where that is spoken.
+    pub fn quic(&self) -> Option<Arc<QuicServerConfig>> {
+        self.quic.clone()
     }
 }
 

@@ -378,13 +378,14 @@ mod tests {
                 "tunnel": {"ping_interval": 30.0, "ping_timeout": 10.0},
                 "access_log": {"to": null, "format": "text"},
                 "listeners": [{"name": "web", "bind": [], "tls": null, "proxy_protocol": [], "kind": "http",
+                    "transports": ["websocket"],
                                "dynamic_endpoints": serde_json::from_str::<Value>(word).expect("JSON")}],
             });
             Table::compile(&serde_json::from_value(whole).expect("a snapshot"), &Table::empty()).expect("a table")
         };
         let (before, after) = (dynamic(r#""unnamed""#), dynamic(r#"{"allow": []}"#));
         let listener: Listener = serde_json::from_value(json!({
-            "name": "web", "bind": [], "tls": null, "proxy_protocol": [], "kind": "http",
+            "name": "web", "bind": [], "tls": null, "proxy_protocol": [], "transports": ["websocket"], "kind": "http",
             "dynamic_endpoints": "unnamed",
         }))
         .expect("a listener");

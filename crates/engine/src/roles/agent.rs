@@ -22,7 +22,7 @@ use crate::proxy::access::AccessLog;
 use crate::proxy::shared::{Proxy, Settings};
 use crate::registry::Registry;
 use crate::shutdown::Drain;
-use crate::snapshot::{self, Snapshot};
+use crate::snapshot::{self, Snapshot, Transport};
 use crate::worker::Workers;
 
 use keep::{Dialler, keep};
@@ -92,9 +92,12 @@ impl Role for Agent {
     fn metrics(&self) -> String {
         let mut page = Page::default();
         self.proxy.metrics.render(&mut page);
-        page.family("tidegate_tunnels", "gauge", "Tunnels that are up, by endpoint.");
+        page.family("tidegate_tunnels", "gauge", "Tunnels that are up, by endpoint and what they are made of.");
         for offer in &self.offers {
-            page.value(&[("endpoint", &offer.name)], offer.connected() as f64);
+            for transport in [Transport::WebSocket, Transport::Quic].map(Transport::word) {
+                let up = offer.tunnels.iter().filter(|tunnel| tunnel.is_up_over(transport));
+                page.value(&[("endpoint", &offer.name), ("transport", transport)], up.count() as f64);
+            }
         }
         page.finish()
     }

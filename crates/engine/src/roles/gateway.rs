@@ -1,5 +1,6 @@
 //! A gateway: downstreams on one side, agents on the other.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -12,7 +13,7 @@ use super::handle::{Role, StartError};
 use crate::event::Events;
 use crate::http1::head::HeadLimits;
 use crate::listener::Listeners;
-use crate::listener::tunnel::{Greeting, Tunnels};
+use crate::listener::hail::{Greeting, Tunnels};
 use crate::metrics::Page;
 use crate::proxy::access::AccessLog;
 use crate::proxy::explain::{Place, Question, explain};
@@ -71,7 +72,8 @@ impl Gateway {
         });
 
         // Bound last: nothing is accepted before it can be answered.
-        let listeners = Arc::new(Listeners::new(proxy.clone(), tunnels.clone(), snapshot.limits.connections));
+        let listeners = Listeners::new(proxy.clone(), tunnels.clone(), snapshot.limits.connections);
+        let listeners = Arc::new(listeners.map_err(StartError::System)?);
         listeners.apply(&snapshot, &table, tls, || ())?;
 
         let (version, since) = (snapshot.version, Instant::now());
@@ -149,10 +151,16 @@ impl Role for Gateway {
         for (listener, open) in self.listeners.open() {
             page.value(&[("listener", &listener)], open as f64);
         }
-        page.family("tidegate_sessions", "gauge", "Sessions of agents, by endpoint.");
+        page.family("tidegate_sessions", "gauge", "Sessions of agents, by endpoint and what carries them.");
         for endpoint in self.proxy.registry.all() {
-            let labels = [("tenant", &*endpoint.tenant), ("endpoint", &*endpoint.name)];
-            page.value(&labels, endpoint.sessions().len() as f64);
+            let mut carried: BTreeMap<&str, usize> = BTreeMap::new();
+            for session in endpoint.sessions().iter() {
+                *carried.entry(session.tunnel.transport().word()).or_default() += 1;
+            }
+            for (transport, sessions) in carried {
+                let labels = [("tenant", &*endpoint.tenant), ("endpoint", &*endpoint.name), ("transport", transport)];
+                page.value(&labels, sessions as f64);
+            }
         }
         self.upstream_metrics(&mut page);
         if let Some(access) = &*self.proxy.access.load() {
@@ -291,14 +299,17 @@ fn describe(endpoint: &Endpoint) -> Value {
             json!({
                 "session": session.id,
                 "agent": session.agent.as_deref(),
-                "address": session.address.to_string(),
-                "transport": "websocket",
+                "address": session.tunnel.remote().unwrap_or(session.address).to_string(),
+                "transport": session.tunnel.transport().word(),
                 "worker": session.worker,
                 "state": session.condition.known().state,
                 "since": session.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
                 "requests_in_flight": session.in_flight.load(Ordering::Relaxed),
                 "streams": session.tunnel.streams(),
                 "rtt_ms": stats.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+                "lost": stats.lost,
+                "mtu": stats.mtu,
+                "silent": session.tunnel.is_silent(),
                 "bytes_in": stats.bytes_in,
                 "bytes_out": stats.bytes_out,
             })

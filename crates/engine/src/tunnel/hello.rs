@@ -60,10 +60,28 @@ pub fn websocket_key(head: &RequestHead) -> Result<String> {
     }
 }
 
+/// What a tunnel over QUIC upgrades its first stream to.
+pub const QUIC_UPGRADE: &str = "tidegate/1";
+
+/// What both ends of one name by ALPN.
+pub const QUIC_PROTOCOLS: &[&[u8]] = &[QUIC_UPGRADE.as_bytes()];
+
+/// An error where the request does not ask for a tunnel on the connection of QUIC that it came by.
+pub fn quic_upgrade(head: &RequestHead) -> Result<()> {
+    let has = |known: Known, word: &str| {
+        head.fields.all(known).flat_map(tokens).any(|token| token.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    let fits = head.method() == b"GET" && head.version == Version::Http11;
+    if fits && has(Known::Upgrade, QUIC_UPGRADE) && has(Known::Connection, "upgrade") {
+        return Ok(());
+    }
+    Err(Error::new(Code::MalformedRequest, "a tunnel over QUIC begins with GET over HTTP/1.1 and Upgrade: tidegate/1"))
+}
+
 /// The answer that begins a byte stream over WebSocket.
 pub fn accept_channel(key: &str, half_close: bool) -> Vec<u8> {
     let features = if half_close { "x-tidegate-features: half-close\r\n" } else { "" };
-    switching(key, features)
+    switching(Some(key), features)
 }
 
 /// What a gateway tells an agent that it accepts.
@@ -74,29 +92,61 @@ pub struct Welcome<'a> {
     pub version: &'a str,
     /// Where the endpoint is reached, as far as the gateway knows.
     pub url: Option<&'a str>,
+    /// Where tunnels over QUIC are taken.
+    pub quic: &'a Offers,
 }
 
-/// The answer that begins a tunnel.
-pub fn accept_tunnel(key: &str, welcome: &Welcome<'_>) -> Vec<u8> {
+/// Where a gateway takes tunnels over QUIC, as its answers over WebSocket say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Offers {
+    /// Nowhere.
+    #[default]
+    No,
+    /// At the UDP port with the number of the URL's.
+    SamePort,
+    /// At this host and port.
+    At(String),
+}
+
+impl Offers {
+    /// What `fields` say.
+    fn of(fields: &Fields) -> Self {
+        let has = |word: &str| {
+            let offered = fields.find("x-tidegate-features").unwrap_or_default();
+            tokens(offered).any(|token| token.eq_ignore_ascii_case(word.as_bytes()))
+        };
+        match fields.find("x-tidegate-quic") {
+            Some(at) if at.len() <= 255 && at.is_ascii() => Offers::At(String::from_utf8_lossy(at).into_owned()),
+            _ if has("quic") => Offers::SamePort,
+            _ => Offers::No,
+        }
+    }
+}
+
+/// The answer that begins a tunnel; `key` is that of a WebSocket.
+pub fn accept_tunnel(key: Option<&str>, welcome: &Welcome<'_>) -> Vec<u8> {
     let mut fields = format!(
-        "x-tidegate-features: {}\r\nx-tidegate-node: {}\r\nx-tidegate-version: {}\r\n",
+        "x-tidegate-features: {}{}\r\nx-tidegate-node: {}\r\nx-tidegate-version: {}\r\n",
         Features::OURS,
+        if *welcome.quic == Offers::SamePort { ", quic" } else { "" },
         welcome.node,
         welcome.version
     );
     if let Some(url) = welcome.url {
         fields += &format!("x-tidegate-url: {url}\r\n");
     }
+    if let Offers::At(at) = welcome.quic {
+        fields += &format!("x-tidegate-quic: {at}\r\n");
+    }
     switching(key, &fields)
 }
 
-fn switching(key: &str, fields: &str) -> Vec<u8> {
-    format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {}\r\n{fields}\r\n",
-        accept_key(key)
-    )
-    .into_bytes()
+fn switching(key: Option<&str>, fields: &str) -> Vec<u8> {
+    let upgrade = match key {
+        Some(key) => format!("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}", accept_key(key)),
+        None => format!("Upgrade: {QUIC_UPGRADE}\r\nConnection: Upgrade"),
+    };
+    format!("HTTP/1.1 101 Switching Protocols\r\n{upgrade}\r\n{fields}\r\n").into_bytes()
 }
 
 /// What an agent or forward asks of a gateway.
@@ -105,8 +155,8 @@ pub struct Ask<'a> {
     pub authority: &'a str,
     /// The whole path.
     pub path: &'a str,
-    /// The WebSocket key.
-    pub key: &'a str,
+    /// The WebSocket key; none over QUIC.
+    pub key: Option<&'a str>,
     /// The bearer token.
     pub token: Option<&'a str>,
     /// The tenant; empty for none.
@@ -121,12 +171,15 @@ pub struct Ask<'a> {
 
 /// The request that opens a tunnel or a byte stream. Every value has been checked to hold no control character.
 pub fn request(ask: &Ask<'_>) -> Vec<u8> {
+    let upgrade = match ask.key {
+        Some(key) => format!("websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}"),
+        None => QUIC_UPGRADE.to_owned(),
+    };
     let mut text = format!(
-        "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: {}\r\nUser-Agent: tidegate/{}\r\nx-tidegate-features: {}{}\r\n",
+        "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\
+         User-Agent: tidegate/{}\r\nx-tidegate-features: {}{}\r\n",
         ask.path,
         ask.authority,
-        ask.key,
         ask.version,
         Features::OURS,
         if ask.h2 { ", h2" } else { "" },
@@ -153,10 +206,12 @@ pub struct Told {
     pub node: String,
     /// Where the endpoint is reached; empty where the gateway did not say.
     pub url: String,
+    /// Where it takes tunnels over QUIC.
+    pub quic: Offers,
 }
 
-/// Reads the answer's head. An error says why there is no WebSocket.
-pub fn told(head: &ResponseHead, key: &str) -> std::result::Result<Told, String> {
+/// Reads the answer's head; `key` is that of a WebSocket. An error says why there is no tunnel.
+pub fn told(head: &ResponseHead, key: Option<&str>) -> std::result::Result<Told, String> {
     let text = |name: &str| {
         let value = head.fields.find(name).unwrap_or_default();
         String::from_utf8_lossy(&value[..value.len().min(1024)]).into_owned()
@@ -164,10 +219,16 @@ pub fn told(head: &ResponseHead, key: &str) -> std::result::Result<Told, String>
     if head.status != 101 {
         return Err(format!("answered {}", head.status));
     }
-    if head.fields.find("sec-websocket-accept") != Some(accept_key(key).as_bytes()) {
+    let fits = |key: &str| head.fields.find("sec-websocket-accept") == Some(accept_key(key).as_bytes());
+    if !key.is_none_or(fits) {
         return Err("its Sec-WebSocket-Accept does not fit: it is no WebSocket server".to_owned());
     }
-    Ok(Told { features: Features::of(&head.fields), node: text("x-tidegate-node"), url: text("x-tidegate-url") })
+    Ok(Told {
+        features: Features::of(&head.fields),
+        node: text("x-tidegate-node"),
+        url: text("x-tidegate-url"),
+        quic: Offers::of(&head.fields),
+    })
 }
 
 /// True for a status after which asking again makes sense (compat.md §1.1).

@@ -78,7 +78,8 @@ fn limits() -> Value {
 /// A listener. `more` is laid over it.
 pub(crate) fn listener(name: &str, kind: &str, more: Value) -> Value {
     let mut listener = json!({
-        "name": name, "bind": ["127.0.0.1:0"], "tls": null, "proxy_protocol": [], "kind": kind,
+        "name": name, "bind": ["127.0.0.1:0"], "tls": null, "proxy_protocol": [],
+        "transports": ["websocket"], "kind": kind,
     });
     if kind == "http" {
         listener["dynamic_endpoints"] = json!("unnamed");
@@ -341,7 +342,7 @@ impl Agent {
         let snapshot = json!({
             "role": "agent", "version": "0", "id": format!("agent-{endpoint}-{}", service.port()),
             "connect": {"urls": [format!("http://{gate}")], "token": token, "renews": endpoint == "renewed",
-                "tenant": "", "proxies": [],
+                "tenant": "", "transport": "websocket", "proxies": [],
                 "tls": {"ca": null, "cert": null, "key": null, "server_name": null, "insecure_skip_verify": false}},
             "connections": 1,
             "endpoints": [{"name": endpoint, "kind": "http",

@@ -9,13 +9,12 @@ use tracing::{info, warn};
 use super::service::Offered;
 use super::state::Word;
 use crate::backoff::Backoff;
-use crate::connect::{Gateway, Refused, Token};
-use crate::io::{BoxedIo, Buffer};
+use crate::connect::{Gateway, Refused, Token, Tunnel, Wanted};
 use crate::proxy::shared::Proxy;
 use crate::shutdown::Drain;
-use crate::snapshot::{self, Timeouts};
-use crate::tunnel::hello::{Told, UPSTREAM_PATH};
-use crate::tunnel::{Config, Ending, Session, start};
+use crate::snapshot::{self, Timeouts, Transport};
+use crate::tunnel::hello::UPSTREAM_PATH;
+use crate::tunnel::{Ending, Session};
 
 /// Tunnels of one slot that may finish beside each other before a number comes again, which would end the oldest.
 const GENERATIONS: usize = 16;
@@ -31,6 +30,7 @@ pub struct Dialler {
     id: String,
     version: String,
     connections: usize,
+    transport: Transport,
     timeouts: Timeouts,
     tunnel: snapshot::Tunnel,
     proxy: Arc<Proxy>,
@@ -52,6 +52,7 @@ impl Dialler {
             id: snapshot.id.clone(),
             version: snapshot.version.clone(),
             connections: snapshot.connections,
+            transport: snapshot.connect.transport,
             timeouts: snapshot.timeouts.clone(),
             tunnel: snapshot.tunnel.clone(),
             proxy,
@@ -69,7 +70,7 @@ pub async fn keep(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) {
     let (mut turn, mut refusals, mut generation, mut was_up) = (slot, 0, 0, false);
     while !dialler.proxy.drain.is_begun() {
         if let Some(reason) = offer.works.problem() {
-            state.set(Word::Unhealthy, "", &reason, "");
+            state.set(Word::Unhealthy, "", &reason);
             tokio::select! {
                 () = &mut leaving => return,
                 () = offer.works.works() => {}
@@ -77,20 +78,31 @@ pub async fn keep(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) {
         }
         let gateway = &dialler.gateways[turn % dialler.gateways.len()];
         turn += 1;
-        state.set(Word::Connecting, &gateway.url, "", "");
+        state.set(Word::Connecting, &gateway.url, "");
         // While an old tunnel finishes, its successor is not the same one that came back.
         let number = slot + dialler.connections * (generation % GENERATIONS);
         let agent = format!("{}.{number}", dialler.id);
+        let wanted = Wanted {
+            path: &path,
+            agent: &agent,
+            version: &dialler.version,
+            h2: offer.is_http2(),
+            timeouts: &dialler.timeouts,
+            tunnel: &dialler.tunnel,
+            worker: &dialler.proxy.workers[0],
+            drain: &dialler.tunnels,
+        };
         let opened = tokio::select! {
             () = &mut leaving => return,
-            opened = gateway.open(&path, Some(&agent), &dialler.version, offer.is_http2(), &dialler.timeouts) => opened,
+            opened = gateway.tunnel(dialler.transport, &wanted) => opened,
         };
         let reason = match opened {
-            Ok((io, early, told)) => {
+            Ok(tunnel) => {
                 refusals = 0;
                 was_up = true;
                 let since = Instant::now();
-                state.set(Word::Connected, &gateway.url, "", &told.url);
+                let (told, transport) = (&tunnel.told, tunnel.session.transport().word());
+                state.connected(&gateway.url, transport, &told.url);
                 info!(
                     endpoint = &*offer.name,
                     gateway = &*gateway.url,
@@ -98,9 +110,10 @@ pub async fn keep(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) {
                     url = &*told.url,
                     node = &*told.node,
                     tcp = offer.is_raw(),
+                    transport,
                     "connected"
                 );
-                let left = serve(&dialler, &offer, io, early, &told).await;
+                let left = serve(&dialler, &offer, tunnel).await;
                 // A gateway that takes tunnels and drops them at once is no better than one that does not answer.
                 let lived = since.elapsed() >= dialler.tunnel.ping_interval;
                 if lived {
@@ -124,7 +137,7 @@ pub async fn keep(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) {
             }
             Err(refused) => match give_up(&dialler, &refused, &mut refusals, was_up) {
                 true => {
-                    state.set(Word::Refused, &gateway.url, &refused.reason, "");
+                    state.set(Word::Refused, &gateway.url, &refused.reason);
                     warn!(
                         endpoint = &*offer.name,
                         gateway = &*gateway.url,
@@ -142,7 +155,7 @@ pub async fn keep(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) {
             return;
         }
         let wait = backoff.next_wait();
-        state.set(Word::Waiting, &gateway.url, &reason, "");
+        state.set(Word::Waiting, &gateway.url, &reason);
         warn!(
             endpoint = &*offer.name,
             gateway = &*gateway.url,
@@ -176,8 +189,8 @@ enum Left {
     Ended(String),
 }
 
-async fn serve(dialler: &Arc<Dialler>, offer: &Arc<Offered>, io: BoxedIo, early: Buffer, told: &Told) -> Left {
-    let (session, driver) = start(io, early, Config::agent(&dialler.tunnel));
+async fn serve(dialler: &Arc<Dialler>, offer: &Arc<Offered>, tunnel: Tunnel) -> Left {
+    let Tunnel { session, driver, told } = tunnel;
     let runtime = dialler.proxy.runtime(0);
     dialler.tunnels.spawn_on(runtime, driver);
     dialler.proxy.drain.spawn_on(runtime, leave(session.clone(), dialler.proxy.drain.begun()));

@@ -16,6 +16,7 @@ struct State {
     since: Option<SystemTime>,
     reason: String,
     url: String,
+    transport: &'static str,
 }
 
 /// Where a tunnel is.
@@ -36,15 +37,30 @@ pub enum Word {
 
 impl TunnelState {
     /// It has come to `word`, at `gateway`.
-    pub fn set(&self, word: Word, gateway: &str, reason: &str, url: &str) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = Some(SystemTime::now());
-        *state = State { word, gateway: gateway.into(), since, reason: reason.into(), url: url.into() };
+    pub fn set(&self, word: Word, gateway: &str, reason: &str) {
+        self.now(State { word, gateway: gateway.into(), reason: reason.into(), ..State::default() });
+    }
+
+    /// It is up at `gateway`, made of `transport`; `url` is where the endpoint is reached.
+    pub fn connected(&self, gateway: &str, transport: &'static str, url: &str) {
+        let (word, gateway, url) = (Word::Connected, gateway.into(), url.into());
+        self.now(State { word, gateway, url, transport, ..State::default() });
+    }
+
+    fn now(&self, state: State) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *held = State { since: Some(SystemTime::now()), ..state };
     }
 
     /// Where it is.
     pub fn word(&self) -> Word {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).word
+    }
+
+    /// True while it is up and made of this.
+    pub fn is_up_over(&self, transport: &str) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.word == Word::Connected && state.transport == transport
     }
 
     /// All of it.
@@ -63,6 +79,7 @@ impl TunnelState {
             "since": state.since.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|at| at.as_secs_f64()),
             "reason": state.reason,
             "url": state.url,
+            "transport": state.transport,
         })
     }
 }

@@ -1,0 +1,190 @@
+//! By UDP: a connection of QUIC of its own for each tunnel, on a port of its own, and the request on its first stream.
+//!
+//! HTTP proxies carry no UDP, so none is used.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::{Gateway, REASON, Refused, Tunnel, Wanted};
+use crate::dial;
+use crate::http1::head::{HeadLimits, parse_response};
+use crate::message::ResponseHead;
+use crate::tunnel::endpoint;
+use crate::tunnel::hello::{self, Told};
+use crate::tunnel::quic::{Config, codes, start, transport};
+
+/// How long an address is tried before the next one is tried beside it (RFC 8305 §5).
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// The same on this machine, which says nothing where nobody listens.
+const STAGGER_HERE: Duration = Duration::from_millis(10);
+
+/// How long the last word of a session may take to leave.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// A head of an answer, at most.
+const ANSWER: HeadLimits = HeadLimits { bytes: 64 * 1024, fields: 128 };
+
+/// The codes of QUIC that say why there is no connection (RFC 9000 §20.1, RFC 9001 §4.8).
+const REFUSED: u64 = 0x2;
+const NO_PROTOCOL: u64 = 0x178;
+
+impl Gateway {
+    /// Opens a tunnel of QUIC.
+    pub(super) async fn open_quic(&self, wanted: &Wanted<'_>) -> Result<Tunnel, Refused> {
+        let tls = self.quic.as_ref().map_err(|why| self.broken(why))?;
+        let name = tls.name(&self.host).map_err(|why| self.broken(why))?;
+        let mut config = ClientConfig::new(tls.crypto.clone());
+        config.transport_config(Arc::new(transport(wanted.tunnel, false)));
+
+        let by = Instant::now() + wanted.timeouts.handshake;
+        let addresses = match timeout(wanted.timeouts.connect, dial::resolve(&self.host, self.port)).await {
+            Ok(Ok(addresses)) if !addresses.is_empty() => addresses,
+            _ => return Err(self.broken(format!("cannot resolve {}", self.host))),
+        };
+        let endpoint = endpoint::dialling(wanted.worker, wanted.drain).map_err(|error| self.broken(error))?;
+        let connection = match timeout_at(by, first_of(&endpoint, &config, addresses, &name)).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(why)) => return Err(self.broken(self.words(&why))),
+            Err(_) => return Err(self.broken(self.words(&Failure::Lost(ConnectionError::TimedOut)))),
+        };
+        match timeout_at(by, self.greet(&connection, wanted)).await {
+            Ok(Ok((send, recv, told))) => {
+                let (session, driver) =
+                    start(connection, Some((send, recv)), Config { takes_streams: true, asks: false });
+                let driver = async move {
+                    driver.await;
+                    let _ = timeout(LAST_WORD, endpoint.wait_idle()).await;
+                };
+                Ok(Tunnel { session, driver: Box::pin(driver), told })
+            }
+            Ok(Err(refused)) => {
+                connection.close(codes::CLOSED, b"");
+                Err(refused)
+            }
+            Err(_) => Err(self.silent(wanted.timeouts.handshake)),
+        }
+    }
+
+    /// Asks on the first stream.
+    async fn greet(
+        &self,
+        connection: &Connection,
+        wanted: &Wanted<'_>,
+    ) -> Result<(SendStream, RecvStream, Told), Refused> {
+        let lost = |error: ConnectionError| self.broken(self.words(&Failure::Lost(error)));
+        let (mut send, mut recv) = connection.open_bi().await.map_err(lost)?;
+        let request = self.request(wanted.path, None, Some(wanted.agent), wanted.version, wanted.h2);
+        // Why the gateway has ended the connection says more than that a stream of it has ended.
+        let failed = |why: &dyn Display| match connection.close_reason() {
+            Some(error) => lost(error),
+            None => self.broken(why),
+        };
+        send.write_all(&request).await.map_err(|error| failed(&error))?;
+        let (mut read, mut scanned, mut head) = (Vec::new(), 0, ResponseHead::new());
+        loop {
+            // Byte by byte: what follows the answer belongs to the session.
+            let mut byte = [0];
+            match recv.read(&mut byte).await {
+                Ok(Some(_)) => read.extend_from_slice(&byte),
+                Ok(None) => return Err(failed(&"closed before it answered")),
+                Err(error) => return Err(failed(&error)),
+            }
+            if byte[0] != b'\n' {
+                continue;
+            }
+            match parse_response(&read, &mut scanned, &mut head, &ANSWER) {
+                Ok(Some(_)) if head.is_informational() && head.status != 101 => {
+                    read.clear();
+                    scanned = 0;
+                }
+                Ok(Some(_)) => break,
+                Ok(None) => {}
+                Err(error) => return Err(self.broken(format!("it speaks no HTTP: {}", error.detail()))),
+            }
+        }
+        match hello::told(&head, None) {
+            Ok(told) => Ok((send, recv, told)),
+            Err(why) => {
+                let _ = send.finish();
+                // A body that does not come is not waited for.
+                let body = timeout(LAST_WORD, recv.read_to_end(REASON)).await;
+                Err(self.refused(&why, head.status, &body.ok().and_then(Result::ok).unwrap_or_default()))
+            }
+        }
+    }
+
+    fn words(&self, failure: &Failure) -> String {
+        let code = match failure {
+            Failure::Never(why) => return why.clone(),
+            Failure::Lost(ConnectionError::TimedOut) => return format!("no answer on UDP {}", self.port),
+            Failure::Lost(ConnectionError::ConnectionClosed(close)) => u64::from(close.error_code),
+            Failure::Lost(ConnectionError::TransportError(error)) => u64::from(error.code),
+            Failure::Lost(error) => return error.to_string(),
+        };
+        match (code, failure) {
+            (REFUSED, _) => "it takes no connections over QUIC now".to_owned(),
+            (NO_PROTOCOL, _) => "it does not speak tidegate/1 over QUIC".to_owned(),
+            (0x100..0x200, Failure::Lost(ConnectionError::TransportError(error))) => {
+                format!("TLS over QUIC failed: {}", error.reason)
+            }
+            (0x100..0x200, Failure::Lost(ConnectionError::ConnectionClosed(close))) => {
+                let said = String::from_utf8_lossy(&close.reason);
+                let said: String = said.chars().filter(|c| !c.is_control()).take(200).collect();
+                format!("TLS over QUIC was refused: {said}")
+            }
+            (_, Failure::Lost(error)) => error.to_string(),
+            (_, Failure::Never(why)) => why.clone(),
+        }
+    }
+}
+
+/// Why there is no connection.
+enum Failure {
+    /// None was begun.
+    Never(String),
+    /// It failed.
+    Lost(ConnectionError),
+}
+
+/// The first connection that comes about; else why the last one did not.
+async fn first_of(
+    endpoint: &Endpoint,
+    config: &ClientConfig,
+    addresses: Vec<SocketAddr>,
+    name: &str,
+) -> Result<Connection, Failure> {
+    let mut waiting = addresses.into_iter();
+    // Dropping the set ends the attempts that lost.
+    let mut attempts = JoinSet::new();
+    let mut failure = Failure::Never("no address".to_owned());
+    loop {
+        let next = waiting.next();
+        let more = next.is_some();
+        let here = next.is_some_and(|address| address.ip().is_loopback());
+        if let Some(address) = next {
+            match endpoint.connect_with(config.clone(), address, name) {
+                Ok(connecting) => drop(attempts.spawn(connecting)),
+                // Another family than the socket's, for one.
+                Err(error) => failure = Failure::Never(error.to_string()),
+            }
+        }
+        let attempt = tokio::select! {
+            attempt = attempts.join_next() => attempt,
+            () = sleep(if here { STAGGER_HERE } else { STAGGER }), if more => continue,
+        };
+        match attempt {
+            Some(Ok(Ok(connection))) => return Ok(connection),
+            Some(Ok(Err(error))) => failure = Failure::Lost(error),
+            Some(Err(_)) => {}
+            None if more => {}
+            None => return Err(failure),
+        }
+    }
+}

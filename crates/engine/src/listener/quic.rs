@@ -1,0 +1,318 @@
+//! Tunnels of QUIC at a listener of kind tunnel: who is let in, from the first datagram to the answer.
+//!
+//! One loop for each worker and address. Who comes from where nobody may come from is not answered; whoever has not
+//! proved an address proves it first when there are many; the handshake, the request and the answer have one deadline
+//! together. What the request asks for is `hail`'s to judge, as it is over WebSocket.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use quinn::{Connection, ConnectionError, Incoming, RecvStream, SendStream, ServerConfig};
+use rustls::pki_types::CertificateDer;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::hail::{Applicant, Greeting, Over, TunnelListener, Tunnels, applicant, refusal};
+use super::session;
+use crate::error::{Code, Error, Result};
+use crate::http1::head::{HeadLimits, parse_request};
+use crate::io::Buffer;
+use crate::message::RequestHead;
+use crate::room::{Place, Room};
+use crate::tunnel::hello::{self, Offers, Welcome};
+use crate::tunnel::quic::{self as tunnel, codes};
+
+/// So many handshakes of addresses that nobody has proved may run on a worker; further ones prove theirs first.
+const UNPROVED: usize = 32;
+
+/// So many handshakes may run on a worker in all; further ones are not answered.
+const MOST: usize = 512;
+
+/// How long somebody who was refused may take to read why.
+const READ_WHY: Duration = Duration::from_secs(5);
+
+/// How often it is looked at where an agent is now.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// The end of a TLS handshake without a common protocol (RFC 9001 §4.8, RFC 7301 §3.2).
+const NO_PROTOCOL: u64 = 0x178;
+
+/// What connections over QUIC come to.
+pub struct QuicDoor {
+    /// The listener's name.
+    pub name: Arc<str>,
+    /// Where there has to be room.
+    pub room: Arc<Room>,
+    /// Open connections of this listener.
+    pub connections: Arc<AtomicUsize>,
+    /// Who is let in.
+    pub listener: Arc<TunnelListener>,
+    /// How QUIC and TLS are spoken.
+    pub server: Arc<ServerConfig>,
+}
+
+/// What whoever comes now comes to, and the word that nobody comes in any more.
+pub type Open = (Arc<QuicDoor>, CancellationToken);
+
+/// Takes connections until the tunnels end, and then waits for what the sessions say last.
+pub async fn accept(
+    tunnels: Arc<Tunnels>,
+    worker: usize,
+    endpoint: quinn::Endpoint,
+    door: impl Fn() -> Option<Open> + Send + 'static,
+) {
+    let running = Arc::new(AtomicUsize::new(0));
+    let mut ending = pin!(tunnels.drain.begun());
+    loop {
+        let incoming = tokio::select! {
+            biased;
+            () = &mut ending => break,
+            incoming = endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else { return };
+        let Some((door, closed)) = door() else {
+            incoming.refuse();
+            continue;
+        };
+        let count = |outcome| tunnels.proxy.metrics.quic_handshake(&door.name, outcome);
+        match judge(&tunnels, &door, &incoming, &running) {
+            Judged::Comes(place) => {
+                tunnels.proxy.metrics.connections.fetch_add(1, Ordering::Relaxed);
+                let handshake = Handshake::begins(&running);
+                let caller = Caller { tunnels: tunnels.clone(), worker, door, closed, place };
+                tunnels.drain.spawn_on(tunnels.proxy.runtime(worker), caller.connection(incoming, handshake));
+            }
+            Judged::Proves => {
+                count("retried");
+                // One that has proved its address is not asked again.
+                let _ = incoming.retry();
+            }
+            Judged::Refused => {
+                count("refused");
+                incoming.refuse();
+            }
+            Judged::Ignored(why) => {
+                count(why);
+                incoming.ignore();
+            }
+        }
+    }
+    endpoint.wait_idle().await;
+}
+
+/// What becomes of a connection that somebody wants.
+enum Judged {
+    /// It is taken.
+    Comes(Place),
+    /// First the address is proved.
+    Proves,
+    /// It is told that there is no way in.
+    Refused,
+    /// It is told nothing.
+    Ignored(&'static str),
+}
+
+fn judge(tunnels: &Tunnels, door: &QuicDoor, incoming: &Incoming, running: &AtomicUsize) -> Judged {
+    let from = incoming.remote_address().ip().to_canonical();
+    if !door.listener.access.load().neighbours.admit(from) {
+        return Judged::Ignored("denied");
+    }
+    let running = running.load(Ordering::Relaxed);
+    if running >= MOST {
+        return Judged::Ignored("overload");
+    }
+    let (open, most) = door.room.taken();
+    if !incoming.remote_address_validated() && (running >= UNPROVED || open >= most / 2) {
+        return Judged::Proves;
+    }
+    if tunnels.proxy.drain.is_begun() {
+        return Judged::Refused;
+    }
+    door.room.admit_without_descriptor(&door.connections).map_or(Judged::Refused, Judged::Comes)
+}
+
+/// A handshake that runs.
+struct Handshake(Arc<AtomicUsize>);
+
+impl Handshake {
+    fn begins(running: &Arc<AtomicUsize>) -> Self {
+        running.fetch_add(1, Ordering::Relaxed);
+        Handshake(running.clone())
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Where somebody has come to.
+struct Caller {
+    tunnels: Arc<Tunnels>,
+    worker: usize,
+    door: Arc<QuicDoor>,
+    /// Tunnels are taken no more where it came.
+    closed: CancellationToken,
+    place: Place,
+}
+
+/// What an agent says first, and the stream on which it is answered.
+struct Hello {
+    connection: Connection,
+    send: SendStream,
+    recv: RecvStream,
+    head: Result<RequestHead>,
+}
+
+impl Caller {
+    async fn connection(self, incoming: Incoming, handshake: Handshake) {
+        let greeting = self.tunnels.greeting.load_full();
+        self.place.idle(Instant::now());
+        let begun = async {
+            let by = Instant::now() + greeting.handshake;
+            let connection = self.shake_hands(incoming, by).await?;
+            drop(handshake);
+            timeout_at(by, hello(connection, &greeting.head)).await.ok()?
+        };
+        let hello = tokio::select! {
+            hello = begun => hello,
+            () = self.place.evicted() => None,
+        };
+        let Some(hello) = hello else { return };
+        self.place.busy();
+        self.serve(hello, &greeting).await;
+    }
+
+    async fn shake_hands(&self, incoming: Incoming, by: Instant) -> Option<Connection> {
+        let from = incoming.remote_address();
+        let shake = async { incoming.accept_with(self.door.server.clone())?.await };
+        let (outcome, connection) = match timeout_at(by, shake).await {
+            Ok(Ok(connection)) => ("full", Ok(connection)),
+            Ok(Err(error)) => (outcome(&error), Err(error)),
+            Err(_) => ("timeout", Err(ConnectionError::TimedOut)),
+        };
+        self.tunnels.proxy.metrics.quic_handshake(&self.door.name, outcome);
+        if let Err(error) = &connection {
+            let listener = &*self.door.name;
+            debug!(listener, address = %from, reason = error.to_string(), "handshake failed");
+        }
+        connection.ok()
+    }
+
+    async fn serve(self, hello: Hello, greeting: &Greeting) {
+        let Hello { connection, mut send, recv, head } = hello;
+        let from = address(&connection);
+        let certificate = certificate(&connection);
+        let (tunnels, listener) = (&self.tunnels, &self.door.listener);
+        let applicant = match head {
+            Ok(head) => applicant(tunnels, listener, (Over::Quic, &head), certificate.as_deref(), from).await,
+            Err(error) => Err(error),
+        };
+        let applicant = match applicant {
+            Ok(applicant) => applicant,
+            Err(error) => return refuse(&connection, send, recv, &refusal(tunnels, &error, from)).await,
+        };
+        let answer = welcome(tunnels, &applicant, greeting, from);
+        if !matches!(timeout(greeting.handshake, send.write_all(&answer)).await, Ok(Ok(()))) {
+            return;
+        }
+        let config = tunnel::Config { takes_streams: false, asks: false };
+        let session = tunnel::start(connection.clone(), Some((send, recv)), config);
+        let run =
+            session::run(tunnels.clone(), (self.worker, from), (&listener.terms, &self.closed), applicant, session);
+        tokio::select! {
+            () = run => {}
+            // It only ever ends the connection.
+            () = follow(&connection, listener) => {}
+        }
+    }
+}
+
+/// Watches where an agent is: whoever moves to where nobody may come from is let go.
+async fn follow(connection: &Connection, listener: &TunnelListener) {
+    let mut last = address(connection);
+    loop {
+        sleep(LOOK).await;
+        let now = address(connection);
+        if now == last {
+            continue;
+        }
+        debug!(before = %last, address = %now, "address changed");
+        last = now;
+        if !listener.access.load().neighbours.admit(now.ip()) {
+            connection.close(codes::ADDRESS_DENIED, b"this address may not connect");
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// The request on the first stream; none where nobody makes one.
+async fn hello(connection: Connection, limits: &HeadLimits) -> Option<Hello> {
+    let (send, mut recv) = connection.accept_bi().await.ok()?;
+    let (mut read, mut scanned, mut head) = (Buffer::new(), 0, RequestHead::new());
+    let head = loop {
+        match parse_request(read.chunk(), &mut scanned, &mut head, limits) {
+            Ok(Some(length)) if length == read.len() => break Ok(head),
+            Ok(Some(_)) => {
+                break Err(Error::new(Code::MalformedRequest, "nothing follows a request before its answer"));
+            }
+            Ok(None) => {}
+            Err(error) => break Err(error.of_request()),
+        }
+        let chunk = recv.read_chunk(limits.bytes, true).await.ok()??;
+        read.extend(&chunk.bytes);
+    };
+    Some(Hello { connection, send, recv, head })
+}
+
+fn welcome(tunnels: &Tunnels, applicant: &Applicant, greeting: &Greeting, from: SocketAddr) -> Vec<u8> {
+    let url = tunnels.url_of(&applicant.endpoint, greeting, from);
+    // Who is here knows the way.
+    let (node, version, url) = (&*greeting.node, &*greeting.version, url.as_deref());
+    hello::accept_tunnel(None, &Welcome { node, version, url, quic: &Offers::No })
+}
+
+/// Says why, and closes when that has been read.
+async fn refuse(connection: &Connection, mut send: SendStream, mut recv: RecvStream, answer: &[u8]) {
+    let said = async {
+        if send.write_all(answer).await.is_ok() && send.finish().is_ok() {
+            // Whatever it still says is of no use to anybody.
+            while let Ok(Some(_)) = recv.read_chunk(1024, true).await {}
+        }
+    };
+    let _ = timeout(READ_WHY, said).await;
+    connection.close(codes::NOT_WELCOME, b"refused");
+}
+
+/// Where the agent is, in the form that networks are compared with.
+fn address(connection: &Connection) -> SocketAddr {
+    let address = connection.remote_address();
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// What the agent has shown by TLS, checked against `client_ca`.
+fn certificate(connection: &Connection) -> Option<CertificateDer<'static>> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    chain.into_iter().next()
+}
+
+/// What a handshake that failed is counted as.
+fn outcome(error: &ConnectionError) -> &'static str {
+    let code = match error {
+        ConnectionError::TransportError(error) => u64::from(error.code),
+        ConnectionError::ConnectionClosed(close) => u64::from(close.error_code),
+        ConnectionError::TimedOut => return "timeout",
+        _ => return "failed",
+    };
+    match code {
+        NO_PROTOCOL => "alpn",
+        // Any alert of TLS.
+        0x100..0x200 => "tls",
+        _ => "failed",
+    }
+}

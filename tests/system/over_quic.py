@@ -1,0 +1,33 @@
+"""Gateways that take tunnels over QUIC, and agents that come by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.support.certificates import Authority
+from tests.support.tidegate import Agent
+
+
+class Quic:
+    """What both ends need to know; `listener` is that of agents."""
+
+    def __init__(self, authority: Authority) -> None:
+        self.authority = authority
+        cert, key = authority.issue("gate", "DNS:localhost", "IP:127.0.0.1")
+        self.tls: dict[str, Any] = {"certificates": [{"cert": str(cert), "key": str(key)}]}
+
+    def listener(self, **more: Any) -> dict[str, Any]:
+        """A tunnel listener; `more` goes on top of it."""
+        return {"bind": "127.0.0.1:0", "kind": "tunnel", "tls": self.tls, **more}
+
+    def config(self, **more: Any) -> dict[str, Any]:
+        """A configuration with it as `agents`; `more` of the listener goes on top."""
+        return {"listeners": {"agents": self.listener(**more)}}
+
+    def agent(
+        self, gate: str, kind: str, endpoint: str, to: str, *options: str | Path, transport: str = "quic", **more: Any
+    ) -> Agent:
+        """An agent that trusts the gateway at `gate`, which is `host:port`."""
+        trust = ("--transport", transport, "--connect-ca", str(self.authority.ca))
+        return Agent(gate, kind, endpoint, to, *trust, *map(str, options), scheme="https", **more)
