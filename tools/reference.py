@@ -126,6 +126,10 @@ EVENTS = {
     "address changed": ("gateway", "An agent's tunnel over QUIC goes on from another address."),
     "agent connected": ("gateway", "A session of an agent began: an endpoint has one listener more."),
     "agent disconnected": ("gateway", "A session ended, and why."),
+    "credentials ended": (
+        "gateway",
+        "Nobody vouches any more for so many, or their tenant is gone: what they had opened ends.",
+    ),
     "agent refused": ("gateway", "Somebody asked for a tunnel in a way that is not served."),
     "no room for more connections": (
         "gateway, forward",

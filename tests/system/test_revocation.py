@@ -218,6 +218,16 @@ def test_a_tenant_that_is_removed_ends_what_its_tokens_opened(issuers: list[Issu
         refused = knock(gateway.address("one"), "one", bearer(tokens["one"]))
         assert refusal(refused) == (401, "unknown tenant")
         assert gateway.seen("agent disconnected", endpoint="two") == []
+        # Nor is anybody a tenant where the last one is gone.
+        left["verifiers"]["two"].pop("tenant")
+        left["tenants"], left["routes"] = {}, []
+        gateway.write(left)
+        gateway.event("configuration applied", nth=2)
+        gateway.event("agent disconnected", endpoint="two")
+        lives_on.rest()
+        refused = knock(gateway.address("one"), "one", bearer(one.token("one", tenant="gone")))
+        assert refusal(refused) == (401, "unknown tenant")
+        assert gateway.event("credentials ended", nth=2)["ended"] >= 1
 
 
 def test_a_configuration_whose_key_cannot_be_read_is_refused_and_the_last_one_goes_on(

@@ -171,7 +171,7 @@ def test_a_set_changes_with_the_tenants_that_its_credentials_may_name_and_with_n
         tls = "tls: {certificates: [{cert: c.pem, key: k.pem}], client_ca: ca.pem}"
         read = gateway(f"""
 verifiers: {{open: {{secret: {{env: A}}}}, owned: {{secret: {{env: B}}, tenant: acme}}}}
-tenants: {{{tenants}}}
+{tenants}
 listeners:
   a: {{bind: ":1", auth: {{verifiers: [open]}}}}
   b: {{bind: ":2", auth: {{verifiers: [owned]}}}}
@@ -180,8 +180,8 @@ listeners:
 """)
         return [*verifier_sets(read), *certificate_sets(read)]
 
-    both, one, none = names("acme: {}, beta: {}"), names("acme: {}"), names("")
-    assert both == names("beta: {}, acme: {limits: {sessions: 1}}")
+    both, one, none = names("tenants: {acme: {}, beta: {}}"), names("tenants: {acme: {}}"), names("")
+    assert both == names("tenants: {beta: {}, acme: {limits: {sessions: 1}}}")
     for position, changes in enumerate((True, False, True, False)):
         assert (len({both[position], one[position], none[position]}) == 3) is changes, position
 

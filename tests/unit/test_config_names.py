@@ -105,6 +105,11 @@ def test_no_field_has_a_second_line() -> None:
 def test_networks_are_written_as_they_are_meant() -> None:
     assert network("10.0.0.0/8") == "10.0.0.0/8"
     assert network("fd00::1") == "fd00::1/128"
+    # Whoever comes by IPv4 is known by that, on a socket of IPv6 too.
+    assert network("::ffff:10.0.0.0/104") == "10.0.0.0/8"
+    assert network("::ffff:127.0.0.1") == "127.0.0.1/32"
+    assert network("::ffff:0:0/96") == "0.0.0.0/0"
+    assert network("::/0") == "::/0"
     with pytest.raises(ValueError, match=r"did you mean `10\.0\.0\.0/8`\?"):
         network("10.1.2.3/8")
 

@@ -6,12 +6,12 @@ pub mod event;
 pub mod snapshot;
 pub mod metrics;
 pub mod shutdown;
-pub mod terms;
 pub mod timer;
 pub mod io;
 pub mod backoff;
 pub mod allowance;
 pub mod identity;
+pub mod terms;
 pub mod room;
 pub mod worker;
 

@@ -69,10 +69,10 @@ pub struct Gateway {
     /// What tokens have to look like, by the ids that policies name.
     #[serde(default)]
     pub verifier_sets: Vec<auth::VerifierSet>,
-    /// The tenants there are, and what all tokens of one together may have where that is bounded. None at all: whatever
-    /// a credential says is one.
+    /// The tenants there are, and what all tokens of one together may have where that is bounded. None: whatever a
+    /// credential says is one.
     #[serde(default)]
-    pub tenants: BTreeMap<String, Option<auth::Allowed>>,
+    pub tenants: Option<BTreeMap<String, Option<auth::Allowed>>>,
 }
 
 /// A local address that downstreams or agents connect to.

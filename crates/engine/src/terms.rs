@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::identity::Identity;
 use crate::shutdown::Drain;
 use crate::snapshot::{Auth, ClientCertificate, Listener, ListenerKind, Neighbours, TlsVersion};
 
@@ -113,6 +114,18 @@ impl Terms {
         let _ = auth.wait_for(|auth| !takes(auth)).await;
     }
 
+    /// Resolves when `identity` has ended at a listener whose sessions end with their credential.
+    pub async fn expire(&self, identity: &Identity) {
+        let mut auth = self.auth.subscribe();
+        loop {
+            let _ = auth.wait_for(|auth| auth.as_ref().is_some_and(|auth| auth.disconnect_on_expiry)).await;
+            tokio::select! {
+                () = identity.ended() => return,
+                _ = auth.wait_for(|auth| auth.as_ref().is_none_or(|auth| !auth.disconnect_on_expiry)) => {}
+            }
+        }
+    }
+
     /// True when a listener asks for just this.
     pub fn are_of(&self, listener: &Listener) -> bool {
         self.asked == Asked::by(listener)
@@ -153,9 +166,12 @@ impl Terms {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::identity::{Directory, Permitted};
 
     fn listener(tls: Value, proxy_protocol: Value) -> Listener {
         let whole = json!({
@@ -238,6 +254,27 @@ mod tests {
             terms.go_on(&tunnel(auth));
             assert_eq!(refused().await, expected);
         }
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_with_its_credential_where_the_listener_says_so_now() {
+        let tunnel = |cut: bool| -> Listener {
+            let whole = json!({"name": "t", "bind": [], "tls": null, "proxy_protocol": [], "kind": "tunnel",
+                               "auth": {"set": "main", "disconnect_on_expiry": cut}});
+            serde_json::from_value(whole).expect("a listener")
+        };
+        let over = Directory::default();
+        let past = SystemTime::now() - Duration::from_secs(1);
+        let identity = over.enter(Identity::new("", Permitted::All, Permitted::All, Some(past)));
+        let terms = Terms::of(&tunnel(false), &Drain::new());
+        let expired = async || tokio::time::timeout(Duration::from_millis(10), terms.expire(&identity)).await.is_ok();
+        assert!(!expired().await);
+        terms.go_on(&tunnel(true));
+        assert!(!expired().await);
+        over.expire(SystemTime::now());
+        assert!(expired().await);
+        terms.go_on(&tunnel(false));
+        assert!(!expired().await);
     }
 
     #[test]

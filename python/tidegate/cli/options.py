@@ -195,7 +195,7 @@ def _credentials(
 
     known = before.credentials if before is not None else None
     try:
-        made = Credentials(sets, users, certificates, frozenset(config.tenants) or None, known)
+        made = Credentials(sets, users, certificates, config.tenants, known)
     except ConfigError as error:
         raise ConfigError([placed(config, where, each) for each in error.mistakes]) from None
     made.warnings += [f"admin.auth.verifiers: {said}" for said in admin_advice(config)]

@@ -20,8 +20,8 @@ class Credentials:
 
     verifiers: Mapping[str, Verifier | None]
     """By name."""
-    tenants: Mapping[str, Tenant | None]
-    """By name."""
+    tenants: Mapping[str, Tenant | None] | None
+    """By name; None where a credential may name any."""
     admin: AdminAuth | None
     """What the admin listener asks for."""
 
@@ -49,7 +49,7 @@ def _tenants(traffic: Traffic, known: Credentials) -> Iterator[Mistake]:
         if verifier is not None:
             yield from _tenant(traffic, known, ("verifiers", name, "tenant"), verifier.tenant)
     owners: dict[str, str] = {}
-    for name, tenant in known.tenants.items():
+    for name, tenant in (known.tenants or {}).items():
         if tenant is None:
             continue
         here: Path = ("tenants", name, "verifiers")
@@ -88,7 +88,7 @@ def _auth(traffic: Traffic, known: Credentials, here: Path, auth: Auth | None) -
     if auth is None:
         return
     yield from _verifiers(traffic, known, (*here, "auth", "verifiers"), auth.verifiers)
-    if auth.by_tenant and not any(each is None or each.verifiers for each in known.tenants.values()):
+    if auth.by_tenant and not any(each is None or each.verifiers for each in (known.tenants or {}).values()):
         yield (
             (*here, "auth", "by_tenant"),
             "no tenant has verifiers (add `tenants: {NAME: {verifiers: [NAME]}}`)",
@@ -103,5 +103,5 @@ def _verifiers(traffic: Traffic, known: Credentials, here: Path, names: Iterable
 
 
 def _tenant(traffic: Traffic, known: Credentials, here: Path, name: str | None) -> Iterator[Mistake]:
-    if name and known.tenants and name not in known.tenants:
+    if name and known.tenants is not None and name not in known.tenants:
         yield here, f"there is no tenant `{name}` ({hint(traffic, name, known.tenants, 'there are none')})"

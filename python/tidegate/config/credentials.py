@@ -93,8 +93,10 @@ def verifier_sets_of_the_engine(gateway: Gateway) -> list[dict[str, Any]]:
     ]
 
 
-def tenants(gateway: Gateway) -> dict[str, dict[str, int | None] | None]:
-    """The limits of each tenant; None for one that has none."""
+def tenants(gateway: Gateway) -> dict[str, dict[str, int | None] | None] | None:
+    """The limits of each tenant, None for one that has none; None where a credential may name any tenant."""
+    if gateway.tenants is None:
+        return None
     return {name: None if each.limits is None else each.limits.model_dump() for name, each in gateway.tenants.items()}
 
 
@@ -159,7 +161,7 @@ def _engine_sets(gateway: Gateway) -> dict[str, list[Named]]:
 
 
 def _named(gateway: Gateway, names: Iterable[str]) -> list[Named]:
-    owners = {name: tenant for tenant, each in gateway.tenants.items() for name in each.verifiers or ()}
+    owners = {name: tenant for tenant, each in (gateway.tenants or {}).items() for name in each.verifiers or ()}
     return [Named(name, _owned(gateway.verifiers[name], owners.get(name))) for name in dict.fromkeys(names)]
 
 
@@ -170,7 +172,7 @@ def _owned(verifier: Verifier, tenant: str | None) -> Verifier:
 
 def _by_tenant(gateway: Gateway) -> Iterator[tuple[str, list[Named]]]:
     """The verifiers of each tenant that has some; their tokens are its tokens."""
-    for name, tenant in gateway.tenants.items():
+    for name, tenant in (gateway.tenants or {}).items():
         if tenant.verifiers:
             yield name, _named(gateway, tenant.verifiers)
 
@@ -225,7 +227,7 @@ def member_of(name: str) -> str:
 
 def _tenants(gateway: Gateway) -> list[str] | None:
     """The tenants that a credential may name, where it says itself whose it is; none where it may name any."""
-    return sorted(gateway.tenants) or None
+    return None if gateway.tenants is None else sorted(gateway.tenants)
 
 
 def _digest(value: Any) -> str:

@@ -212,7 +212,7 @@ class Gateway(Model):
     listeners: dict[ListenerName, Listener] = Field(default_factory=default_listeners, min_length=1)
     admin: Admin = Admin()
     verifiers: dict[VerifierName, Verifier] = Field(default_factory=dict)
-    tenants: dict[TenantName, Tenant] = Field(default_factory=dict)
+    tenants: dict[TenantName, Tenant] | None = Field(default=None)
     upstreams: dict[UpstreamName, Upstream] = Field(default_factory=dict)
     routes: tuple[Route, ...] = Field(default=())
     routing: Literal["specific", "first"] = knob(
@@ -260,7 +260,7 @@ class Gateway(Model):
         )
         credentials = auth_checks.Credentials(
             verifiers=parts.value("verifiers") or {},
-            tenants=parts.value("tenants") or {},
+            tenants=parts.value("tenants"),
             admin=admin.auth if admin else None,
         )
         yield from checks.mistakes(traffic)

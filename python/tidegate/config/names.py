@@ -235,11 +235,14 @@ def address(value: str) -> Address:
 
 
 def network(value: str) -> str:
-    """A network such as `10.0.0.0/8`, or one address."""
+    """A network such as `10.0.0.0/8`, or one address; one of IPv4 that is written as IPv6 is that of IPv4."""
     try:
-        return str(ip_network(value))
+        found = ip_network(value)
     except ValueError:
         pass
+    else:
+        mapped = getattr(found.network_address, "ipv4_mapped", None)
+        return str(found if mapped is None or found.prefixlen < 96 else ip_network((mapped, found.prefixlen - 96)))
     try:
         wider = ip_network(value, strict=False)
     except ValueError:

@@ -141,5 +141,5 @@ class Answers:
         ended = self._role.revoke(sorted(keys))
         if keys:
             known = ", ".join(sorted(keys))
-            sentence = f"{known}: no longer believed, which ends {ended} credentials"
+            sentence = f"{known}: no longer believed" + (f", which ends {ended} credentials" if ended else "")
             self._log.say("info", "keys removed", sentence, keys=sorted(keys), ended=ended)

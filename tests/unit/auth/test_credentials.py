@@ -38,7 +38,7 @@ def make(tmp_path: Path) -> Make:
         tree.base = str(tmp_path)
         gateway = validate(Gateway, tree)
         return Credentials(
-            verifier_sets(gateway), password_sets(gateway), certificate_sets(gateway), gateway.tenants or None, before
+            verifier_sets(gateway), password_sets(gateway), certificate_sets(gateway), gateway.tenants, before
         )
 
     (tmp_path / "token.key").write_bytes(SECRET + b"\n")

@@ -93,7 +93,7 @@ async fn drive(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>, drive
     let mut ending = pin!(tunnels.drain.begun());
     let mut gone_away = pin!(session.tunnel.gone_away());
     let mut expiring = pin!(soon_over(identity.expires.filter(|_| expires)));
-    let (mut over, mut revoked) = (pin!(identity.ended()), pin!(identity.revoked()));
+    let (mut over, mut revoked) = (pin!(ends.terms.expire(identity)), pin!(identity.revoked()));
     let mut outlived = pin!(outlive(tunnels, session, ends));
     let (mut said, mut withdrawn, mut ended) = (false, false, false);
     loop {
@@ -118,7 +118,7 @@ async fn drive(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>, drive
                 end(&session.tunnel, session.features);
             }
             // As Piko's own server does: an agent whose token is over has nothing to come back with.
-            () = &mut over, if known && expires && !ended && !identity.is_revoked() => {
+            () = &mut over, if known && !ended && !identity.is_revoked() => {
                 ended = true;
                 session.tunnel.end(Ending::Close);
             }

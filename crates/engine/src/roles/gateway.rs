@@ -60,7 +60,7 @@ impl Gateway {
         let proxy = Proxy::new(settings, &snapshot.limits, registry, access, Drain::new(), workers.list().clone());
         proxy.keep_pools_clean();
         proxy.put_in_force(&table, &control.list()[0].runtime);
-        proxy.verdicts.configure(table.credential_ids().clone(), &snapshot.tenants);
+        proxy.verdicts.configure(table.credential_ids().clone(), snapshot.tenants.as_ref());
         control.list()[0].runtime.spawn(ended_in_time(proxy.clone()));
 
         // Tunnels end after the requests on them, so they are drained apart.
@@ -97,7 +97,7 @@ impl Role for Gateway {
             self.proxy.configure(&snapshot.timeouts, &snapshot.limits);
             self.proxy.access.store(access.map(Arc::new));
             self.tunnels.greeting.store(Arc::new(greeting(&snapshot)));
-            self.proxy.verdicts.configure(table.credential_ids().clone(), &snapshot.tenants);
+            self.proxy.verdicts.configure(table.credential_ids().clone(), snapshot.tenants.as_ref());
             old = Some(self.proxy.put_in_force(&table, &self.control.list()[0].runtime));
         })?;
         if let Some(old) = old {

@@ -3,9 +3,9 @@
 //! Two readings decide. The *normal form* is what routes are matched by: every `%XX` decoded once, but those of `/`,
 //! `\`, `;` and `%`, which mean something else when they are written out (a raw `\` and a stray `%` count as escaped).
 //! The *loose reading* is what a careless service further on might make of the same bytes: `%2F` and `\` taken for `/`,
-//! parameters behind `;` cut off, `//` merged, dot segments followed. Where the two would take different routes a
-//! request is refused (`matcher`), so that no spelling walks around a route, and what was matched is what is sent on: a
-//! path is never cleaned on its way.
+//! parameters behind `;` cut off, `//` merged, dot segments followed, nothing read behind a zero byte. Where the two
+//! would take different routes a request is refused (`matcher`), so that no spelling walks around a route, and what was
+//! matched is what is sent on: a path is never cleaned on its way.
 
 use std::borrow::Cow;
 
@@ -29,7 +29,7 @@ pub fn loose(normal: &[u8]) -> Option<Vec<u8>> {
     if !is_ambiguous(normal) {
         return None;
     }
-    let slashed = slashed(normal);
+    let slashed = slashed(normal.split(|byte| *byte == 0).next().unwrap_or_default());
     let mut elements: Vec<&[u8]> = Vec::new();
     let mut open_end = false;
     for element in elements_of(&slashed) {
@@ -61,7 +61,7 @@ pub fn has_dot_segments(normal: &[u8]) -> bool {
 /// True where the loose reading may differ. The target of `OPTIONS *` is no path.
 fn is_ambiguous(normal: &[u8]) -> bool {
     normal.first() == Some(&b'/')
-        && (memchr::memchr2(b'%', b';', normal).is_some()
+        && (memchr::memchr3(b'%', b';', 0, normal).is_some()
             || normal.windows(2).any(|pair| matches!(pair, b"//" | b"/.")))
 }
 
@@ -218,6 +218,9 @@ mod tests {
             ("/../..", Some("/")),
             ("/admin/.", Some("/admin/")),
             ("/a%2Fb", Some("/a/b")),
+            ("/admin%00", Some("/admin")),
+            ("/admin/%00/x", Some("/admin/")),
+            ("/admin%00/../x", Some("/admin")),
         ] {
             let read = loose(&normal(path.as_bytes()));
             assert_eq!(read.as_deref().map(text).as_deref(), expected, "{path}");

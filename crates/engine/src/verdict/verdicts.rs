@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tracing::info;
 
 use super::cache::{Cache, Digest, Known, Outcome, Tell};
 use super::policy::{Ask, Evidence};
@@ -23,11 +24,8 @@ use crate::identity::{Directory, Identity, Permitted};
 use crate::metrics::Page;
 use crate::snapshot::auth::{Allowed, member_of, members};
 
-/// How long a good token without an end is believed.
+/// How long what is good is believed without being asked again.
 const LONGEST: Duration = Duration::from_secs(3600);
-
-/// The same of a password.
-const LONGEST_PASSWORD: Duration = Duration::from_secs(300);
 
 /// How long it is remembered that a key was taken away: longer than any answer is on its way.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -273,7 +271,6 @@ impl Verdicts {
         if !open.tenant.is_empty() && granted.tenant != open.tenant {
             return Ok((Outcome::Refused(Code::UnknownTenant), later(LONGEST.as_secs_f64()).unwrap_or(now)));
         }
-        let longest = if kind == Kind::Password { LONGEST_PASSWORD } else { LONGEST };
         let expires = match granted.expires {
             None => None,
             Some(seconds) => Some(
@@ -284,7 +281,7 @@ impl Verdicts {
             ),
         };
         if expires.is_some_and(|expires| expires <= now) {
-            return Ok((Outcome::Refused(Code::ExpiredToken), now + longest));
+            return Ok((Outcome::Refused(Code::ExpiredToken), now + LONGEST));
         }
         let own = granted.limits.map(|limits| self.allowance((granted.key.clone(), open.credential), &limits));
         let shared = self.allowance_of(&granted.tenant);
@@ -294,7 +291,7 @@ impl Verdicts {
         identity.set = open.id.clone();
         identity.local = kind == Kind::Password;
         identity.allowances = own.into_iter().chain(shared).collect();
-        let until = expires.map_or(now + longest, |expires| expires.min(now + longest));
+        let until = expires.map_or(now + LONGEST, |expires| expires.min(now + LONGEST));
         Ok((Outcome::Granted(self.directory.enter(identity)), until))
     }
 
@@ -335,18 +332,19 @@ impl Verdicts {
 
     /// Puts other ids and tenants in force. What was verified under another id is forgotten, and what it has opened
     /// ends where nobody vouches for it any more, or its tenant is gone. Called by one at a time.
-    pub fn configure(&self, ids: HashSet<String>, tenants: &BTreeMap<String, Option<Allowed>>) {
+    pub fn configure(&self, ids: HashSet<String>, tenants: Option<&BTreeMap<String, Option<Allowed>>>) {
         let before = {
             // Whoever is let in meanwhile goes by one of the two, and is found below where that is the old one.
             let _gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
             self.ids.swap(Arc::new(ids.clone()))
         };
         let mut known = BTreeMap::clone(&self.tenants.load());
+        let bounded: BTreeMap<_, _> =
+            tenants.into_iter().flatten().filter_map(|(name, allowed)| Some((name, allowed.as_ref()?))).collect();
         for (name, allowance) in &known {
-            allowance.change(tenants.get(name).and_then(Option::as_ref).unwrap_or(&Allowed::default()));
+            allowance.change(bounded.get(name).copied().unwrap_or(&Allowed::default()));
         }
-        let bounded = tenants.iter().filter_map(|(name, allowed)| Some((name, allowed.as_ref()?)));
-        let new: Vec<_> = bounded.filter(|(name, _)| !known.contains_key(*name)).collect();
+        let new: Vec<_> = bounded.into_iter().filter(|(name, _)| !known.contains_key(*name)).collect();
         for (name, allowed) in &new {
             known.insert((*name).clone(), Allowance::new(name.as_str().into(), allowed));
         }
@@ -358,11 +356,14 @@ impl Verdicts {
             self.cache.forget_refusals();
         }
         let vouching: HashSet<&str> = ids.iter().flat_map(|id| members(id)).collect();
-        let is_gone = |tenant: &str| !tenants.is_empty() && !tenant.is_empty() && !tenants.contains_key(tenant);
-        self.directory.revoke(|identity| {
+        let is_gone = |name: &str| !name.is_empty() && tenants.is_some_and(|tenants| !tenants.contains_key(name));
+        let ended = self.directory.revoke(|identity| {
             let is_asked = !identity.is_anonymous();
             is_asked && (!vouching.contains(member_of(&identity.key)) || is_gone(&identity.tenant))
         });
+        if ended > 0 {
+            info!(ended, "credentials ended");
+        }
     }
 
     /// Nobody asks any more.

@@ -93,7 +93,7 @@ def _of_config(file: Path, names: Iterable[str]) -> VerifierSet:
     if not chosen:
         raise ConfigError(f"{file}: names no verifiers")
     named = {"": [Named(name, gateway.verifiers[name]) for name in chosen]}
-    credentials = Credentials(named, {}, {}, gateway.tenants or None)
+    credentials = Credentials(named, {}, {}, gateway.tenants)
     for warning in credentials.warnings:
         click.echo(f"warning: {warning}", err=True)
     return credentials[""]

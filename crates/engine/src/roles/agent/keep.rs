@@ -130,7 +130,7 @@ pub async fn keep(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) {
                             backoff.next_wait();
                             continue;
                         }
-                        "the gateway is leaving".to_owned()
+                        "the gateway sent this tunnel away at once".to_owned()
                     }
                     Left::Ended(reason) => reason,
                 }

@@ -17,7 +17,7 @@ fn policy() -> Arc<Policy> {
 /// A token of the usual length, made good.
 fn known() -> (Verdicts, Fields) {
     let verdicts = Verdicts::new(Arc::default());
-    verdicts.configure(HashSet::from(["main".to_owned()]), &BTreeMap::new());
+    verdicts.configure(HashSet::from(["main".to_owned()]), None);
     let claims = "e30".to_owned() + &"A".repeat(300);
     let mut fields = Fields::new();
     fields.push(b"Host", b"web.example.com");
@@ -60,30 +60,31 @@ fn what_is_granted_is_known_until_its_key_or_set_is_gone() {
 #[test]
 fn what_is_open_ends_when_nobody_vouches_for_it_or_its_tenant_is_gone_and_only_then() {
     let verdicts = Verdicts::new(Arc::default());
-    let configure = |ids: &[&str], tenants: &[&str]| {
-        let tenants = tenants.iter().map(|name| ((*name).to_owned(), None)).collect();
-        verdicts.configure(ids.iter().map(|id| (*id).to_owned()).collect(), &tenants);
+    let configure = |ids: &[&str], tenants: Option<&[&str]>| {
+        let tenants: Option<BTreeMap<String, _>> =
+            tenants.map(|tenants| tenants.iter().map(|name| ((*name).to_owned(), None)).collect());
+        verdicts.configure(ids.iter().map(|id| (*id).to_owned()).collect(), tenants.as_ref());
     };
     let enter = |tenant: &str, key: &str, set: &str| {
         let mut identity = Identity::new(tenant, Permitted::All, Permitted::All, None);
         (identity.key, identity.set) = (key.into(), set.into());
         verdicts.directory.enter(identity)
     };
-    configure(&["main/1;a", "users/2;b"], &[]);
+    configure(&["main/1;a", "users/2;b"], None);
     let main = enter("", "main/1/x", "main/1;a");
     let acme = enter("acme", "main/1/x", "main/1;a");
     let user = enter("", "users/2/x", "users/2;b");
     let anonymous = enter("other", "", "");
     let ended = || [&main, &acme, &user, &anonymous].map(|identity| identity.is_revoked());
     // Another leeway, other limits, a verifier beside it, tenants of which it is one.
-    configure(&["main/1;c", "users/2;b"], &[]);
-    configure(&["more/3,main/1;d", "users/2;b"], &["acme", "globex"]);
+    configure(&["main/1;c", "users/2;b"], None);
+    configure(&["more/3,main/1;d", "users/2;b"], Some(&["acme", "globex"]));
     assert_eq!(ended(), [false; 4]);
-    configure(&["more/3,main/1;d"], &["acme", "globex"]);
+    configure(&["more/3,main/1;d"], Some(&["acme", "globex"]));
     assert_eq!(ended(), [false, false, true, false]);
-    configure(&["more/3,main/1;d"], &["globex"]);
+    configure(&["more/3,main/1;d"], Some(&[]));
     assert_eq!(ended(), [false, true, true, false]);
-    configure(&["main/11;d"], &[]);
+    configure(&["main/11;d"], None);
     assert_eq!(ended(), [true, true, true, false]);
 }
 
@@ -108,7 +109,7 @@ fn of_a_question_that_nobody_waits_for_any_more_nothing_is_left() {
 #[test]
 fn a_token_has_one_allowance_wherever_and_with_whatever_signature_it_is_shown() {
     let (verdicts, _) = known();
-    verdicts.configure(HashSet::from(["main;1".to_owned(), "web,main;2".to_owned()]), &BTreeMap::new());
+    verdicts.configure(HashSet::from(["main;1".to_owned(), "web,main;2".to_owned()]), None);
     let shape = VerifierSet { id: "main".into(), algorithms: vec!["ES256".into()], require_expiry: false, leeway: 0.0 };
     let allowance = |id: &str, tenant: &str, token: &str, key: &str| {
         let ask = Ask { id, tenant, evidence: Evidence::Token(token, &shape) };
