@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import signal
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.support.certificates import Authority
 from tests.support.http import ask, request
 from tests.support.issuer import Issuer
 from tests.support.ports import reserved
+from tests.support.process import until
 from tests.support.raw import Raw
 from tests.support.service import Exchange, Service, TcpService
 from tests.support.tidegate import Gateway
@@ -131,25 +133,32 @@ def test_an_agent_shows_its_token_and_is_refused_in_the_same_words(
 
 
 def test_an_agent_renews_its_token_without_a_failed_request(quic: Quic, service: Service, tmp_path: Path) -> None:
-    issuer, file = Issuer(tmp_path), tmp_path / "token"
+    issuer, file, stop = Issuer(tmp_path), tmp_path / "token", threading.Event()
 
-    def renew() -> None:
-        fresh = file.with_suffix(".new")
-        fresh.write_text(issuer.token("web", expires=5))
-        fresh.replace(file)
+    def keep_renewing() -> None:
+        while True:
+            fresh = file.with_suffix(".new")
+            fresh.write_text(issuer.token("web", expires=6))
+            fresh.replace(file)
+            if stop.wait(1.5):
+                return
 
-    renew()
+    thread = threading.Thread(target=keep_renewing)
+    thread.start()
     config = quic.config(auth={"verifiers": [issuer.name]}) | {"verifiers": {issuer.name: issuer.source}}
-    with (
-        Gateway(config) as gateway,
-        quic.agent(gateway.agents, "http", "web", service.address, "--token-file", file) as agent,
-        Visitors.of(gateway.proxy, "web") as visitors,
-    ):
-        for times in (2, 3):
-            renew()
-            agent.until_connected(times=times)
-        visitors.until_served(50)
-    assert visitors.lost == []
+    try:
+        until(file.exists, "there is a token")
+        with (
+            Gateway(config) as gateway,
+            quic.agent(gateway.agents, "http", "web", service.address, "--token-file", file) as agent,
+            Visitors.of(gateway.proxy, "web") as visitors,
+        ):
+            agent.until_connected(times=3)
+            visitors.until_served(50)
+        assert visitors.lost == []
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_a_gateway_that_leaves_finishes_what_runs_and_its_agents_go_elsewhere(quic: Quic) -> None:

@@ -18,14 +18,13 @@ pub struct Place {
     /// What it bound.
     pub address: SocketAddr,
     state: Mutex<State>,
-    endpoints: Vec<quinn::Endpoint>,
 }
 
 struct State {
     /// What connections come to; none: nobody comes in.
     door: Option<Open>,
-    /// The last connection has ended, and the sockets close.
-    is_over: bool,
+    /// One for each worker; none: the last connection has ended, and the sockets with it.
+    endpoints: Vec<quinn::Endpoint>,
 }
 
 impl Place {
@@ -41,12 +40,12 @@ impl Place {
     ) -> std::io::Result<Arc<Place>> {
         let workers = &tunnels.proxy.workers;
         let endpoints = keys.listen(sockets, workers, &tunnels.drain, &door.server)?;
-        let state = Mutex::new(State { door: Some((door, CancellationToken::new())), is_over: false });
-        let place = Arc::new(Place { address, state, endpoints });
-        for (worker, endpoint) in workers.iter().zip(&place.endpoints) {
+        let state = State { door: Some((door, CancellationToken::new())), endpoints: endpoints.clone() };
+        let place = Arc::new(Place { address, state: Mutex::new(state) });
+        for (worker, endpoint) in workers.iter().zip(endpoints) {
             let open = place.clone();
             let door = move || open.lock().door.clone();
-            let task = quic::accept(tunnels.clone(), worker.index, endpoint.clone(), door);
+            let task = quic::accept(tunnels.clone(), worker.index, endpoint, door);
             tunnels.drain.spawn_on(&worker.runtime, task);
         }
         Ok(place)
@@ -59,7 +58,7 @@ impl Place {
     /// From the next connection on behind this door. False where the sockets close already.
     pub fn lead_to(&self, door: &Arc<QuicDoor>) -> bool {
         let mut state = self.lock();
-        if state.is_over {
+        if state.endpoints.is_empty() {
             return false;
         }
         let closed = state.door.take().map_or_else(CancellationToken::new, |(_, closed)| closed);
@@ -69,29 +68,27 @@ impl Place {
 
     /// True where it is of no use to anybody any more.
     pub fn is_over(&self) -> bool {
-        self.lock().is_over
+        self.lock().endpoints.is_empty()
     }
 
     /// Nobody comes in any more; the sockets close when the last connection has ended, if nobody has come back to them.
     pub fn give_up(self: &Arc<Self>, tunnels: &Tunnels) {
-        if let Some((_, closed)) = self.lock().door.take() {
-            closed.cancel();
-        }
-        let (place, ending) = (self.clone(), tunnels.drain.begun());
+        let endpoints = {
+            let mut state = self.lock();
+            if let Some((_, closed)) = state.door.take() {
+                closed.cancel();
+            }
+            state.endpoints.clone()
+        };
+        let place = self.clone();
         let last = async move {
-            let idle = async {
-                for endpoint in &place.endpoints {
-                    endpoint.wait_idle().await;
-                }
-            };
-            tokio::select! {
-                () = idle => {}
-                () = ending => return,
+            for endpoint in &endpoints {
+                endpoint.wait_idle().await;
             }
             let mut state = place.lock();
             if state.door.is_none() {
-                state.is_over = true;
-                for endpoint in &place.endpoints {
+                // Ends the loops that accept, which are the last to hold them.
+                for endpoint in state.endpoints.drain(..) {
                     endpoint.close(codes::CLOSED, b"");
                 }
             }
