@@ -286,7 +286,8 @@ impl Listeners {
             }
             ListenerKind::Tunnel {} => {
                 let quic = ArcSwap::from_pointee(offers(listener));
-                Kind::Tunnel(Arc::new(TunnelListener { access, terms: terms.clone(), quic }))
+                let (terms, quic_tunnel) = (terms.clone(), listener.quic_tunnel.clone());
+                Kind::Tunnel(Arc::new(TunnelListener { access, terms, quic, quic_tunnel }))
             }
         };
         let room = if matches!(kind, Kind::Tunnel(_)) { &self.tunnel_room } else { &self.room };
