@@ -44,8 +44,8 @@ what a peer gets for a header depends on what the listener speaks.
 
 From a stranger, or from anybody where `proxy_protocol` is not set:
 
-- `http`: 400 `malformed_request`.
-- `http` with `tls`: 400 `tls_expected` for version 1, the alert `unexpected_message` for version 2.
+- `http` and `connect`: 400 `malformed_request`.
+- `http` and `connect` with `tls`: 400 `tls_expected` for version 1, the alert `unexpected_message` for version 2.
 - `tcp`: a reset, in the log `downstream_closed`. Where `proxy_protocol` is not set the service gets the header like any
   other bytes.
 

@@ -1,4 +1,4 @@
-"""CONNECT through an agent, by a TCP listener of the gateway and by a forward: what leads where, and what nowhere."""
+"""CONNECT through an agent, by every kind of way to it: what leads where, and what leads nowhere."""
 
 from __future__ import annotations
 
@@ -23,6 +23,17 @@ from tests.support.tools import curl
 from tests.system.connecting import THROUGH, Untouched, asked, connector, refused, through
 
 GUARDED = "a loopback, link-local or metadata address, or a port of the agent's own"
+RULES = {
+    "dc1": {
+        "bind": "127.0.0.1:0",
+        "kind": "connect",
+        "to": [
+            {"network": "0.0.0.0/0", "endpoint": "dc1"},
+            {"network": "::/0", "endpoint": "dc1"},
+            {"name": "*", "endpoint": "dc1"},
+        ],
+    }
+}
 LISTENERS = {"dc1": {"bind": "127.0.0.1:0", "kind": "tcp", "to": {"endpoint": "dc1"}}}
 
 
@@ -53,7 +64,7 @@ class Way:
     """Listens on an address of this machine that is not allowed."""
 
 
-@pytest.fixture(scope="module", params=["listener", "forward"])
+@pytest.fixture(scope="module", params=["listener", "forward", "rules"])
 def way(request: pytest.FixtureRequest) -> Iterator[Way]:
     with ExitStack() as stack:
         opened = stack.enter_context(TcpService(echo))
@@ -62,13 +73,14 @@ def way(request: pytest.FixtureRequest) -> Iterator[Way]:
         for secret in secrets.values():
             stack.callback(secret.close)
         # What a listener leads to is reached by no forward.
-        gateway = stack.enter_context(Gateway({"listeners": LISTENERS} if request.param == "listener" else None))
+        listeners = {"listener": LISTENERS, "forward": {}, "rules": RULES}[request.param]
+        gateway = stack.enter_context(Gateway({"listeners": listeners}))
         allow = ["0.0.0.0/0", "::/0", "*.localhost", f"127.0.0.1:{opened.port}", f"[::1]:{opened6.port}"]
         agent = stack.enter_context(connector(gateway, *allow))
-        if request.param == "listener":
-            address = gateway.address("dc1")
-        else:
+        if request.param == "forward":
             address = stack.enter_context(Forward(gateway.proxy, "dc1")).address
+        else:
+            address = gateway.address("dc1")
         yield Way(address, agent, opened, opened6, secrets)
 
 
@@ -220,6 +232,12 @@ def test_a_target_that_cannot_be_reached_is_a_502_with_the_reason() -> None:
         assert answer.json()["detail"] == f"nothing listens on {closed}"
         answer = refused(gateway.address("dc1"), "nowhere.invalid:80")
         assert (answer.status, answer.json()["detail"]) == (502, "cannot resolve nowhere.invalid")
+
+
+def test_clients_of_http_1_0_that_send_no_host_are_served(way: Way) -> None:
+    with Raw(way.address) as client:
+        client.send(f"CONNECT {way.open.address} HTTP/1.0\r\n\r\nhello".encode())
+        assert client.take(len(THROUGH) + 5) == THROUGH + b"hello"
 
 
 def test_other_methods_and_bodies_are_refused(way: Way) -> None:

@@ -58,6 +58,7 @@ class Site:
                 "listeners": {
                     "web": common,
                     "db": {**common, "kind": "tcp", "to": {"addresses": [self.raw.address]}},
+                    "out": {**common, "kind": "connect", "to": [{"name": "*", "endpoint": "nobody"}]},
                     "secure": {**common, "tls": {"certificates": [{"cert": str(cert), "key": str(key)}]}},
                 },
                 "routes": [
@@ -198,12 +199,22 @@ def test_a_header_of_a_stranger_is_refused_on_every_kind_of_listener(stranger: S
         raw.send(header + hello("passed.test"))
         answer = raw.rest()
         assert answer.startswith(b"HTTP/1.1 400 ") or alert(answer) == "unexpected_message"
+    with stranger.connect("out") as raw:
+        raw.send(header + b"CONNECT a.test:1 HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert raw.answer().status == 400
     with stranger.connect("db") as raw:
         raw.send(header[:4])
         assert raw.take(6) == b"ready\n"
         raw.send(header[4:] + b"hello")
         assert raw.rest() == b""
     assert not stranger.service.named("/spoofed")
+
+
+def test_the_client_of_the_header_is_who_says_connect(site: Site) -> None:
+    with site.connect("out") as raw:
+        raw.send(V1 + b"CONNECT named.test:1 HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert raw.answer().status == 502
+    assert str(access.line(site.gateway, path="named.test:1")["client"]).startswith("203.0.113.7:")
 
 
 def test_strangers_speak_for_themselves(stranger: Site) -> None:

@@ -72,8 +72,10 @@ codes! {
     MethodNotSupported = "method_not_supported", Downstream, 405, "method not supported";
     /// What CONNECT asks for is not `HOST:PORT` in its one form; nothing was looked up.
     TargetInvalid = "target_invalid", Downstream, 400, "invalid target";
-    /// What CONNECT asks for is not allowed; nothing was dialled.
+    /// What CONNECT asks for is not allowed, or no rule leads there; nothing was dialled.
     TargetDenied = "target_denied", Downstream, 403, "target not allowed";
+    /// No credential was shown to a listener of kind connect; it goes into `Proxy-Authorization`.
+    ProxyAuthorizationRequired = "proxy_authorization_required", Downstream, 407, "proxy authorization required";
     /// HTTP without TLS came to a port that speaks TLS: ask `https://`.
     TlsExpected = "tls_expected", Downstream, 400, "this port speaks TLS";
     /// The host has a certificate or route of its own: the request came by a TLS connection for another name. Or what

@@ -222,6 +222,25 @@ pub enum ListenerKind {
     },
     /// Agents.
     Tunnel {},
+    /// CONNECT requests, each to the endpoint that its target leads to.
+    Connect {
+        /// Which targets lead where; the first that fits counts.
+        to: Vec<ConnectTo>,
+    },
+}
+
+/// Where a listener of kind connect leads some targets: those of a network, or those of a name.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct ConnectTo {
+    /// Targets that are written as addresses of this network.
+    #[serde(default)]
+    pub network: Option<IpNet>,
+    /// Targets of this name, in its normal form; `*.` and a name stands for one label or more, `*` for every name.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Where they lead.
+    #[serde(flatten)]
+    pub to: EndpointRef,
 }
 
 /// Which endpoints a request may name by itself on a listener of kind http.

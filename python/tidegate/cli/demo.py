@@ -136,6 +136,9 @@ A line of your own, through the forward and through the gateway's TCP listener:
   nc {programs.forward[0]} {programs.forward[1]}
   nc {programs.db[0]} {programs.db[1]}
 
+The same, where CONNECT says which host and port is meant:
+  nc -X connect -x {join(programs.out)} {programs.lines[0]} {programs.lines[1]}
+
 Your own service, say on port 3000:
   {_program()} agent http mine 3000 --connect http://{agents}
   curl http://mine.localhost:{programs.proxy[1]}/""")

@@ -39,6 +39,8 @@ def mistakes(traffic: Traffic, known: Credentials) -> Iterator[Mistake]:
         yield from _tenant(traffic, known, (*here, "tenant"), listener.tenant)
         if listener.to is not None:
             yield from _tenant(traffic, known, (*here, "to", "tenant"), listener.to.tenant)
+            for position, rule in enumerate(listener.to.rules):
+                yield from _tenant(traffic, known, (*here, "to", position, "tenant"), rule.tenant)
     for position, route in traffic.routes.items():
         if route is not None:
             yield from _route(traffic, known, position, route)

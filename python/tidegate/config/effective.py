@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, SecretStr
 
 from tidegate.config.auth import Auth, SecretSource
+from tidegate.config.leading import ListenerTo
 from tidegate.config.listeners import DynamicEndpoints, Listener
 from tidegate.config.model import Agent, Forward, Gateway
 from tidegate.config.tls import ServerTls
@@ -67,6 +68,8 @@ class _Values:
             return _Leaf("none", self._origin(path))
         if isinstance(value, SecretSource) and value.inline is not None:
             return _Leaf(MASK, self._origin(path))
+        if isinstance(value, ListenerTo) and value.rules:
+            return self.of(value.rules, path)
         if isinstance(value, Health) and not value.model_fields_set:
             return _Leaf("tcp", self._origin(path))
         if isinstance(value, BaseModel):

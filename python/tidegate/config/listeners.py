@@ -6,8 +6,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tidegate.config.auth import Allowed, Auth, Denied, TenantName
 from tidegate.config.knobs import Bind, Endpoint, Label, Model, Networks, knob
+from tidegate.config.leading import ListenerTo
 from tidegate.config.tls import ServerTls
-from tidegate.config.upstreams import To
 from tidegate.config.values import bind_parts, header_text
 
 __all__ = ["LATER", "DynamicEndpoints", "Listener", "Transport", "default_listeners"]
@@ -37,7 +37,7 @@ class DynamicEndpoints(Model):
 
 
 def _kind(value: object) -> object:
-    if value in ("udp", "connect"):
+    if value == "udp":
         raise ValueError(f"kind {value} {LATER}")
     return value
 
@@ -68,27 +68,32 @@ class Listener(Model):
     narrows: ClassVar[tuple[str, ...]] = ("tls", "dynamic_endpoints", "auth", "tenant", "allow", "deny")
 
     bind: Bind = knob(..., "Address to accept connections on; `:80` is port 80 of all interfaces, port 0 is picked.")
-    kind: Annotated[Literal["http", "tcp", "tunnel"], BeforeValidator(_kind)] = knob(
-        "http", "What connects to it: HTTP downstreams, TCP downstreams, or agents."
+    kind: Annotated[Literal["http", "tcp", "tunnel", "connect"], BeforeValidator(_kind)] = knob(
+        "http", "What connects to it: HTTP downstreams, TCP downstreams, agents, or clients that say CONNECT."
     )
     dynamic_endpoints: Annotated[DynamicEndpoints | None, Label("true|false|{allow: [NAMES]}")] = knob(
         None,
         "Kind http: the endpoints a request may name by itself; true is all that nothing else leads to. "
         "By default true where there are no routes, else false.",
     )
-    to: To | None = Field(default=None, description="Kind tcp: where it leads.")
+    to: ListenerTo | None = Field(
+        default=None, description="Kind tcp: where it leads. Kind connect: a list, which target leads where."
+    )
     tls: ServerTls | None = Field(default=None, description="Where it speaks TLS.")
     allow: Allowed = knob((), "Networks that may connect; by default every one.")
     deny: Denied = knob((), "Networks that may not, although `allow` has them.")
     auth: Annotated[Auth | None, Label("none|{verifiers: [NAME], ...}")] = Field(
-        default=None, description="Kinds http and tunnel: whose credentials are good; by default none is asked for."
+        default=None,
+        description="Kinds http, tunnel and connect: whose credentials are good; by default none is asked for.",
     )
     tenant: TenantName | None = knob(
         None,
         "Owner of the endpoints that it leads to; kind tunnel: of those that are offered by a token without a tenant.",
     )
     proxy_protocol: Networks = knob(
-        (), "Kinds http and tcp: networks of load balancers whose connections begin with a PROXY header (v1 or v2)."
+        (),
+        "Kinds http, tcp and connect: networks of load balancers whose connections begin with a PROXY header "
+        "(v1 or v2).",
     )
     transports: Annotated[tuple[Transport, ...] | None, BeforeValidator(_transports), Label("[websocket, quic]")] = (
         knob(
@@ -108,8 +113,10 @@ class Listener(Model):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        if self.kind == "tcp" and self.to is None:
+        if self.kind == "tcp" and (self.to is None or self.to.rules):
             raise ValueError("a listener of kind tcp needs `to: {endpoint: NAME}`")
+        if self.kind == "connect":
+            self._leads_somewhere()
         if self.tls is not None and self.kind != "http" and not self.tls.certificates:
             raise ValueError(
                 f"`tls` of a listener of kind {self.kind} needs `certificates: [{{cert: FILE, key: FILE}}]`"
@@ -117,13 +124,31 @@ class Listener(Model):
         if self.auth is not None:
             self._auth_fits(self.auth)
         if self.proxy_protocol and self.kind == "tunnel":
-            raise ValueError("`proxy_protocol` belongs to listeners of kind http and tcp, this one is of kind tunnel")
-        tunnel_alone = [(key, "tunnel") for key in ("transports", "quic_at", "quic_tunnel")]
-        for key, kind in [("to", "tcp"), ("dynamic_endpoints", "http"), *tunnel_alone]:
-            if key in self.model_fields_set and getattr(self, key) is not None and self.kind != kind:
-                raise ValueError(f"`{key}` belongs to listeners of kind {kind}, this one is of kind {self.kind}")
+            raise ValueError(
+                "`proxy_protocol` belongs to listeners of kind http, tcp and connect, this one is of kind tunnel"
+            )
+        belongs: tuple[tuple[str, tuple[str, ...]], ...] = (
+            ("to", ("tcp", "connect")), ("dynamic_endpoints", ("http",)), ("transports", ("tunnel",)),
+            ("quic_at", ("tunnel",)), ("quic_tunnel", ("tunnel",)),
+        )  # fmt: skip
+        for key, kinds in belongs:
+            if key in self.model_fields_set and getattr(self, key) is not None and self.kind not in kinds:
+                raise ValueError(
+                    f"`{key}` belongs to listeners of kind {' and '.join(kinds)}, this one is of kind {self.kind}"
+                )
         self._transports_fit()
         return self
+
+    def _leads_somewhere(self) -> None:
+        if self.to is None or not self.to.rules:
+            raise ValueError(
+                "a listener of kind connect needs `to: [{network: NETWORK, endpoint: NAME}]`, or `name: NAME` in it"
+            )
+        seen: dict[object, int] = {}
+        for position, rule in enumerate(self.to.rules):
+            first = seen.setdefault((rule.network, rule.name), position)
+            if first != position:
+                raise ValueError(f"`to[{position}]` is for exactly what `to[{first}]` is for; remove one")
 
     def _transports_fit(self) -> None:
         if "quic" in self.made_of() and self.tls is None:
@@ -166,9 +191,12 @@ class Listener(Model):
             raise ValueError(
                 "`auth.certificate` needs `tls.client_ca`, the authorities whose certificates are believed"
             )
-        for key, kind in (("users", "http"), ("pass", "http"), ("disconnect_on_expiry", "tunnel")):
-            if auth.says(key) and self.kind != kind:
-                raise ValueError(f"`auth.{key}` belongs to listeners of kind {kind}, this one is of kind {self.kind}")
+        belongs = (("users", ("http", "connect")), ("pass", ("http",)), ("disconnect_on_expiry", ("tunnel",)))
+        for key, kinds in belongs:
+            if auth.says(key) and self.kind not in kinds:
+                raise ValueError(
+                    f"`auth.{key}` belongs to listeners of kind {' and '.join(kinds)}, this one is of kind {self.kind}"
+                )
 
 
 def default_listeners() -> dict[str, Listener]:

@@ -270,8 +270,14 @@ def validate(
     return config
 
 
-def _told_already(tree: Tree, item: dict[str, Any]) -> bool:
+def _written(item: dict[str, Any]) -> Path_:
+    """Where a mistake was written; the rules of a listener stand below `to` without a key."""
     path: Path_ = tuple(item["loc"])
+    return (*path[:3], *path[4:]) if path[2:4] == ("to", "rules") and path[0] == "listeners" else path
+
+
+def _told_already(tree: Tree, item: dict[str, Any]) -> bool:
+    path = _written(item)
     return item["type"] != "extra_forbidden" and any(path[:length] in tree.unread for length in range(len(path) + 1))
 
 
@@ -310,10 +316,10 @@ def _sound(model: type[BaseModel], key: str, data: dict[str, Any], broken: set[P
 
 
 def _mistake(model: type[BaseModel], tree: Tree, item: dict[str, Any]) -> str:
-    path: Path_ = tuple(item["loc"])
+    path = _written(item)
     kind = item["type"]
     if kind == "extra_forbidden":
-        message = _unknown(_model_at(model, path[:-1]), str(path[-1]))
+        message = _unknown(_model_at(model, item["loc"][:-1]), str(path[-1]))
         path_told = path[:-1]
     else:
         path_told = path

@@ -13,6 +13,7 @@ from typing import get_origin
 from pydantic import BaseModel
 
 from tidegate.config.knobs import child_model, default_text, is_labelled, knobs, plain_type, type_label
+from tidegate.config.leading import ConnectTo
 from tidegate.config.model import SHORTCUTS, Agent, ClientTls, Forward, Gateway, Offer
 from tidegate.config.upstreams import Addresses, To
 
@@ -61,17 +62,20 @@ def render() -> str:
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, ...]]:
     # What is inherited comes first in a model; here it stands last, as in what people write.
-    first = To.__annotations__ if model is To else {}
+    first = To.__annotations__ if issubclass(model, To) else {}
     fields = sorted(
         model.model_fields.items(), key=lambda item: (item[0] not in first, item[0] in ClientTls.model_fields)
     )
     for name, field in fields:
-        if model is To and name in Addresses.model_fields and name != "addresses":
+        if issubclass(model, To) and name in Addresses.model_fields and name != "addresses":
             continue  # told once, below `upstreams`
         key = f"{prefix}{field.alias or name}"
         child = child_model(field)
         many = get_origin(plain_type(field))
         suffix = ".NAME." if many is dict else "[]." if many is tuple else "."
+        if child is ConnectTo:
+            yield from _keys(child, f"{prefix.removesuffix('.')}[].")  # written without a key
+            continue
         if child is not None and not is_labelled(field):
             yield from _keys(child, f"{key}{suffix}")
             continue

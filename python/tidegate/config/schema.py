@@ -30,6 +30,12 @@ _SHORT_FORMS: dict[str, list[dict[str, Any]]] = {
 def schema(model: type[Model]) -> dict[str, Any]:
     """The schema of one role's file."""
     made: dict[str, Any] = model.model_json_schema(schema_generator=_Generator)
+    if "ListenerTo" in made.get("$defs", {}):
+        # The list stands in the place of the whole.
+        whole = made["$defs"]["ListenerTo"]
+        rules = whole["properties"].pop("rules")
+        rules.pop("default", None)
+        made["$defs"]["ListenerTo"] = {"description": whole.pop("description"), "anyOf": [rules, whole]}
     for name, short in _SHORT_FORMS.items():
         if name in made.get("$defs", {}):
             whole = made["$defs"][name]

@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable
+from ipaddress import ip_network
 from typing import Any
 
 from tidegate import __version__
@@ -20,6 +21,7 @@ from tidegate.config.binds import resolve_bind
 from tidegate.config.checks import listener_upstream
 from tidegate.config.connect import connect
 from tidegate.config.files import Checked, Where
+from tidegate.config.leading import ConnectTo
 from tidegate.config.load import uncollected
 from tidegate.config.model import (
     CONNECT,
@@ -211,10 +213,15 @@ def _shown_offer(offer: Offer) -> dict[str, Any]:
 def _shown_to(listener: Listener) -> dict[str, Any]:
     if listener.to is None:
         return {}
+    if listener.to.rules:
+        return {"endpoints": list(dict.fromkeys(rule.endpoint for rule in listener.to.rules))}
     return {key: value for key in ("endpoint", "upstream") if (value := getattr(listener.to, key)) is not None}
 
 
 def _listener_kind(name: str, listener: Listener, has_routes: bool) -> dict[str, Any]:
+    if listener.kind == "connect":
+        rules = listener.to.rules if listener.to is not None else ()
+        return {"kind": "connect", "to": [_rule(rule, listener) for rule in rules]}
     if listener.to is not None:
         return {"kind": "tcp", "to": destination(listener.to, listener_upstream(name), listener.tenant)}
     if listener.kind == "tunnel":
@@ -224,6 +231,15 @@ def _listener_kind(name: str, listener: Listener, has_routes: bool) -> dict[str,
         # With routes a name in a header would lead around them.
         return {"kind": "http", "dynamic_endpoints": {"allow": []} if has_routes else "unnamed"}
     return {"kind": "http", "dynamic_endpoints": "unnamed" if dynamic.allow is None else {"allow": list(dynamic.allow)}}
+
+
+def _rule(rule: ConnectTo, listener: Listener) -> dict[str, Any]:
+    return {
+        "network": str(ip_network(rule.network)) if rule.network is not None else None,
+        "name": rule.name,
+        "tenant": rule.tenant or listener.tenant or "",
+        "endpoint": rule.endpoint,
+    }
 
 
 def note(config: Gateway | Agent | Forward) -> str:

@@ -9,7 +9,10 @@ from tidegate.config.knobs import Endpoint, Label, Model, Positive, knob
 from tidegate.config.names import address, field_name, host_name, request_path, upstream_name
 from tidegate.config.tls import ClientTls
 
-__all__ = ["Addresses", "Ejection", "Health", "To", "Upstream", "UpstreamAddress", "UpstreamName", "health_written"]
+__all__ = [
+    "Addresses", "Ejection", "Health", "To", "Upstream", "UpstreamAddress", "UpstreamName", "health_written",
+    "one_place",
+]  # fmt: skip
 
 
 def _address(value: object) -> str:
@@ -159,16 +162,21 @@ class To(Addresses):
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        given = [key for key in ("endpoint", "upstream", "addresses") if getattr(self, key)]
-        if len(given) != 1:
-            found = f", not {' and '.join(given)}" if given else ""
-            raise ValueError(
-                f"has to lead to exactly one of `endpoint: NAME`, `upstream: NAME` and `addresses: [ADDR]`{found}"
-            )
-        if not self.addresses:
-            strange = sorted(self.model_fields_set - {"endpoint", "tenant", "upstream"})
-            if strange:
-                raise ValueError(f"`{strange[0]}` belongs to `addresses`, not to {given[0]}")
-        if self.tenant and self.endpoint is None:
-            raise ValueError("`tenant` belongs to `endpoint`")
+        one_place(self)
         return self
+
+
+def one_place(to: To) -> None:
+    """Raises a `ValueError` for what leads nowhere, or to several places."""
+    given = [key for key in ("endpoint", "upstream", "addresses") if getattr(to, key)]
+    if len(given) != 1:
+        found = f", not {' and '.join(given)}" if given else ""
+        raise ValueError(
+            f"has to lead to exactly one of `endpoint: NAME`, `upstream: NAME` and `addresses: [ADDR]`{found}"
+        )
+    if not to.addresses:
+        strange = sorted(to.model_fields_set - {"endpoint", "tenant", "upstream"})
+        if strange:
+            raise ValueError(f"`{strange[0]}` belongs to `addresses`, not to {given[0]}")
+    if to.tenant and to.endpoint is None:
+        raise ValueError("`tenant` belongs to `endpoint`")

@@ -157,18 +157,22 @@ def _with_gateway(event: Mapping[str, Any]) -> str:
 
 
 def exposed(snapshot: Mapping[str, Any], admin_addresses: list[str]) -> list[Exposed]:
-    """The tunnel and admin listeners off loopback that ask nobody who they are."""
+    """The tunnel, connect and admin listeners off loopback that ask nobody who they are."""
     found = []
     for listener in snapshot.get("listeners", []):
         tls = listener.get("tls") or {}
         knows = tls.get("client_ca") is not None and tls.get("client_certificate") == "required"
-        if listener.get("kind") != "tunnel" or knows or listener.get("auth"):
+        kind = listener.get("kind")
+        if kind not in ("tunnel", "connect") or knows or listener.get("auth"):
             continue
+        if kind == "connect" and listener.get("allow"):
+            continue
+        may = "can offer endpoints here" if kind == "tunnel" else "can connect to whatever agents allow"
         for port in _ports_off_loopback(listener.get("bind", [])):
             name = listener.get("name", "")
             sentence = (
-                f"anybody who reaches port {port} can offer endpoints here, without authentication; "
-                f'the line that closes it: listeners: {{{name}: {{bind: "127.0.0.1:{port}", kind: tunnel}}}}'
+                f"anybody who reaches port {port} {may}, without authentication; "
+                f'the line that closes it: listeners: {{{name}: {{bind: "127.0.0.1:{port}", kind: {kind}}}}}'
             )
             found.append(Exposed(name, port, sentence))
     for port in _ports_off_loopback(admin_addresses):

@@ -128,20 +128,22 @@ class Programs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.running: dict[str, Program] = {}
-        self.proxy = self.agents = self.db = self.secure = self.admin = self.forward = ("", 0)
+        self.proxy = self.agents = self.db = self.secure = self.out = self.admin = self.forward = ("", 0)
+        self.lines = ("", 0)
 
     def start(self) -> None:
         """Starts all, and returns when each endpoint can be reached."""
         service = self._run("sample service", "tidegate.demo.service")
-        web, lines, sealed = (service.address(listener=name) for name in ("web", "lines", "sealed"))
+        web, self.lines, sealed = (service.address(listener=name) for name in ("web", "lines", "sealed"))
         gateway = self._run("gateway", "tidegate", "gateway", "--config", self._gateway_file(web, sealed))
         self.proxy = gateway.address(listener="web")
         self.agents = gateway.address(listener="agents")
         self.db = gateway.address(listener="lines")
+        self.out = gateway.address(listener="out")
         self.secure = gateway.address(listener="secure")
         self.admin = gateway.address(listener="admin")
-        self._run("agent", "tidegate", "agent", "start", "--config", self._agent_file(web, lines))
-        for endpoint in ("web", "inside", "echo", "lines"):
+        self._run("agent", "tidegate", "agent", "start", "--config", self._agent_file(web))
+        for endpoint in ("web", "inside", "echo", "lines", "network"):
             gateway.wait_for("agent connected", endpoint=endpoint)
         connect = f"http://{join(self.proxy)}"
         forward = self._run("forward", "tidegate", "forward", "127.0.0.1:0", "echo", "--connect", connect)
@@ -173,6 +175,11 @@ class Programs:
                     "secure": {"bind": anywhere, "tls": {"certificates": [{"cert": gate, "key": gate}]}},
                     "agents": {"bind": anywhere, "kind": "tunnel"},
                     "lines": {"bind": anywhere, "kind": "tcp", "to": {"endpoint": "lines"}},
+                    "out": {
+                        "bind": anywhere,
+                        "kind": "connect",
+                        "to": [{"network": "127.0.0.0/8", "endpoint": "network"}],
+                    },
                 },
                 "admin": {"bind": anywhere},
                 "routes": [
@@ -183,7 +190,8 @@ class Programs:
             },
         )
 
-    def _agent_file(self, web: tuple[str, int], lines: tuple[str, int]) -> str:
+    def _agent_file(self, web: tuple[str, int]) -> str:
+        lines = join(self.lines)
         return self._written(
             "agent.yaml",
             {
@@ -191,8 +199,9 @@ class Programs:
                 "endpoints": [
                     {"name": "web", "to": f"http://{join(web)}"},
                     {"name": "inside", "to": f"http://{join(web)}"},
-                    {"name": "echo", "to": f"tcp://{join(lines)}"},
-                    {"name": "lines", "to": f"tcp://{join(lines)}"},
+                    {"name": "echo", "to": f"tcp://{lines}"},
+                    {"name": "lines", "to": f"tcp://{lines}"},
+                    {"name": "network", "to": "connect", "allow": [lines]},
                 ],
             },
         )

@@ -19,7 +19,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 from tidegate.demo.certificates import trusting
-from tidegate.demo.programs import Programs
+from tidegate.demo.programs import Programs, join
 from tidegate.demo.service import EVENT_SECONDS, EVENTS, GREETING
 
 __all__ = ["AnswerError", "Result", "Step", "steps", "take"]
@@ -71,6 +71,7 @@ def steps(programs: Programs) -> list[Step]:
         Step("one TLS port: ended, to an address", behind, lambda: _secure(programs.secure, "app.localhost")),
         Step("one TLS port: ended, to a tunnel", through, lambda: _secure(programs.secure, "inside.localhost")),
         Step("one TLS port: passed through", behind, lambda: _secure(programs.secure, SEALED_NAME)),
+        Step("CONNECT into the agent's network", through, lambda: _connected(programs.out, join(programs.lines))),
     ]
 
 
@@ -142,7 +143,23 @@ def _upload(proxy: tuple[str, int], host: str) -> str:
 
 
 def _lines(address: tuple[str, int]) -> str:
-    with socket.create_connection(address, WAIT_SECONDS) as sock, sock.makefile("rb") as reader:
+    with socket.create_connection(address, WAIT_SECONDS) as sock:
+        return _talk(sock)
+
+
+def _connected(proxy: tuple[str, int], target: str) -> str:
+    with socket.create_connection(proxy, WAIT_SECONDS) as sock:
+        sock.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+        head = b""
+        while not head.endswith(b"\r\n\r\n") and (byte := sock.recv(1)):
+            head += byte
+        line = head.partition(b"\r\n")[0].decode(errors="replace")
+        _expect(line == "HTTP/1.1 200 OK", line or "no answer")
+        return f"200, {_talk(sock)}"
+
+
+def _talk(sock: socket.socket) -> str:
+    with sock.makefile("rb") as reader:
         greeting = reader.readline()
         _expect(greeting == GREETING, f"{greeting!r} as greeting")
         sock.sendall(b"hello\n")

@@ -97,6 +97,15 @@ def test_an_agent_at_a_port_for_visitors_is_told_where_agents_go() -> None:
     assert wording.refused(event).endswith("(this is no agents' port: agents connect to port 8001 by default)")
 
 
+def test_a_proxy_off_loopback_that_asks_nobody_is_exposed_and_one_with_a_list_is_not() -> None:
+    listener = {"name": "out", "kind": "connect", "bind": ["0.0.0.0:3128"]}
+    found = wording.exposed({"listeners": [listener]}, [])
+    assert [(each.listener, each.port) for each in found] == [("out", 3128)]
+    assert "can connect to whatever agents allow" in found[0].sentence
+    for closing in ({"allow": ["10.0.0.0/8"]}, {"auth": {"set": "main"}}, {"bind": ["127.0.0.1:3128"]}):
+        assert wording.exposed({"listeners": [{**listener, **closing}]}, []) == []
+
+
 def test_an_endpoint_that_connects_says_so_and_where_nothing_is_allowed_what_to_do() -> None:
     offer = {"name": "dc1", "kind": "connect", "to": None, "allow": [{"name": "a.example"}]}
     event = {"endpoint": "dc1", "gateway": "http://localhost:8001", "url": "http://dc1.localhost:8000"}

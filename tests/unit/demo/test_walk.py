@@ -18,6 +18,8 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
     try:
         programs.proxy = service.address(listener="web")
         programs.forward = programs.db = service.address(listener="lines")
+        programs.lines = programs.db
+        programs.out = service.address(listener="web")
         programs.secure = service.address(listener="sealed")
         yield programs
     finally:
@@ -26,8 +28,10 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
 
 def test_every_request_is_answered_by_the_sample_service(programs: Programs) -> None:
     results = [take(step) for step in steps(programs)]
+    *results, connect = results
     assert len(results) == 10
-    # Without a gateway there is one certificate, and not the one of the two that a gateway ends.
+    # Without a gateway nobody serves CONNECT, and there is one certificate, not that of the two that a gateway ends.
+    assert "got http/1.1 " in connect.said
     others = results[7:9]
     assert [(result.step.name, result.said) for result in results if not result.ok and result not in others] == []
     assert all("hostname mismatch" in result.said for result in others)
@@ -37,7 +41,7 @@ def test_what_does_not_answer_is_told_and_does_not_stop_the_walk(programs: Progr
     with socket.create_server(("127.0.0.1", 0)) as free:
         programs.proxy = free.getsockname()
     results = [take(step) for step in steps(programs)]
-    assert [result.ok for result in results] == [False] * 5 + [True] * 2 + [False] * 2 + [True]
+    assert [result.ok for result in results] == [False] * 5 + [True] * 2 + [False] * 2 + [True, False]
     assert all("refused" in result.said for result in results[:5])
 
 

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidegate_engine::credential::head::{self, Credential};
+use tidegate_engine::credential::head::{self, Credential, Shows};
 use tidegate_engine::credential::token;
 use tidegate_engine::message::{Fields, is_value};
 use tidegate_engine::snapshot::auth::VerifierSet;
@@ -24,7 +24,7 @@ fuzz_target!(|input: &[u8]| {
             fields.push(name.as_bytes(), line);
         }
     }
-    if let Ok(Some(shown)) = head::find(&fields) {
+    if let Ok(Some(shown)) = head::find(&fields, Shows::ToService) {
         match shown.credential {
             Credential::Token(token) => assert!(!token.is_empty() && !token.contains([' ', ','])),
             Credential::Password { user, password } => {

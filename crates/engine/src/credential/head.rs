@@ -26,6 +26,15 @@ pub struct Shown<'a> {
     pub in_authorization: bool,
 }
 
+/// Whom a credential is shown to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shows {
+    /// A gateway in the place of the service: `x-tidegate-authorization`, `x-piko-authorization`, `Authorization`.
+    ToService,
+    /// A proxy: `Proxy-Authorization`, and nothing else.
+    ToProxy,
+}
+
 /// What vouches for somebody.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credential<'a> {
@@ -49,17 +58,19 @@ impl std::fmt::Debug for Credential<'_> {
     }
 }
 
-/// The credential of a head; none where there is none.
+/// The credential of a head that is shown to us in this way; none where there is none.
 ///
 /// # Errors
 /// 400 where the same field stands there twice, 401 for what cannot be read or is of another kind.
-pub fn find(fields: &Fields) -> Result<Option<Shown<'_>>> {
+pub fn find(fields: &Fields, by: Shows) -> Result<Option<Shown<'_>>> {
     let mut found: [Option<&[u8]>; 3] = [None; 3];
     for field in fields.iter() {
-        let place = match field.known {
-            Known::XTidegate if field.name.eq_ignore_ascii_case(b"x-tidegate-authorization") => 0,
-            Known::XPiko if field.name.eq_ignore_ascii_case(b"x-piko-authorization") => 1,
-            Known::Authorization => 2,
+        let place = match (by, field.known) {
+            (Shows::ToProxy, Known::ProxyAuthorization) => 0,
+            (Shows::ToProxy, _) => continue,
+            (_, Known::XTidegate) if field.name.eq_ignore_ascii_case(b"x-tidegate-authorization") => 0,
+            (_, Known::XPiko) if field.name.eq_ignore_ascii_case(b"x-piko-authorization") => 1,
+            (_, Known::Authorization) => 2,
             _ => continue,
         };
         if found[place].replace(field.value).is_some() {
@@ -139,7 +150,7 @@ mod tests {
 
     fn told(list: &[(&str, &str)]) -> Result<Option<(String, bool)>, Code> {
         let fields = fields(list);
-        let shown = find(&fields).map_err(|error| error.code)?;
+        let shown = find(&fields, Shows::ToService).map_err(|error| error.code)?;
         Ok(shown.map(|shown| {
             let text = match shown.credential {
                 Credential::Token(token) => token.to_owned(),
@@ -160,6 +171,17 @@ mod tests {
         assert_eq!(told(&all[..2]), Ok(Some(("b".into(), false))));
         assert_eq!(told(&all[..1]), Ok(Some(("a".into(), true))));
         assert_eq!(told(&[("x_piko_authorization", "Bearer a"), ("Cookie", "a")]), Ok(None));
+    }
+
+    #[test]
+    fn a_proxy_is_shown_one_field_and_no_other_is_for_it() {
+        let all = [("Authorization", "Bearer a"), ("x-tidegate-authorization", "Bearer b")];
+        assert!(find(&fields(&all), Shows::ToProxy).expect("read").is_none());
+        let own = [("Proxy-Authorization", "Bearer c"), all[0]];
+        let shown_to =
+            |by| find(&fields(&own), by).expect("read").expect("shown").credential.clone() == Credential::Token("c");
+        assert!(shown_to(Shows::ToProxy) && !shown_to(Shows::ToService));
+        assert!(find(&fields(&[own[0], own[0]]), Shows::ToProxy).is_err());
     }
 
     #[test]

@@ -114,6 +114,7 @@ pub struct Admitted {
     /// What the session counts against.
     pub taken: Taken,
 }
+
 /// Finds out who asks for what. Nothing is said about endpoints before it is known who asks.
 ///
 /// # Errors
@@ -143,12 +144,12 @@ pub async fn applicant(
             (identity, policy.disconnect_on_expiry)
         }
     };
+    let endpoint = valid_name(name)
+        .ok_or_else(|| Error::new(Code::InvalidEndpoint, "an endpoint's name has 1 to 128 of A-Z a-z 0-9 . _ -"))?;
     let challenge = |error| match &access.policy {
         Some(policy) => policy.challenge(error),
         None => error,
     };
-    let endpoint = valid_name(name)
-        .ok_or_else(|| Error::new(Code::InvalidEndpoint, "an endpoint's name has 1 to 128 of A-Z a-z 0-9 . _ -"))?;
     let tenant = match (&identity.tenant, &access.tenant) {
         (own, here) if own == here || here.is_empty() => own.clone(),
         (own, here) if own.is_empty() => here.clone(),

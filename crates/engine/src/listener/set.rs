@@ -21,7 +21,7 @@ use super::plan::{Origin, plan};
 use super::quic::QuicDoor;
 use super::tcp;
 use super::tls::{self, Tls};
-use super::{http, refuse, tunnel};
+use super::{connect, http, refuse, tunnel};
 use crate::metrics::Page;
 use crate::proxy::access::{Answered, Record};
 use crate::proxy::passthrough;
@@ -30,6 +30,7 @@ use crate::proxy::site::HttpListener;
 use crate::proxy::table::Table;
 use crate::room::{self, Room};
 use crate::snapshot::{self, Gateway, Listener, ListenerKind, Transport};
+use crate::target::rules::Rules;
 use crate::terms::Terms;
 use crate::tunnel::endpoint::Keys;
 use crate::tunnel::hello::Offers;
@@ -82,6 +83,7 @@ enum Kind {
     Http(Arc<HttpListener>),
     Tcp(Arc<tcp::TcpListener>),
     Tunnel(Arc<TunnelListener>),
+    Connect(Arc<connect::ConnectListener>),
 }
 
 impl Listeners {
@@ -289,6 +291,11 @@ impl Listeners {
                 let (terms, quic_tunnel) = (terms.clone(), listener.quic_tunnel.clone());
                 Kind::Tunnel(Arc::new(TunnelListener { access, terms, quic, quic_tunnel }))
             }
+            ListenerKind::Connect { to } => {
+                let (name, terms) = (name.clone(), terms.clone());
+                let rules = ArcSwap::from_pointee(Rules::new(to));
+                Kind::Connect(Arc::new(connect::ConnectListener { name, rules, access, terms }))
+            }
         };
         let room = if matches!(kind, Kind::Tunnel(_)) { &self.tunnel_room } else { &self.room };
         let leads = Leads { kind, terms, tls: ArcSwapOption::empty() };
@@ -414,6 +421,7 @@ fn hand_on(tunnels: &Arc<Tunnels>, worker: usize, door: &Door<Leads>, arrival: A
         Kind::Http(_) => None,
         Kind::Tcp(listener) => Some(listener.access.load()),
         Kind::Tunnel(listener) => Some(listener.access.load()),
+        Kind::Connect(listener) => Some(listener.access.load()),
     };
     if access.is_some_and(|access| !access.neighbours.admit(arrival.client.ip())) {
         return passthrough::pass(proxy, worker, arrival.opaque(door.name.clone()), Err(passthrough::denied()));
@@ -429,12 +437,17 @@ fn hand_on(tunnels: &Arc<Tunnels>, worker: usize, door: &Door<Leads>, arrival: A
                 let task = tunnel::connection(tunnels.clone(), worker, listener.clone(), arrival, None);
                 tunnels.drain.spawn_on(runtime, task);
             }
+            Kind::Connect(listener) => {
+                let task = connect::connection(proxy.clone(), worker, listener.clone(), arrival, None);
+                proxy.drain.spawn_on(runtime, task);
+            }
         };
     };
     let knock = tls::Knock::new(proxy.clone(), worker, door.name.clone(), arrival);
     match &door.leads.kind {
         Kind::Http(listener) => proxy.drain.spawn_on(runtime, tls::http(knock, listener.clone(), tls)),
         Kind::Tcp(listener) => proxy.drain.spawn_on(runtime, tls::tcp(knock, listener.clone(), tls)),
+        Kind::Connect(listener) => proxy.drain.spawn_on(runtime, tls::connect(knock, listener.clone(), tls)),
         Kind::Tunnel(listener) => {
             tunnels.drain.spawn_on(runtime, tls::tunnel(knock, listener.clone(), tunnels.clone(), tls));
         }
@@ -487,12 +500,14 @@ fn update(door: Arc<Door<Leads>>, wanted: &Listener, table: &Table) -> Arc<Door<
         Kind::Http(listener) => &listener.last,
         Kind::Tcp(listener) => &listener.access,
         Kind::Tunnel(listener) => &listener.access,
+        Kind::Connect(listener) => &listener.access,
     };
     access.store(table.access(&wanted.name));
     // After what is asked of newcomers: whoever was let in meanwhile by what was asked before finds the change here.
     door.leads.terms.go_on(wanted);
     match (&door.leads.kind, &wanted.kind) {
         (Kind::Tcp(listener), ListenerKind::Tcp { to }) => listener.to.store(Arc::new(tcp::To::new(to, table))),
+        (Kind::Connect(listener), ListenerKind::Connect { to }) => listener.rules.store(Arc::new(Rules::new(to))),
         (Kind::Tunnel(listener), _) => listener.quic.store(Arc::new(offers(wanted))),
         _ => {}
     }
@@ -514,6 +529,7 @@ impl Kind {
             Kind::Http(_) => "http",
             Kind::Tcp(_) => "tcp",
             Kind::Tunnel(_) => "tunnel",
+            Kind::Connect(_) => "connect",
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::arrive::Arrival;
+use super::connect::{self, ConnectListener};
 use super::hail::{TunnelListener, Tunnels};
 use super::http;
 use super::refuse::part;
@@ -40,8 +41,8 @@ use crate::tunnel::hello::{QUIC_PROTOCOLS, QUIC_TUNNEL_PROTOCOLS};
 /// What a listener of kind http offers by ALPN, the preferred one first.
 const HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
 
-/// What a listener of kind tunnel offers.
-const TUNNEL: &[&[u8]] = &[b"http/1.1"];
+/// What listeners of kind tunnel and connect offer.
+const HTTP1: &[&[u8]] = &[b"http/1.1"];
 
 /// What a listener of kind tcp offers: it does not know what is spoken inside.
 const TCP: &[&[u8]] = &[];
@@ -67,7 +68,7 @@ impl Tls {
         let protocols = match listener.kind {
             ListenerKind::Http { .. } => HTTP,
             ListenerKind::Tcp { .. } => TCP,
-            ListenerKind::Tunnel {} => TUNNEL,
+            ListenerKind::Tunnel {} | ListenerKind::Connect { .. } => HTTP1,
         };
         let fails = |why: String| format!("listener \"{}\": {why}", listener.name);
         if policy.certificates.is_empty() {
@@ -196,6 +197,14 @@ pub async fn tunnel(knock: Knock, listener: Arc<TunnelListener>, tunnels: Arc<Tu
     let worker = knock.worker;
     if let Some((arrival, agreed)) = end_always(knock, &tls, true).await {
         tunnel::connection(tunnels, worker, listener, arrival, agreed.client).await;
+    }
+}
+
+/// Serves a connection of a listener of kind connect.
+pub async fn connect(knock: Knock, listener: Arc<ConnectListener>, tls: Arc<Tls>) {
+    let (proxy, worker) = (knock.proxy.clone(), knock.worker);
+    if let Some((arrival, agreed)) = end_always(knock, &tls, true).await {
+        connect::connection(proxy, worker, listener, arrival, agreed.client).await;
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Decided on the head that is routed, after the route was found and before anything is said about where it leads.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::allowance::TooMuch;
 use crate::error::{Code, Error, Result};
 use crate::forwarded::Visitor;
 use crate::identity::Identity;
-use crate::message::RequestHead;
+use crate::message::{Fields, RequestHead};
 use crate::verdict::Policy;
 
 /// How long a request may wait for a verdict: longer than a key may take to be fetched.
@@ -93,6 +94,26 @@ pub async fn admit(
     let identity = proxy.verdicts.judge(&ask, ask.digest(), visitor.client.ip(), WITHIN).await;
     let hides = !policy.pass && shown.as_ref().is_some_and(|shown| shown.in_authorization);
     identity.map(|identity| Admitted { identity, hides }).map_err(|error| policy.challenge(error))
+}
+
+/// Finds out whose the credential of a head is, or the certificate of its connection, for a whole connection.
+///
+/// # Errors
+/// Whatever speaks against it.
+pub async fn identify(
+    proxy: &Proxy,
+    policy: &Policy,
+    fields: &Fields,
+    certificate: Option<&[u8]>,
+    from: IpAddr,
+) -> Result<Arc<Identity>> {
+    let counted = |error: Error| {
+        proxy.verdicts.count(error.code);
+        error
+    };
+    let shown = policy.shown(fields, certificate.is_some()).map_err(counted)?;
+    let ask = policy.ask(shown.as_ref(), fields, certificate).map_err(counted)?;
+    proxy.verdicts.judge(&ask, ask.digest(), from, WITHIN).await.map_err(|error| policy.challenge(error))
 }
 
 /// Why somebody gets no more, as an answer.

@@ -19,6 +19,7 @@ use crate::dial;
 use crate::error::{Code, Error, Result};
 use crate::http1::framing::{Framing, request_framing};
 use crate::http1::refusal::HeadError;
+use crate::identity::Identity;
 use crate::io::{BoxedIo, Buffer};
 use crate::message::{RequestHead, Version};
 use crate::target::allowed::Allowed;
@@ -62,7 +63,7 @@ impl Connecting {
         match reached {
             Ok(up) => {
                 record.attempts = 1;
-                through(proxy, connection, Box::new(up), Buffer::new(), &mut record).await;
+                through(proxy, connection, Box::new(up), Buffer::new(), &proxy.anonymous, &mut record).await;
             }
             Err(error) => {
                 let status = self.failed_status.filter(|_| error.code != Code::MethodNotSupported);
@@ -119,8 +120,16 @@ pub async fn refuse(proxy: &Proxy, connection: &mut Http1, error: Error, status:
     connection.part(&mut Timer::new()).await;
 }
 
-/// Says that the way is open, and relays: what has come behind the request goes out now, and `first` to whoever asked.
-pub async fn through(proxy: &Proxy, mut connection: Http1, up: BoxedIo, first: Buffer, record: &mut Record) {
+/// Says that the way is open, and relays for somebody: what has come behind the request goes out now, and `first` to
+/// whoever asked.
+pub async fn through(
+    proxy: &Proxy,
+    mut connection: Http1,
+    up: BoxedIo,
+    first: Buffer,
+    whose: &Arc<Identity>,
+    record: &mut Record,
+) {
     let (mut io, read) = connection.take_stream();
     let mut out = Buffer::new();
     out.extend(THROUGH);
@@ -130,7 +139,7 @@ pub async fn through(proxy: &Proxy, mut connection: Http1, up: BoxedIo, first: B
             record.status = 200;
             record.first_byte = Some(Instant::now());
             record.answered = Answered::Upstream;
-            stream::relay_legs(proxy, Leg { io, read }, Leg { io: up, read: first }, record).await;
+            stream::relay_legs(proxy, Leg { io, read }, Leg { io: up, read: first }, whose, record).await;
         }
         Ok(Err(error)) => record.error = Some(Error::new(Code::DownstreamClosed, error.to_string())),
         Err(_) => record.error = Some(Error::new(Code::DownstreamClosed, "it did not read the answer")),

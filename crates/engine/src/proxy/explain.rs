@@ -85,6 +85,9 @@ pub fn explain(
             teller.leads_to(to);
             return Ok(Value::Object(teller.told));
         }
+        ListenerKind::Connect { .. } => {
+            return Err(format!("listener \"{}\" serves CONNECT, and no other request", listener.name));
+        }
         ListenerKind::Tunnel {} => {
             return Err(format!("listener \"{}\" is for agents, not for requests", listener.name));
         }

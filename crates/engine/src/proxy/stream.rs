@@ -90,13 +90,14 @@ pub async fn relay_tcp(
 
 /// Relays between two streams that are open.
 pub async fn relay_open(proxy: &Proxy, near: Leg, up: BoxedIo, record: &mut Record) {
-    relay_legs(proxy, near, Leg { io: up, read: Buffer::new() }, record).await;
+    relay_legs(proxy, near, Leg { io: up, read: Buffer::new() }, &proxy.anonymous, record).await;
 }
 
-/// The same, where something has been read from either of them.
-pub async fn relay_legs(proxy: &Proxy, mut near: Leg, mut far: Leg, record: &mut Record) {
+/// The same for somebody, where something has been read from either of them.
+pub async fn relay_legs(proxy: &Proxy, near: Leg, far: Leg, whose: &Arc<Identity>, record: &mut Record) {
+    let mut both = Joined { near, far, whose: whose.clone() };
     let idle = proxy.settings.load().timeouts.idle;
-    let ended = relay(&mut near, &mut far, idle, &mut Timer::new(), |passed| count(record, passed)).await;
+    let ended = relay(&mut both.near, &mut both.far, idle, &mut Timer::new(), |passed| count(record, passed)).await;
     finish(ended, record);
 }
 

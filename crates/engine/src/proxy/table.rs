@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::respond::{Answer, Pages};
+use crate::credential::head::Shows;
 use crate::error::{Code, Error};
 use crate::headers;
 use crate::message::RequestHead;
@@ -20,7 +21,7 @@ use crate::route::path;
 use crate::route::server_name::{Decision, ServerNames};
 use crate::snapshot::auth::RouteAuth;
 use crate::snapshot::route::{Action, Edits, Forward, PathMatch};
-use crate::snapshot::{self, Auth, Destination, DynamicEndpoints, ListenerKind, Neighbours, Routing};
+use crate::snapshot::{self, Auth, Destination, DynamicEndpoints, EndpointRef, ListenerKind, Neighbours, Routing};
 use crate::upstream::Group;
 use crate::verdict::{Access, Policy};
 
@@ -137,17 +138,23 @@ impl Table {
             }
         }
         let (mut accesses, mut credential_ids) = (HashMap::new(), HashSet::new());
-        let mut policy = |auth: &Auth, what: String| {
+        let mut policy = |auth: &Auth, by: Shows, what: String| {
             credential_ids.extend(auth.ids().map(str::to_owned));
-            Policy::compile(auth, &snapshot.verifier_sets).map_err(|why| format!("{what}: {why}"))
+            Policy::compile(auth, by, &snapshot.verifier_sets).map_err(|why| format!("{what}: {why}"))
         };
         for listener in &snapshot.listeners {
             let named = || format!("listener \"{}\"", listener.name);
-            let policy = listener.auth.as_ref().map(|auth| policy(auth, named())).transpose()?;
+            let by = match &listener.kind {
+                ListenerKind::Connect { .. } => Shows::ToProxy,
+                _ => Shows::ToService,
+            };
+            let policy = listener.auth.as_ref().map(|auth| policy(auth, by, named())).transpose()?;
             let neighbours = Neighbours { allow: listener.allow.clone(), deny: listener.deny.clone() };
             let dynamic = match &listener.kind {
                 ListenerKind::Http { dynamic_endpoints } => dynamic_endpoints.clone(),
-                ListenerKind::Tcp { .. } | ListenerKind::Tunnel {} => DynamicEndpoints::default(),
+                ListenerKind::Tcp { .. } | ListenerKind::Tunnel {} | ListenerKind::Connect { .. } => {
+                    DynamicEndpoints::default()
+                }
             };
             let access = Access { neighbours, tenant: listener.tenant.as_str().into(), dynamic, policy };
             accesses.insert(listener.name.clone(), Arc::new(access));
@@ -163,7 +170,9 @@ impl Table {
             let asks = match &route.auth {
                 RouteAuth::Inherit => None,
                 RouteAuth::Open => Some(Asks::Nothing),
-                RouteAuth::Own(auth) => Some(Asks::Credential(policy(auth, format!("route \"{}\"", route.name))?)),
+                RouteAuth::Own(auth) => {
+                    Some(Asks::Credential(policy(auth, Shows::ToService, format!("route \"{}\"", route.name))?))
+                }
             };
             let same = counted.get(route.name.as_str()).filter(|lead| lead.route == *route);
             leads.push(Arc::new(Lead {
@@ -318,18 +327,22 @@ fn group_of(to: &Destination, groups: &HashMap<String, Arc<Group>>) -> Result<Op
 }
 
 fn endpoints_named(snapshot: &snapshot::Gateway) -> HashMap<String, Vec<String>> {
-    let routes = snapshot.routes.iter().filter_map(|route| match &route.action {
-        Action::Forward(forward) => Some((&forward.to, "")),
-        Action::Redirect(_) | Action::Respond(_) => None,
-    });
-    let listeners = snapshot.listeners.iter().filter_map(|listener| match &listener.kind {
-        ListenerKind::Tcp { to } => Some((to, listener.tenant.as_str())),
-        ListenerKind::Http { .. } | ListenerKind::Tunnel {} => None,
-    });
     let mut named: HashMap<String, Vec<String>> = HashMap::new();
-    for (to, tenant) in routes.chain(listeners) {
-        if let Destination::Endpoint(to) = to {
-            named.entry(to.endpoint.clone()).or_default().push(to.owner(tenant).to_owned());
+    let mut name = |to: &EndpointRef, tenant: &str| {
+        named.entry(to.endpoint.clone()).or_default().push(to.owner(tenant).to_owned());
+    };
+    for route in &snapshot.routes {
+        if let Action::Forward(forward) = &route.action
+            && let Destination::Endpoint(to) = &forward.to
+        {
+            name(to, "");
+        }
+    }
+    for listener in &snapshot.listeners {
+        match &listener.kind {
+            ListenerKind::Tcp { to: Destination::Endpoint(to) } => name(to, &listener.tenant),
+            ListenerKind::Connect { to } => to.iter().for_each(|one| name(&one.to, &listener.tenant)),
+            ListenerKind::Tcp { .. } | ListenerKind::Http { .. } | ListenerKind::Tunnel {} => {}
         }
     }
     named

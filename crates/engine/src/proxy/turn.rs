@@ -83,7 +83,7 @@ pub struct Turn {
 }
 
 /// Why what somebody had opened has ended.
-fn over(identity: &Identity) -> Error {
+pub fn over(identity: &Identity) -> Error {
     match identity.is_revoked() {
         true => Error::new(Code::InvalidToken, "what vouched for it was taken away"),
         false => Error::new(Code::ExpiredToken, "it expired"),

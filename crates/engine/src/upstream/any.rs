@@ -114,6 +114,13 @@ impl fmt::Display for Upstream {
 /// A request that runs on an upstream.
 pub struct Busy(Upstream);
 
+impl Busy {
+    /// The upstream.
+    pub fn upstream(&self) -> &Upstream {
+        &self.0
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.in_flight().fetch_sub(1, Ordering::Relaxed);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::cache::Digest;
-use crate::credential::head::{self, Credential};
+use crate::credential::head::{self, Credential, Shows};
 use crate::error::{Code, Error, Result};
 use crate::message::{Fields, is_value};
 use crate::snapshot::DynamicEndpoints;
@@ -36,6 +36,8 @@ pub struct Policy {
     pub pass: bool,
     /// A tunnel ends with its token.
     pub disconnect_on_expiry: bool,
+    /// Where credentials are shown.
+    by: Shows,
 }
 
 /// Something to be asked.
@@ -108,11 +110,11 @@ pub struct Shown<'a> {
 }
 
 impl Policy {
-    /// What `auth` asks for, with the sets of the same snapshot.
+    /// What `auth` asks for, with the sets of the same snapshot; `by` says where it is shown.
     ///
     /// # Errors
     /// Says what is missing.
-    pub fn compile(auth: &Auth, sets: &[VerifierSet]) -> Result<Arc<Policy>, String> {
+    pub fn compile(auth: &Auth, by: Shows, sets: &[VerifierSet]) -> Result<Arc<Policy>, String> {
         let of = |id: &String| {
             let set = sets.iter().find(|set| set.id == *id);
             set.cloned().map(Arc::new).ok_or_else(|| format!("there is no verifier set \"{id}\""))
@@ -135,6 +137,7 @@ impl Policy {
             realm: auth.realm.replace('\\', "\\\\").replace('"', "\\\""),
             pass: auth.pass,
             disconnect_on_expiry: auth.disconnect_on_expiry,
+            by,
         }))
     }
 
@@ -162,7 +165,7 @@ impl Policy {
         if !self.takes_fields() {
             return Ok(None);
         }
-        let shown = match head::find(fields) {
+        let shown = match head::find(fields, self.by) {
             Ok(shown) => shown,
             // What is meant for the service behind us is no credential of ours.
             Err(error) if by_connection && error.code != Code::MalformedRequest => None,
@@ -188,6 +191,7 @@ impl Policy {
                 Some(tenant) if sets.contains_key(tenant) => Code::MissingAuthorization,
                 _ => Code::UnknownTenant,
             },
+            _ if self.by == Shows::ToProxy => Code::ProxyAuthorizationRequired,
             _ => Code::MissingAuthorization,
         };
         self.challenge(Error::new(code, ""))
@@ -226,26 +230,30 @@ impl Policy {
         }
     }
 
-    /// The error with what to show instead in its answer, as every 401 has it (RFC 9110 §11.6.1): a challenge for each
-    /// kind that is taken.
+    /// The error with what to show instead in its answer, as every 401 and 407 has it (RFC 9110 §11.6.1, §11.7.1): a
+    /// challenge for each kind that is taken.
     pub fn challenge(&self, error: Error) -> Error {
-        if error.code.status() != 401 {
+        if !matches!(error.code.status(), 401 | 407) {
             return error;
         }
+        let field = match self.by {
+            Shows::ToService => "WWW-Authenticate",
+            Shows::ToProxy => "Proxy-Authenticate",
+        };
         let mut error = error;
         if self.set.is_some() || self.by_tenant.is_some() {
             let why = match error.code {
                 Code::InvalidToken | Code::ExpiredToken => ", error=\"invalid_token\"",
                 _ => "",
             };
-            error = error.with("WWW-Authenticate", format!("Bearer realm=\"{}\"{why}", self.realm));
+            error = error.with(field, format!("Bearer realm=\"{}\"{why}", self.realm));
         }
         if self.basic.is_some() {
-            error = error.with("WWW-Authenticate", format!("Basic realm=\"{}\", charset=\"UTF-8\"", self.realm));
+            error = error.with(field, format!("Basic realm=\"{}\", charset=\"UTF-8\"", self.realm));
         }
         if self.certificate.is_some() {
             // No scheme is registered for what TLS shows; an unknown one says to any client that it has none of these.
-            error = error.with("WWW-Authenticate", format!("Certificate realm=\"{}\"", self.realm));
+            error = error.with(field, format!("Certificate realm=\"{}\"", self.realm));
         }
         error
     }

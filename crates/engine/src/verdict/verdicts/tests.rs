@@ -3,6 +3,7 @@
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::*;
+use crate::credential::head::Shows;
 use crate::message::Fields;
 use crate::snapshot::auth::{Auth, VerifierSet};
 use crate::verdict::Policy;
@@ -11,7 +12,7 @@ fn policy() -> Arc<Policy> {
     let auth: Auth = serde_json::from_value(json!({"set": "main"})).expect("an auth");
     let sets =
         [VerifierSet { id: "main".into(), algorithms: vec!["ES256".into()], require_expiry: false, leeway: 0.0 }];
-    Policy::compile(&auth, &sets).expect("a policy")
+    Policy::compile(&auth, Shows::ToService, &sets).expect("a policy")
 }
 
 /// A token of the usual length, made good.
