@@ -13,6 +13,9 @@ from tests.support.tidegate import Gateway
 from tests.system.load import Visitors
 from tests.system.over_quic import Quic
 
+LIVELY = {"TIDEGATE_TUNNEL_PING_INTERVAL": "0.3"}
+"""An agent learns of its new port from nobody: it is seen there with the next thing that it says by itself."""
+
 
 @pytest.fixture(scope="module")
 def quic(authority: Authority) -> Quic:
@@ -33,7 +36,7 @@ def test_a_tunnel_goes_on_from_every_new_port_without_a_lost_request(quic: Quic,
     with (
         Gateway(quic.config() | {"workers": 4}) as gateway,
         Nat(gateway.agents) as nat,
-        quic.agent(nat.address, "http", "web", service.address),
+        quic.agent(nat.address, "http", "web", service.address, env=LIVELY),
     ):
         gateway.until_offered("web")
         with Visitors.of(gateway.proxy, "web", 2) as visitors:
@@ -57,7 +60,7 @@ def test_a_long_answer_goes_on_across_a_new_port(quic: Quic) -> None:
         Service(large) as service,
         Gateway(quic.config() | {"workers": 4}) as gateway,
         Nat(gateway.agents) as nat,
-        quic.agent(nat.address, "http", "web", service.address),
+        quic.agent(nat.address, "http", "web", service.address, env=LIVELY),
     ):
         gateway.until_offered("web")
         for _ in range(3):

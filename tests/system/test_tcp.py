@@ -7,32 +7,39 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
 import pytest
 
 from tests.support import access
+from tests.support.certificates import Authority
 from tests.support.process import until
 from tests.support.raw import Raw, told_by
 from tests.support.service import TcpService
 from tests.support.tidegate import Agent, Forward, Gateway
+from tests.system.over_quic import Quic
 
 Handler = Callable[[socket.socket], None]
 Reach = Callable[[Handler], AbstractContextManager[str]]
 
 
-@pytest.fixture(params=["forward", "listener"])
-def reach(request: pytest.FixtureRequest) -> Reach:
+@pytest.fixture(params=["forward", "listener", "quic"])
+def reach(request: pytest.FixtureRequest, authority: Authority) -> Reach:
     """Starts everything in front of a handler; gives the address that leads to it."""
 
     @contextmanager
     def start(handle: Handler) -> Iterator[str]:
-        listeners = {"db": {"bind": "127.0.0.1:0", "kind": "tcp", "to": {"endpoint": "db"}}}
+        listeners: dict[str, Any] = {"db": {"bind": "127.0.0.1:0", "kind": "tcp", "to": {"endpoint": "db"}}}
         with ExitStack() as stack:
             service = stack.enter_context(TcpService(handle))
-            gateway = stack.enter_context(Gateway({"listeners": listeners} if request.param == "listener" else None))
-            stack.enter_context(Agent(gateway.agents, "tcp", "db", service.address))
+            quic = Quic(authority) if request.param == "quic" else None
+            if quic is not None:
+                listeners["agents"] = quic.listener()
+            gateway = stack.enter_context(Gateway({"listeners": listeners} if request.param != "forward" else None))
+            words = (gateway.agents, "tcp", "db", service.address)
+            stack.enter_context(quic.agent(*words) if quic is not None else Agent(*words))
             gateway.until_offered("db")
-            if request.param == "listener":
+            if request.param != "forward":
                 yield gateway.address("db")
             else:
                 yield stack.enter_context(Forward(gateway.proxy, "db")).address

@@ -263,7 +263,7 @@ mod tests {
     async fn a_session_ends_with_its_credential_where_the_listener_says_so_now() {
         let tunnel = |cut: bool| -> Listener {
             let whole = json!({"name": "t", "bind": [], "tls": null, "proxy_protocol": [], "kind": "tunnel",
-                               "auth": {"set": "main", "disconnect_on_expiry": cut}});
+                               "transports": ["websocket"], "auth": {"set": "main", "disconnect_on_expiry": cut}});
             serde_json::from_value(whole).expect("a listener")
         };
         let over = Directory::default();

@@ -87,6 +87,8 @@ over_every_carrier!(
     a_stuck_stream_holds_up_nobody,
     bulk_arrives_whole_both_ways,
     going_away_lets_streams_finish,
+    after_settling_nothing_of_before_is_on_its_way,
+    the_last_words_are_whole_when_the_session_ends_right_after,
     the_end_of_a_session_reaches_everybody,
     a_kept_stream_leaves_nothing_behind,
 );

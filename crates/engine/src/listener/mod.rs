@@ -11,6 +11,7 @@ pub mod connect;
 pub mod hail;
 pub mod session;
 pub mod tunnel;
+mod handshakes;
 pub mod quic;
 pub mod place;
 // What stands in front of each of them where TLS is spoken.

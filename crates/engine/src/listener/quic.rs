@@ -10,27 +10,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use quinn::{Connection, ConnectionError, Incoming, RecvStream, SendStream, ServerConfig};
+use quinn::{Connection, ConnectionError, Incoming, RecvStream, SendStream, ServerConfig, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::hail::{Applicant, Greeting, Over, TunnelListener, Tunnels, applicant, log_refusal, refusal, unspoken};
+use super::handshakes::{Handshake, Handshakes, Turn};
 use super::session;
 use crate::error::{Code, Error, Result};
 use crate::http1::head::{HeadLimits, parse_request};
 use crate::io::Buffer;
 use crate::message::RequestHead;
 use crate::room::{Place, Room};
+use crate::snapshot;
 use crate::tunnel::hello::{self, Offers, Welcome};
 use crate::tunnel::quic::{self as tunnel, codes};
 
-/// So many handshakes of addresses that nobody has proved may run on a worker; further ones prove theirs first.
-const UNPROVED: usize = 32;
+/// What may be on its way of somebody who has not been let in.
+const STRANGERS_WINDOW: VarInt = VarInt::from_u32(64 << 10);
 
-/// So many handshakes may run on a worker in all; further ones are not answered.
-const MOST: usize = 512;
+/// The same of an agent; it grows with the streams that are open.
+const WINDOW: VarInt = VarInt::from_u32(8 << 20);
 
 /// How long somebody who was refused may take to read why.
 const READ_WHY: Duration = Duration::from_secs(5);
@@ -55,6 +57,13 @@ pub struct QuicDoor {
     pub server: Arc<ServerConfig>,
 }
 
+/// What is spoken with whoever comes: sessions are watched like `tunnel` says, and only one stream is theirs to open.
+pub fn transport(tunnel: &snapshot::Tunnel) -> TransportConfig {
+    let mut transport = tunnel::transport(tunnel, false);
+    transport.receive_window(STRANGERS_WINDOW).max_concurrent_bidi_streams(VarInt::from_u32(1));
+    transport
+}
+
 /// What whoever comes now comes to, and the word that nobody comes in any more.
 pub type Open = (Arc<QuicDoor>, CancellationToken);
 
@@ -65,7 +74,7 @@ pub async fn accept(
     endpoint: quinn::Endpoint,
     door: impl Fn() -> Option<Open> + Send + 'static,
 ) {
-    let running = Arc::new(AtomicUsize::new(0));
+    let running = Handshakes::default();
     let mut ending = pin!(tunnels.drain.begun());
     loop {
         let incoming = tokio::select! {
@@ -80,9 +89,8 @@ pub async fn accept(
         };
         let count = |outcome| tunnels.proxy.metrics.quic_handshake(&door.name, outcome);
         match judge(&tunnels, &door, &incoming, &running) {
-            Judged::Comes(place) => {
+            Judged::Comes(place, handshake) => {
                 tunnels.proxy.metrics.connections.fetch_add(1, Ordering::Relaxed);
-                let handshake = Handshake::begins(&running);
                 let caller = Caller { tunnels: tunnels.clone(), worker, door, closed, place };
                 tunnels.drain.spawn_on(tunnels.proxy.runtime(worker), caller.connection(incoming, handshake));
             }
@@ -107,7 +115,7 @@ pub async fn accept(
 /// What becomes of a connection that somebody wants.
 enum Judged {
     /// It is taken.
-    Comes(Place),
+    Comes(Place, Handshake),
     /// First the address is proved.
     Proves,
     /// It is told that there is no way in.
@@ -116,38 +124,23 @@ enum Judged {
     Ignored(&'static str),
 }
 
-fn judge(tunnels: &Tunnels, door: &QuicDoor, incoming: &Incoming, running: &AtomicUsize) -> Judged {
+fn judge(tunnels: &Tunnels, door: &QuicDoor, incoming: &Incoming, running: &Handshakes) -> Judged {
     let from = incoming.remote_address().ip().to_canonical();
     if !door.listener.access.load().neighbours.admit(from) {
         return Judged::Ignored("denied");
     }
-    let running = running.load(Ordering::Relaxed);
-    if running >= MOST {
-        return Judged::Ignored("overload");
-    }
     let (open, most) = door.room.taken();
-    if !incoming.remote_address_validated() && (running >= UNPROVED || open >= most / 2) {
-        return Judged::Proves;
-    }
+    let handshake = match running.begin(from, incoming.remote_address_validated(), open >= most / 2) {
+        Turn::Runs(handshake) => handshake,
+        Turn::Proves => return Judged::Proves,
+        Turn::TooMany => return Judged::Ignored("overload"),
+    };
     if tunnels.proxy.drain.is_begun() {
         return Judged::Refused;
     }
-    door.room.admit_without_descriptor(&door.connections).map_or(Judged::Refused, Judged::Comes)
-}
-
-/// A handshake that runs.
-struct Handshake(Arc<AtomicUsize>);
-
-impl Handshake {
-    fn begins(running: &Arc<AtomicUsize>) -> Self {
-        running.fetch_add(1, Ordering::Relaxed);
-        Handshake(running.clone())
-    }
-}
-
-impl Drop for Handshake {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    match door.room.admit_without_descriptor(&door.connections) {
+        Ok(place) => Judged::Comes(place, handshake),
+        Err(_) => Judged::Refused,
     }
 }
 
@@ -245,6 +238,8 @@ impl Caller {
 
     async fn run(&self, connection: Connection, control: Option<(SendStream, RecvStream)>, applicant: Applicant) {
         let (listener, whom) = (&self.door.listener, (self.worker, address(&connection)));
+        // A stranger was given what a request needs, an agent gets what its streams need.
+        connection.set_receive_window(WINDOW);
         let config = tunnel::Config { takes_streams: false, asks: false };
         let session = tunnel::start(connection.clone(), control, config);
         let ends = (&*listener.terms, &self.closed);
@@ -304,8 +299,14 @@ fn welcome(tunnels: &Tunnels, applicant: &Applicant, greeting: &Greeting, from: 
 async fn refuse(connection: &Connection, mut send: SendStream, mut recv: RecvStream, answer: &[u8]) {
     let said = async {
         if send.write_all(answer).await.is_ok() && send.finish().is_ok() {
-            // Whatever it still says is of no use to anybody.
-            while let Ok(Some(_)) = recv.read_chunk(1024, true).await {}
+            // Whatever it still says is of no use to anybody, and not waited for if it is much.
+            let mut left = usize::try_from(STRANGERS_WINDOW.into_inner()).unwrap_or_default();
+            while let Ok(Some(chunk)) = recv.read_chunk(left, true).await {
+                left -= chunk.bytes.len();
+                if left == 0 {
+                    break;
+                }
+            }
         }
     };
     let _ = timeout(READ_WHY, said).await;

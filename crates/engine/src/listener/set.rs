@@ -18,7 +18,7 @@ use super::bind::ListenError;
 use super::hail::{TunnelListener, Tunnels};
 use super::place::Place;
 use super::plan::{Origin, plan};
-use super::quic::QuicDoor;
+use super::quic::{self, QuicDoor};
 use super::tcp;
 use super::tls::{self, Tls};
 use super::{connect, http, refuse, tunnel};
@@ -34,7 +34,6 @@ use crate::target::rules::Rules;
 use crate::terms::Terms;
 use crate::tunnel::endpoint::Keys;
 use crate::tunnel::hello::Offers;
-use crate::tunnel::quic;
 
 /// The listeners that run.
 pub struct Listeners {
@@ -307,7 +306,7 @@ impl Listeners {
     fn quic_door(&self, door: &Door<Leads>, tunnel: &snapshot::Tunnel) -> Option<Arc<QuicDoor>> {
         let Kind::Tunnel(listener) = &door.leads.kind else { return None };
         let mut server = self.keys.server(door.leads.tls.load().as_ref()?.quic()?);
-        server.transport_config(Arc::new(quic::transport(tunnel, false)));
+        server.transport_config(Arc::new(quic::transport(tunnel)));
         let (name, room, connections) = (door.name.clone(), door.room.clone(), door.connections.clone());
         Some(Arc::new(QuicDoor { name, room, connections, listener: listener.clone(), server: Arc::new(server) }))
     }

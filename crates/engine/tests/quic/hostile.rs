@@ -10,11 +10,11 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, Runtime, TokioRuntime, UdpPoller};
+use quinn::{AsyncUdpSocket, ConnectionError, Endpoint, EndpointConfig, Runtime, TokioRuntime, UdpPoller};
 use serde_json::json;
 
 use crate::dialled::{Authority, Brings, ask, counted, endpoint, gate, hello, runtime};
-use crate::gate::until;
+use crate::gate::{configuration, until};
 
 /// A socket that says everything and hears nothing: whoever is behind it has made its address up.
 struct Deaf {
@@ -154,5 +154,63 @@ fn bytes_that_are_none_of_quics_are_answered_with_less_and_harm_nobody() {
         let another = Brings::nothing(&authority).dial(&endpoint(), address).await.unwrap();
         assert!(ask(&another, &hello("other", "")).await.0.starts_with("HTTP/1.1 101 "));
         until("both are there", || gate.endpoints().len() == 2);
+    });
+}
+
+#[test]
+fn whoever_was_not_let_in_has_one_stream_and_the_room_of_a_request() {
+    let authority = Authority::new();
+    let gate = gate(&authority, json!({}), json!({}));
+    runtime().block_on(async {
+        let connection = Brings::nothing(&authority).dial(&endpoint(), gate.address("agents")).await.unwrap();
+        let (mut send, mut recv) = connection.open_bi().await.unwrap();
+        send.write_all(b"GET /piko/v1/upstream/web HTTP/1.1\r\n").await.unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(300), connection.open_bi()).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_millis(300), connection.open_uni()).await.is_err());
+
+        // Of a request that does not end no more is taken than a head may have.
+        let mut taken = 0;
+        while let Ok(Ok(n)) = tokio::time::timeout(Duration::from_millis(500), send.write(&[b'x'; 4096])).await {
+            taken += n;
+            assert!(taken < 1_000_000, "{taken}");
+        }
+        assert!(taken < 300_000, "{taken}");
+        let answer = recv.read_to_end(4096).await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&answer));
+    });
+}
+
+#[test]
+fn where_all_places_are_taken_the_next_one_is_refused_until_one_that_says_nothing_has_made_room() {
+    let authority = Authority::new();
+    let mut limits = configuration(json!([]), json!({}))["limits"].clone();
+    limits["connections"] = json!(16);
+    let gate = gate(&authority, json!({}), json!({"limits": limits}));
+    let address = gate.address("agents");
+    runtime().block_on(async {
+        let dial = async || Brings::nothing(&authority).dial(&endpoint(), address).await;
+        let mut silent = Vec::new();
+        while silent.len() < 16 {
+            silent.push(dial().await.unwrap());
+        }
+        // All of them have just come. Whoever is refused is told at once.
+        let mut refused = 0;
+        let connection = loop {
+            match dial().await {
+                Ok(connection) => break connection,
+                Err(ConnectionError::ConnectionClosed(_)) => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+            assert!(refused < 100);
+        };
+        let (head, _send, _recv) = ask(&connection, &hello("web", "")).await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        assert!(counted(&gate, &handshakes("retried")) >= 8.0);
+        // One that says nothing has ended for it; the agent itself stays however long it is idle.
+        until("one has ended", || silent.iter().any(|one| one.close_reason().is_some()));
+        for _ in 0..8 {
+            drop(dial().await);
+        }
+        assert!(connection.close_reason().is_none());
     });
 }

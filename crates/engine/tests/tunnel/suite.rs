@@ -22,7 +22,7 @@ async fn streams(agent: &Session, gateway: &Session) -> (BoxedIo, BoxedIo) {
 }
 
 /// Waits until `condition` holds.
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let done = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -31,7 +31,7 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     timeout(Duration::from_secs(20), done).await.unwrap_or_else(|_| panic!("still waiting until {what}"));
 }
 
-fn echo(session: Session) {
+pub(crate) fn echo(session: Session) {
     tokio::spawn(async move {
         while let Some(stream) = session.accept().await {
             tokio::spawn(async move {
@@ -44,7 +44,7 @@ fn echo(session: Session) {
     });
 }
 
-fn bytes(seed: usize, len: usize) -> Vec<u8> {
+pub(crate) fn bytes(seed: usize, len: usize) -> Vec<u8> {
     let mut state = seed as u64 * 2 + 1;
     (0..len)
         .map(|_| {
@@ -268,6 +268,65 @@ pub(crate) async fn going_away_lets_streams_finish(carrier: Carrier) {
     here.read_to_end(&mut rest).await.expect("read");
     assert_eq!(rest, b"more");
     until("the stream is gone", || gateway.streams() == 0).await;
+}
+
+pub(crate) async fn after_settling_nothing_of_before_is_on_its_way(carrier: Carrier) {
+    let (agent, gateway) = pair(carrier).await;
+    let opening = tokio::spawn({
+        let gateway = gateway.clone();
+        async move {
+            let mut opened = Vec::new();
+            loop {
+                match gateway.open() {
+                    Ok(stream) => opened.push(stream),
+                    Err(OpenError::GoneAway) => return opened,
+                    Err(error) => panic!("{error}"),
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    agent.accept().await.expect("accept");
+    agent.go_away();
+    timeout(Duration::from_secs(20), agent.settle()).await.expect("in time");
+    let came = agent.stats().accepted + agent.stats().refused;
+    assert_eq!(came, opening.await.expect("opening").len() as u64);
+    assert!(agent.stats().refused < 256 && agent.end_reason().is_none());
+}
+
+pub(crate) async fn the_last_words_are_whole_when_the_session_ends_right_after(carrier: Carrier) {
+    let (agent, gateway) = pair(carrier).await;
+    let said = bytes(5, 1 << 20);
+    for _ in 0..3 {
+        let (mut here, mut there) = streams(&agent, &gateway).await;
+        let speaking = tokio::spawn({
+            let (said, agent) = (said.clone(), agent.clone());
+            async move {
+                there.write_all(&said).await.expect("write");
+                there.shutdown().await.expect("shutdown");
+                drop(there);
+                agent
+            }
+        });
+        let mut heard = Vec::new();
+        here.read_to_end(&mut heard).await.expect("read");
+        assert!(heard == said);
+        speaking.await.expect("speaking");
+    }
+    let (mut here, mut there) = streams(&agent, &gateway).await;
+    let leaving = tokio::spawn(async move {
+        there.write_all(&said).await.expect("write");
+        there.shutdown().await.expect("shutdown");
+        drop(there);
+        agent.go_away();
+        agent.settle().await;
+        until("no stream is open", || agent.streams() == 0).await;
+        agent.end(Ending::Close);
+        said
+    });
+    let mut heard = Vec::new();
+    here.read_to_end(&mut heard).await.expect("read");
+    assert!(heard == leaving.await.expect("leaving"));
 }
 
 pub(crate) async fn the_end_of_a_session_reaches_everybody(carrier: Carrier) {

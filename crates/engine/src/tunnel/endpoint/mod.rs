@@ -27,6 +27,13 @@ use socket::{Counts, Mailbox, Socket};
 /// What a socket is asked to hold of what has come: bursts of windows of 1 MiB. The system may allow less.
 const RECEIVE_BUFFER: usize = 2 * 1024 * 1024;
 
+/// Connections that may wait to be looked at, of a worker's socket.
+const WAITING: usize = 1024;
+
+/// What one of them may say until then, and all of them together.
+const EARLY: u64 = 64 << 10;
+const ALL_EARLY: u64 = 16 << 20;
+
 /// What all endpoints of a process share: what one of them has made another one may meet.
 pub struct Keys {
     ids: ids::Key,
@@ -52,7 +59,9 @@ impl Keys {
     /// Settings of a server whose address tokens every worker of this process believes.
     pub fn server(&self, crypto: Arc<dyn quinn::crypto::ServerConfig>) -> ServerConfig {
         let token = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&self.token);
-        ServerConfig::new(crypto, Arc::new(token))
+        let mut server = ServerConfig::new(crypto, Arc::new(token));
+        server.max_incoming(WAITING).incoming_buffer_size(EARLY).incoming_buffer_size_total(ALL_EARLY);
+        server
     }
 
     /// One endpoint for each socket, on the worker of the same number. `server`, made by [`Keys::server`], is for those

@@ -55,8 +55,12 @@ pub(super) struct Halves {
     pub(super) finished: bool,
     /// How reading has ended.
     pub(super) over: Option<Fate>,
+    /// The session's books know it.
+    pub(super) booked: bool,
     /// Who waits to read.
     reader: Option<Waker>,
+    /// Who waits to write.
+    writer: Option<Waker>,
     /// Since when bytes have waited that nobody reads, as far as somebody has looked.
     pub(super) unread_since: Option<Instant>,
 }
@@ -73,7 +77,9 @@ impl Channel {
             awaited: !taken,
             finished: false,
             over: None,
+            booked: false,
             reader: None,
+            writer: None,
             unread_since: None,
         };
         Channel { id, halves: Mutex::new(halves) }
@@ -150,13 +156,22 @@ impl Halves {
 
     /// Writes what the stream takes now.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, Fate>> {
-        let taken = self.taken;
+        let stopped = |taken: bool, code| Fate::Reset { accepted: taken || code != REFUSED };
         let Some(send) = &mut self.send else { return Poll::Ready(Err(Fate::Reset { accepted: true })) };
-        Pin::new(send).poll_write(cx, data).map_err(|error| match error {
-            WriteError::Stopped(code) => Fate::Reset { accepted: taken || code != REFUSED },
-            WriteError::ConnectionLost(error) => Fate::Lost(error),
-            WriteError::ClosedStream | WriteError::ZeroRttRejected => Fate::Reset { accepted: true },
-        })
+        match Pin::new(&mut *send).poll_write(cx, data) {
+            Poll::Ready(Ok(n)) => Poll::Ready(Ok(n)),
+            Poll::Ready(Err(WriteError::Stopped(code))) => Poll::Ready(Err(stopped(self.taken, code))),
+            Poll::Ready(Err(WriteError::ConnectionLost(error))) => Poll::Ready(Err(Fate::Lost(error))),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Fate::Reset { accepted: true })),
+            // While the connection takes nothing at all, `quinn` does not tell that the peer wants no more.
+            Poll::Pending => match pin!(send.stopped()).poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Ok(Some(code))) => Poll::Ready(Err(stopped(self.taken, code))),
+                _ => {
+                    self.writer = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            },
+        }
     }
 
     /// Looks whether bytes wait that nobody reads, and since when. Whoever waits to read is still woken.
@@ -176,8 +191,8 @@ impl Halves {
         self.abort(OVERRUN);
         self.ahead = Bytes::new();
         self.over = Some(Fate::Overrun);
-        if let Some(reader) = self.reader.take() {
-            reader.wake();
+        for waiting in [self.reader.take(), self.writer.take()].into_iter().flatten() {
+            waiting.wake();
         }
     }
 

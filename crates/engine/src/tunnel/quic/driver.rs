@@ -137,6 +137,12 @@ impl Arriving {
     }
 }
 
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.shared.lock().arriving = 0;
+    }
+}
+
 /// Ready when the first byte has come and is answered, or there is nothing to wait for; true where the stream is taken.
 fn greet(send: &mut SendStream, recv: &mut RecvStream, read: &mut bool, cx: &mut Context<'_>) -> Poll<bool> {
     if !*read {
@@ -166,6 +172,8 @@ struct Control {
 impl Control {
     fn new((send, recv): Pair) -> Self {
         let decoder = Decoder::new(Instant::now());
+        // What is said here is not to wait for what streams carry; that it has ended is found out soon enough.
+        let _ = send.set_priority(1);
         Control { send, recv, decoder, out: Vec::new(), told: false, asked: 0, question: None }
     }
 

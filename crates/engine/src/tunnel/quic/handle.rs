@@ -81,8 +81,8 @@ impl Handle {
     pub(in crate::tunnel) fn go_away(&self) {
         let mut state = self.shared.lock();
         state.leaving = true;
-        // The peer cannot be told; it is refused.
-        state.gone |= self.shared.plain;
+        // Where nobody can be told, streams are refused on both sides.
+        state.shut |= self.shared.plain;
         drop(state);
         self.shared.work.notify_one();
     }

@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) leaving: bool,
     /// The peer is leaving: we open no more.
     pub(super) gone: bool,
+    /// We open no more, and nobody is told.
+    pub(super) shut: bool,
     /// Streams that have not ended in both directions, by number.
     pub(super) channels: HashMap<StreamId, Arc<Channel>>,
     /// Streams of the peer that wait to be accepted.
@@ -93,7 +95,7 @@ impl State {
     pub(super) fn may_open(&self) -> Result<(), OpenError> {
         match () {
             () if self.end.is_some() => Err(OpenError::Ended),
-            () if self.gone => Err(OpenError::GoneAway),
+            () if self.gone || self.shut => Err(OpenError::GoneAway),
             () => Ok(()),
         }
     }

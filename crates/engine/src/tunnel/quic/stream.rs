@@ -28,9 +28,8 @@ impl Stream {
     /// Uses the halves, then does the session's books.
     fn with<T>(&self, f: impl FnOnce(&mut Halves) -> T) -> T {
         let mut halves = self.channel.lock();
-        let was_over = halves.over.is_some();
         let value = f(&mut halves);
-        if halves.over.is_some() && !was_over {
+        if halves.over.is_some() && !std::mem::replace(&mut halves.booked, true) {
             self.read_out(&mut halves);
         }
         if halves.awaited && halves.taken {

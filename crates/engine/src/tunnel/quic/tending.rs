@@ -155,9 +155,11 @@ fn now() -> Instant {
 
 /// Frames that a peer acknowledges.
 fn eliciting(sent: &FrameStats) -> u64 {
-    sent.crypto
+    sent.ack_frequency
+        + sent.crypto
         + sent.data_blocked
         + sent.datagram
+        + sent.immediate_ack
         + sent.max_data
         + sent.max_stream_data
         + sent.max_streams_bidi
