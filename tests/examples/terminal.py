@@ -22,10 +22,10 @@ from pathlib import Path
 from tests.examples.blocks import Command, matches
 
 WAIT_SECONDS = 20.0
-PORTS = (3000, 3001, 5432, 5433, 8000, 8001, 8002, 8003, 8004, 8005, 8080, 8101, 8443, 8444, 9000, 9443, 15432)
+PORTS = (3000, 3001, 5432, 5433, 8000, 8001, 8002, 8003, 8004, 8005, 8080, 8101, 8443, 8444, 8888, 9000, 9443, 15432)
 SERVES = re.compile(
-    r"(\w+=\S+ )*(tidegate (gateway|agent|forward|piko|kiagateway|nanoproxy)|python3 -m http\.server"
-    r"|openssl s_server)\b"
+    r"(\w+=\S+ )*(tidegate (gateway|agent|forward|piko|kiagateway|nanoproxy|quic-(server|client))"
+    r"|python3 -m http\.server|openssl s_server)\b"
 )
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PORT = re.compile(r"(?<=[\s:=\"'])(" + "|".join(map(str, PORTS)) + r")(?![\w.])", re.MULTILINE)
@@ -38,7 +38,7 @@ gateway)
     export TIDEGATE_ADMIN=127.0.0.1:{8003}
     [ "$file" ] || export TIDEGATE_PROXY=127.0.0.1:{8000} TIDEGATE_AGENTS=127.0.0.1:{8001} ;;
 agent) [ "$file" ] || export TIDEGATE_CONNECT=http://localhost:{8001} ;;
-kiagateway) export TIDEGATE_ADMIN=127.0.0.1:{8003} ;;
+kiagateway | quic-server) export TIDEGATE_ADMIN=127.0.0.1:{8003} ;;
 nanoproxy)
     # A second one beside the first takes another port for admin.
     export TIDEGATE_ADMIN=127.0.0.1:0

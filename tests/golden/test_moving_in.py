@@ -1,5 +1,6 @@
 """
-Command lines and files of the predecessors, and what becomes of them: pairs in `kiagateway`, `nanoproxy` and `piko`.
+Command lines and files of the predecessors, and what becomes of them: pairs in `kiagateway`, `nanoproxy`, `piko`
+and `quic-tunnel`.
 
 A pair begins with the command line after `$` (with variables before it), then the file under the name that the command
 looks for; below `----------` is our configuration with the notes and errors. `TIDEGATE_ACCEPT=1` writes an output that
@@ -18,7 +19,12 @@ from tidegate.cli import moving, options, piko
 from tidegate.config.load import dump
 from tidegate.config.model import Agent, Forward, Gateway
 
-FILES = {"kiagateway": "servers.toml", "nanoproxy": "config.yaml", "piko": "piko.yaml"}
+FILES = {
+    "kiagateway": "servers.toml",
+    "nanoproxy": "config.yaml",
+    "piko": "piko.yaml",
+    "quic-tunnel": "old.sh",
+}
 PAIRS = sorted(pair for folder in FILES for pair in (Path(__file__).parent / folder).glob("*.txt"))
 
 

@@ -1,7 +1,8 @@
 """
 The Go programs of this folder under control: built once, started on ports of the system's choice.
 
-They come from `hashicorp/yamux` and `gorilla/websocket`, not from tidegate; what each does stands in its `main.go`.
+They come from `hashicorp/yamux`, `gorilla/websocket` and `quic-go`, not from tidegate; what each does stands in its
+`main.go`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from tests.support.certificates import Authority
 from tests.support.http import request
 from tests.support.process import Event, Program
 
 SOURCE = Path(__file__).parent
 BUILD = SOURCE.parents[1] / ".build" / "interop"
+
+TUNNEL_SERVER = "quic-tunnel-server"
+"""What agents of quic-reverse-http-tunnel expect in their server's certificate, whatever address they dial."""
 
 
 @cache
@@ -100,6 +105,48 @@ class PikoServer(GoProgram):
         response = request(self.admin, f"{path}?{urlencode(form)}", method="POST")
         assert response.status == 200, response
         return response.json()
+
+
+class QuicServer(GoProgram):
+    """A server of quic-reverse-http-tunnel whose sessions can be ended or stalled."""
+
+    def __init__(self, authority: Authority, *flags: str, host: str = "127.0.0.1", name: str = TUNNEL_SERVER) -> None:
+        cert, key = authority.issue(name)
+        ports = ("--listen-quic", f"{host}:0", "--listen-tcp", f"{host}:0")
+        files = ("--client-ca-file", str(authority.ca), "--cert-file", str(cert), "--cert-key", str(key))
+        super().__init__("quic-server", *ports, *files, *flags)
+        listening = self.ready("listening")
+        self.quic = str(listening["quic"])
+        self.tcp = str(listening["tcp"])
+        self.admin = str(listening["admin"])
+
+    def until_offered(self, agents: int = 1) -> None:
+        """Waits until so many sessions have come since the start."""
+        self.event("agent connected", nth=agents)
+
+    def end(self, how: str) -> int:
+        """Ends all sessions, or lets them stand still, and returns how many there were."""
+        response = request(self.admin, f"/end?{urlencode({'how': how})}", method="POST")
+        assert response.status == 200, response
+        return int(response.json()["ended"])
+
+    def streams(self) -> list[int]:
+        """The streams of every session, the oldest session first."""
+        counts: list[int] = request(self.admin, "/streams").json()
+        return counts
+
+
+class QuicAgent(GoProgram):
+    """An agent of quic-reverse-http-tunnel; it has connected when the constructor returns."""
+
+    def __init__(
+        self, server: str, authority: Authority, *flags: str, name: str = "quic-agent", wait: bool = True
+    ) -> None:
+        cert, key = authority.issue(name, use="clientAuth")
+        files = ("--ca-file", str(authority.ca), "--cert-file", str(cert), "--cert-key", str(key))
+        super().__init__("quic-agent", "--server", server, *files, *flags)
+        if wait:
+            self.ready("connected")
 
 
 def all_come_back(*flags: str, deadline: float = 90) -> None:

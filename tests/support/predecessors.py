@@ -8,6 +8,8 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.support.certificates import Authority
+from tests.support.http import request
 from tests.support.process import DEADLINE
 from tests.support.raw import at
 from tests.support.tidegate import Tidegate
@@ -53,6 +55,58 @@ class NanoProxy(Predecessor):
         clean = dict.fromkeys(names, "") | dict(env or {})
         super().__init__("nanoproxy", "-c", self.file, "--proxy", "127.0.0.1:0", *options, env=clean)
         self.proxy = self.address("proxy")
+
+
+class QuicTunnel:
+    """The certificates of both sides of quic-reverse-http-tunnel, by one authority."""
+
+    def __init__(self, folder: Path, name: str = "quic-tunnel-server") -> None:
+        self.authority = Authority(folder)
+        self._server = self.authority.issue(name)
+        self._client = self.authority.issue("quic-tunnel-client", use="clientAuth")
+
+    def server(self, *options: str, host: str = "127.0.0.1") -> QuicServer:
+        """`tidegate quic-server` on ports of the system's choice."""
+        return QuicServer(*self._files("client-ca-file", self._server), *options, host=host)
+
+    def client(self, server: str, *options: str | Path, upstream: str | None = None) -> QuicClient:
+        """`tidegate quic-client` or, with an upstream, `quic-client-tcp`; it need not have connected."""
+        return QuicClient(server, *self._files("ca-file", self._client), *options, upstream=upstream)
+
+    def _files(self, authority: str, own: tuple[Path, Path]) -> list[str]:
+        # As its own documents write flags.
+        return [f"--{authority}={self.authority.ca}", f"-cert-file={own[0]}", f"-cert-key={own[1]}"]
+
+
+class QuicServer(Predecessor):
+    """`tidegate quic-server`."""
+
+    def __init__(self, *options: str, host: str = "127.0.0.1") -> None:
+        super().__init__("quic-server", "-listen-quic", f"{host}:0", f"--listen-tcp={host}:0", *options)
+        self.quic, self.tcp = self.address("quic"), self.address("tcp")
+
+    def until_offered(self, agents: int = 1) -> None:
+        """Waits until so many agents have come since the start."""
+        self.event("agent connected", transport="quic-tunnel", nth=agents)
+
+    def streams(self) -> list[int]:
+        """The streams of each agent's session."""
+        status = request(self.admin, "/status").json()
+        found = [each["listeners"] for each in status["endpoints"] if each["name"] == "quic-tunnel"]
+        return [int(session["streams"]) for sessions in found for session in sessions]
+
+
+class QuicClient(Tidegate):
+    """`tidegate quic-client` or `quic-client-tcp`."""
+
+    def __init__(self, server: str, *options: str | Path, upstream: str | None = None) -> None:
+        name = "quic-client" if upstream is None else "quic-client-tcp"
+        where = () if upstream is None else ("--upstream", upstream)
+        super().__init__(name, f"--server={server}", *where, *options)
+
+    def until_connected(self, times: int = 1) -> None:
+        """Waits until its tunnel has been there so many times since the start."""
+        self.ready("connected", nth=times)
 
 
 def servers(https: Mapping[str, str], http: Mapping[str, str]) -> str:

@@ -40,7 +40,7 @@ def agent(text: str) -> dict[str, Any]:
 def test_a_gateway_without_configuration_is_on_loopback_only() -> None:
     plain: dict[str, Any] = {
         "tls": None, "proxy_protocol": [], "allow": [], "deny": [], "tenant": "", "auth": None,
-        "transports": ["websocket"], "quic_at": None,
+        "transports": ["websocket"], "quic_at": None, "quic_tunnel": None,
     }  # fmt: skip
     assert gateway()["listeners"] == [
         {"name": "proxy", "bind": ["127.0.0.1:8000"], "kind": "http", "dynamic_endpoints": "unnamed", **plain},

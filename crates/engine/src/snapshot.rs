@@ -102,6 +102,9 @@ pub struct Listener {
     pub transports: Vec<Transport>,
     /// Where QUIC is reached, where that is not the port of the URL: told to agents.
     pub quic_at: Option<String>,
+    /// What agents of quic-reverse-http-tunnel offer, who name nothing: they alone connect to it then.
+    #[serde(default)]
+    pub quic_tunnel: Option<String>,
     /// What is spoken on it.
     #[serde(flatten)]
     pub kind: ListenerKind,
@@ -122,6 +125,9 @@ pub enum Transport {
     WebSocket,
     /// UDP.
     Quic,
+    /// UDP, as quic-reverse-http-tunnel uses it; of an agent only.
+    #[serde(rename = "quic-tunnel")]
+    QuicTunnel,
 }
 
 impl Transport {
@@ -130,6 +136,7 @@ impl Transport {
         match self {
             Transport::WebSocket => "websocket",
             Transport::Quic => "quic",
+            Transport::QuicTunnel => "quic-tunnel",
         }
     }
 }

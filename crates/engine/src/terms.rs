@@ -49,6 +49,8 @@ struct Agents {
     credential: bool,
     neighbours: Neighbours,
     tenant: String,
+    /// What those offer who name nothing.
+    quic_tunnel: Option<String>,
 }
 
 #[derive(PartialEq)]
@@ -84,6 +86,7 @@ impl Asked {
             credential: listener.auth.is_some(),
             neighbours: Neighbours { allow: listener.allow.clone(), deny: listener.deny.clone() },
             tenant: listener.tenant.clone(),
+            quic_tunnel: listener.quic_tunnel.clone(),
         });
         Asked { tls, balancers, agents }
     }

@@ -28,6 +28,9 @@ _COMMANDS = {
     "piko": "Run the command lines and files of Piko.",
     "kiagateway": "Run the file of kiagateway.",
     "nanoproxy": "Run the file of NanoProxy.",
+    "quic-server": "Run the command line of quic-reverse-http-tunnel's server.",
+    "quic-client": "Run the command line of its agent that serves CONNECT.",
+    "quic-client-tcp": "Run the command line of its agent that leads to one address.",
     "completion": "Print the completion script of a shell.",
 }
 

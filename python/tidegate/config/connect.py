@@ -16,6 +16,9 @@ from tidegate.config.values import header_text
 
 __all__ = ["connect", "read_token", "token_text"]
 
+# Whom agents of quic-reverse-http-tunnel expect, whatever address they dial.
+_QUIC_TUNNEL_SERVER = "quic-tunnel-server"
+
 
 def connect(written: Connect, checked: Checked, env: Mapping[str, str], token: str | None = None) -> dict[str, Any]:
     """The gateways, the way to them, and what is shown to them; `token` is what its command has printed."""
@@ -32,8 +35,15 @@ def connect(written: Connect, checked: Checked, env: Mapping[str, str], token: s
         "tenant": written.tenant,
         "transport": written.transport if isinstance(written, AgentConnect) else "websocket",
         "proxies": [checked.call("connect.proxy", _proxy, written.proxy, url, env) for url in written.urls],
-        "tls": client_tls(written, "connect", checked),
+        "tls": _tls(written, checked),
     }
+
+
+def _tls(written: Connect, checked: Checked) -> dict[str, Any]:
+    tls = client_tls(written, "connect", checked)
+    if isinstance(written, AgentConnect) and written.transport == "quic-tunnel":
+        tls["server_name"] = tls["server_name"] or _QUIC_TUNNEL_SERVER
+    return tls
 
 
 def read_token(name: str) -> str:

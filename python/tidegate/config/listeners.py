@@ -56,6 +56,12 @@ def _quic_at(value: str) -> str:
     return value
 
 
+class QuicTunnel(Model):
+    """Agents of quic-reverse-http-tunnel: what they offer, for they name nothing."""
+
+    endpoint: Endpoint = knob(..., "The endpoint that they offer.")
+
+
 class Listener(Model):
     """A local address that downstreams or agents connect to."""
 
@@ -99,6 +105,11 @@ class Listener(Model):
     quic_at: Annotated[str | None, AfterValidator(lambda v: v and _quic_at(v)), Label("HOST:PORT")] = knob(
         None, "Kind tunnel: where QUIC is reached if not at the port of the URL, told to agents."
     )
+    quic_tunnel: QuicTunnel | None = Field(
+        default=None,
+        description="Kind tunnel with `transports: [quic]`: agents of quic-reverse-http-tunnel connect to it, and "
+        "nobody else.",
+    )
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -118,7 +129,7 @@ class Listener(Model):
             )
         belongs: tuple[tuple[str, tuple[str, ...]], ...] = (
             ("to", ("tcp", "connect")), ("dynamic_endpoints", ("http",)), ("transports", ("tunnel",)),
-            ("quic_at", ("tunnel",)),
+            ("quic_at", ("tunnel",)), ("quic_tunnel", ("tunnel",)),
         )  # fmt: skip
         for key, kinds in belongs:
             if key in self.model_fields_set and getattr(self, key) is not None and self.kind not in kinds:
@@ -144,6 +155,21 @@ class Listener(Model):
             raise ValueError("`transports`: quic needs `tls: {certificates: [{cert: FILE, key: FILE}]}`")
         if self.quic_at is not None and "websocket" not in self.made_of():
             raise ValueError("`quic_at` is told by WebSocket, which `transports` leaves out (write [websocket, quic])")
+        if self.quic_tunnel is not None:
+            self._takes_quic_tunnels()
+
+    def _takes_quic_tunnels(self) -> None:
+        if self.made_of() != ("quic",):
+            raise ValueError("`quic_tunnel` needs `transports: [quic]`: its agents know nothing else")
+        if self.tls is None or self.tls.client_ca is None or self.tls.client_certificate != "required":
+            raise ValueError(
+                "`quic_tunnel` needs `tls.client_ca` and `client_certificate: required`: its agents show a certificate "
+                "and nothing else"
+            )
+        if self.auth is not None and not self.auth.is_none:
+            raise ValueError(
+                "`auth`: agents of `quic_tunnel` show a certificate and nothing else (use `tls.client_ca`)"
+            )
 
     def made_of(self) -> tuple[Transport, ...]:
         """What connects to it, each once."""

@@ -4,7 +4,7 @@ Everything that can be configured. One line per knob: its default, what it does,
 No default stands anywhere else. Reading files is `load`, precedence `sources`, what the engine gets `snapshot`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
@@ -32,7 +32,7 @@ from tidegate.config.knobs import (
     Urls,
     knob,
 )  # fmt: skip
-from tidegate.config.listeners import LATER, Listener, Transport, default_listeners
+from tidegate.config.listeners import LATER, Listener, default_listeners
 from tidegate.config.routes import Route
 from tidegate.config.tls import AdminTls, ClientTls
 from tidegate.config.upstreams import Health, Upstream, UpstreamName, health_written
@@ -342,22 +342,32 @@ class AgentConnect(Connect):
         ("http://localhost:8001",), "The gateway's address for agents; several share tunnels.", flag="--connect"
     )
     connections: Annotated[int, Field(ge=1, le=64)] = knob(2, "Tunnels kept for each endpoint.", flag="--connections")
-    transport: Transport = knob(
+    transport: Literal["websocket", "quic", "quic-tunnel"] = knob(
         "websocket",
         "What tunnels are made of; quic needs https:// and a gateway whose listener takes it, and goes by UDP to the "
-        "same port number, through no proxy.",
+        "same port number, through no proxy. quic-tunnel is for a server of quic-reverse-http-tunnel.",
         flag="--transport",
     )
 
     @model_validator(mode="after")
     def _quic_has_its_way(self) -> Self:
-        if self.transport != "quic":
+        if self.transport == "websocket":
             return self
+        wanted = f"`transport: {self.transport}`"
         if not any(url.startswith(("https:", "wss:")) for url in self.urls):
-            raise ValueError("`transport: quic` needs TLS, but no URL begins with https://")
+            raise ValueError(f"{wanted} needs TLS, but no URL begins with https://")
         if self.proxy is not None:
-            raise ValueError("`transport: quic` goes through no HTTP proxy (leave out `proxy`, or write websocket)")
+            raise ValueError(f"{wanted} goes through no HTTP proxy (leave out `proxy`, or write websocket)")
+        if self.transport == "quic-tunnel":
+            self._is_known_by_certificate(wanted)
         return self
+
+    def _is_known_by_certificate(self, wanted: str) -> None:
+        if self.cert is None:
+            raise ValueError(f"{wanted} needs `cert` and `key`: its server asks for a certificate")
+        for key in ("token", "token_file", "token_command", "tenant"):
+            if getattr(self, key):
+                raise ValueError(f"{wanted} shows a certificate and nothing else (leave out `{key}`)")
 
 
 CONNECT = "connect"
@@ -452,6 +462,21 @@ class Agent(Model):
                     f"endpoint {offer.name!r} is offered twice (one entry an endpoint; `connections` adds tunnels)",
                 )
             seen.update([offer.name] if offer is not None else [])
+        connect: AgentConnect | None = parts.value("connect")
+        if connect is not None and connect.transport == "quic-tunnel":
+            yield from _one_for_all(offers)
+
+
+def _one_for_all(offers: Mapping[int, Offer | None]) -> Iterable[tuple[tuple[str | int, ...], str]]:
+    """Over quic-tunnel nobody names an endpoint, and streams are bytes."""
+    if len(offers) > 1:
+        yield ("endpoints", 1), "`transport: quic-tunnel` has room for one endpoint: its server names none"
+    for position, offer in offers.items():
+        if offer is not None and offer.to != CONNECT and service(offer.to).kind != "tcp":
+            yield (
+                ("endpoints", position, "to"),
+                "`transport: quic-tunnel` carries bytes (write `to: connect`, or tcp://HOST:PORT)",
+            )
 
 
 class ForwardPort(Model):

@@ -71,6 +71,7 @@ def gateway_snapshot(config: Gateway, where: Where | None = None) -> bytes:
             "auth": credentials.auth(config, listener.auth),
             "transports": list(listener.made_of()),
             "quic_at": listener.quic_at,
+            "quic_tunnel": listener.quic_tunnel.endpoint if listener.quic_tunnel is not None else None,
             **_listener_kind(name, listener, bool(config.routes)),
         }
         for name, listener in config.listeners.items()
@@ -113,6 +114,10 @@ def agent_snapshot(config: Agent, agent_id: str, where: Where | None = None, tok
         checked.mistake("endpoints", "nothing to offer (add `endpoints: [{name: web, to: 3000}]`)")
     own = (checked.call("admin.bind", resolve_bind, config.admin.bind) if config.admin.bind else None) or []
     offers = [offer(each, f"endpoints[{position}]", checked, own) for position, each in enumerate(config.endpoints)]
+    if config.connect.transport == "quic-tunnel":
+        for each in offers:
+            # Whoever asks over it has known no other status for whatever fails.
+            each.get("connect", {})["failed_status"] = 400
     return checked.done(
         {
             "role": "agent",

@@ -116,8 +116,11 @@ impl Gateway {
             let failed = |why: String| format!("{url}: {why}");
             let quic = match (connect.transport, tls) {
                 (Transport::WebSocket, _) => Err("it was not asked for"),
-                (Transport::Quic, false) => Err("QUIC needs https:// (the URL begins with http://)"),
+                (_, false) => Err("QUIC needs https:// (the URL begins with http://)"),
                 (Transport::Quic, true) => Ok(tls::quic::client(&connect.tls, hello::QUIC_PROTOCOLS).map_err(failed)?),
+                (Transport::QuicTunnel, true) => {
+                    Ok(tls::quic::client(&connect.tls, hello::QUIC_TUNNEL_PROTOCOLS).map_err(failed)?)
+                }
             };
             let tls = if tls { Some(Connector::new(&connect.tls).map_err(failed)?) } else { None };
             Ok(Gateway {
@@ -138,8 +141,8 @@ impl Gateway {
 
     /// Opens a tunnel.
     pub async fn tunnel(&self, transport: Transport, wanted: &Wanted<'_>) -> Result<Tunnel, Refused> {
-        if transport == Transport::Quic {
-            return self.open_quic(wanted).await;
+        if transport != Transport::WebSocket {
+            return self.open_quic(transport, wanted).await;
         }
         let (agent, timeouts) = (Some(wanted.agent), wanted.timeouts);
         let (io, early, told) = self.open(wanted.path, agent, wanted.version, wanted.h2, timeouts).await?;

@@ -15,6 +15,7 @@ use super::{Gateway, REASON, Refused, Tunnel, Wanted};
 use crate::dial;
 use crate::http1::head::{HeadLimits, parse_response};
 use crate::message::ResponseHead;
+use crate::snapshot::Transport;
 use crate::tunnel::endpoint;
 use crate::tunnel::hello::{self, Told};
 use crate::tunnel::quic::{Config, codes, start, transport};
@@ -37,7 +38,7 @@ const NO_PROTOCOL: u64 = 0x178;
 
 impl Gateway {
     /// Opens a tunnel of QUIC.
-    pub(super) async fn open_quic(&self, wanted: &Wanted<'_>) -> Result<Tunnel, Refused> {
+    pub(super) async fn open_quic(&self, made_of: Transport, wanted: &Wanted<'_>) -> Result<Tunnel, Refused> {
         let tls = self.quic.as_ref().map_err(|why| self.broken(why))?;
         let name = tls.name(&self.host).map_err(|why| self.broken(why))?;
         let mut config = ClientConfig::new(tls.crypto.clone());
@@ -51,13 +52,19 @@ impl Gateway {
         let endpoint = endpoint::dialling(wanted.worker, wanted.drain).map_err(|error| self.broken(error))?;
         let connection = match timeout_at(by, first_of(&endpoint, &config, addresses, &name)).await {
             Ok(Ok(connection)) => connection,
-            Ok(Err(why)) => return Err(self.broken(self.words(&why))),
-            Err(_) => return Err(self.broken(self.words(&Failure::Lost(ConnectionError::TimedOut)))),
+            Ok(Err(why)) => return Err(self.broken(self.words(made_of, &why))),
+            Err(_) => return Err(self.broken(self.words(made_of, &Failure::Lost(ConnectionError::TimedOut)))),
         };
-        match timeout_at(by, self.greet(&connection, wanted)).await {
-            Ok(Ok((send, recv, told))) => {
-                let (session, driver) =
-                    start(connection, Some((send, recv)), Config { takes_streams: true, asks: false });
+        let greeted = async {
+            match made_of {
+                // There is no greeting: the server opens streams.
+                Transport::QuicTunnel => Ok((None, Told::default())),
+                _ => self.greet(&connection, wanted).await.map(|(send, recv, told)| (Some((send, recv)), told)),
+            }
+        };
+        match timeout_at(by, greeted).await {
+            Ok(Ok((control, told))) => {
+                let (session, driver) = start(connection, control, Config { takes_streams: true, asks: false });
                 let driver = async move {
                     driver.await;
                     let _ = timeout(LAST_WORD, endpoint.wait_idle()).await;
@@ -78,7 +85,7 @@ impl Gateway {
         connection: &Connection,
         wanted: &Wanted<'_>,
     ) -> Result<(SendStream, RecvStream, Told), Refused> {
-        let lost = |error: ConnectionError| self.broken(self.words(&Failure::Lost(error)));
+        let lost = |error: ConnectionError| self.broken(self.words(Transport::Quic, &Failure::Lost(error)));
         let (mut send, mut recv) = connection.open_bi().await.map_err(lost)?;
         let request = self.request(wanted.path, None, Some(wanted.agent), wanted.version, wanted.h2);
         // Why the gateway has ended the connection says more than that a stream of it has ended.
@@ -120,7 +127,7 @@ impl Gateway {
         }
     }
 
-    fn words(&self, failure: &Failure) -> String {
+    fn words(&self, made_of: Transport, failure: &Failure) -> String {
         let code = match failure {
             Failure::Never(why) => return why.clone(),
             Failure::Lost(ConnectionError::TimedOut) => return format!("no answer on UDP {}", self.port),
@@ -130,6 +137,9 @@ impl Gateway {
         };
         match (code, failure) {
             (REFUSED, _) => "it takes no connections over QUIC now".to_owned(),
+            (NO_PROTOCOL, _) if made_of == Transport::QuicTunnel => {
+                "it does not speak as quic-reverse-http-tunnel does".to_owned()
+            }
             (NO_PROTOCOL, _) => "it does not speak tidegate/1 over QUIC".to_owned(),
             (0x100..0x200, Failure::Lost(ConnectionError::TransportError(error))) => {
                 format!("TLS over QUIC failed: {}", error.reason)

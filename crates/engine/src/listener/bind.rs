@@ -191,6 +191,7 @@ mod tests {
             auth: None,
             transports: vec![Transport::WebSocket],
             quic_at: None,
+            quic_tunnel: None,
             kind,
         }
     }

@@ -76,6 +76,8 @@ pub struct TunnelListener {
     pub terms: Arc<Terms>,
     /// Where agents are told that QUIC is.
     pub quic: ArcSwap<Offers>,
+    /// What agents of quic-reverse-http-tunnel offer, where those are who connects: they say nothing.
+    pub quic_tunnel: Option<String>,
 }
 
 /// What a tunnel is made of, as far as its first words go.
@@ -156,6 +158,29 @@ pub async fn applicant(
     if !identity.listen.contains(endpoint) {
         return Err(challenge(Error::new(Code::EndpointNotPermitted, "")));
     }
+    let admitted = admit(tunnels, listener, (identity, ends), tenant)?;
+    let agent = head.fields.find("x-tidegate-agent").and_then(valid_name).map(Arc::from);
+    Ok(Applicant { admitted, endpoint: endpoint.to_owned(), key, features: Features::of(&head.fields), agent })
+}
+
+/// Who says nothing, and has shown its certificate: what it offers is what stands at the listener.
+///
+/// # Errors
+/// The refusal.
+pub fn unspoken(tunnels: &Tunnels, listener: &TunnelListener, endpoint: &str) -> Result<Applicant> {
+    let tenant = listener.access.load().tenant.clone();
+    let admitted = admit(tunnels, listener, (tunnels.proxy.anonymous.clone(), false), tenant)?;
+    let (key, features) = (String::new(), Features::default());
+    Ok(Applicant { admitted, endpoint: endpoint.to_owned(), key, features, agent: None })
+}
+
+/// Lets somebody in, if there is room for one more and time.
+fn admit(
+    tunnels: &Tunnels,
+    listener: &TunnelListener,
+    (identity, ends): (Arc<Identity>, bool),
+    tenant: Arc<str>,
+) -> Result<Admitted> {
     let shared = tunnels.proxy.verdicts.allowance_of(&tenant);
     let all = identity.allowances.iter().cloned().chain(shared);
     let taken = Taken::from(all, Wanted::Session).map_err(too_many)?;
@@ -164,12 +189,10 @@ pub async fn applicant(
         (_, true) => Some("the terms of this connection are in force no more: connect again"),
         (false, false) => None,
     };
-    if let Some(why) = leaving {
-        return Err(Error::new(Code::Draining, why));
+    match leaving {
+        Some(why) => Err(Error::new(Code::Draining, why)),
+        None => Ok(Admitted { identity, tenant, ends, taken }),
     }
-    let agent = head.fields.find("x-tidegate-agent").and_then(valid_name).map(Arc::from);
-    let admitted = Admitted { identity, tenant, ends, taken };
-    Ok(Applicant { admitted, endpoint: endpoint.to_owned(), key, features: Features::of(&head.fields), agent })
 }
 
 async fn identify(
@@ -189,9 +212,14 @@ async fn identify(
     verdicts.judge(&ask, ask.digest(), from.ip(), WITHIN).await.map_err(|error| policy.challenge(error))
 }
 
+/// The line about an agent that is refused.
+pub fn log_refusal(error: &Error, from: SocketAddr) {
+    info!(address = %from, error = error.code.as_str(), detail = %error.detail, "agent refused");
+}
+
 /// The answer that refuses an agent, and the line about it.
 pub fn refusal(tunnels: &Tunnels, error: &Error, from: SocketAddr) -> Vec<u8> {
-    info!(address = %from, error = error.code.as_str(), detail = %error.detail, "agent refused");
+    log_refusal(error, from);
     let id = tunnels.proxy.next_request();
     // A program asks here, whatever it accepts.
     let answer = Pages::default().answer(error, error.code.status(), id, false);

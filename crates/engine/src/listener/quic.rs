@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::hail::{Applicant, Greeting, Over, TunnelListener, Tunnels, applicant, refusal};
+use super::hail::{Applicant, Greeting, Over, TunnelListener, Tunnels, applicant, log_refusal, refusal, unspoken};
 use super::handshakes::{Handshake, Handshakes, Turn};
 use super::session;
 use crate::error::{Code, Error, Result};
@@ -156,7 +156,6 @@ struct Caller {
 
 /// What an agent says first, and the stream on which it is answered.
 struct Hello {
-    connection: Connection,
     send: SendStream,
     recv: RecvStream,
     head: Result<RequestHead>,
@@ -170,15 +169,22 @@ impl Caller {
             let by = Instant::now() + greeting.handshake;
             let connection = self.shake_hands(incoming, by).await?;
             drop(handshake);
-            timeout_at(by, hello(connection, &greeting.head)).await.ok()?
+            if self.door.listener.quic_tunnel.is_some() {
+                return Some((connection, None));
+            }
+            let hello = timeout_at(by, hello(&connection, &greeting.head)).await.ok()??;
+            Some((connection, Some(hello)))
         };
-        let hello = tokio::select! {
-            hello = begun => hello,
+        let begun = tokio::select! {
+            begun = begun => begun,
             () = self.place.evicted() => None,
         };
-        let Some(hello) = hello else { return };
+        let Some((connection, hello)) = begun else { return };
         self.place.busy();
-        self.serve(hello, &greeting).await;
+        match hello {
+            Some(hello) => self.serve(connection, hello, &greeting).await,
+            None => self.serve_unspoken(connection).await,
+        }
     }
 
     async fn shake_hands(&self, incoming: Incoming, by: Instant) -> Option<Connection> {
@@ -197,8 +203,8 @@ impl Caller {
         connection.ok()
     }
 
-    async fn serve(self, hello: Hello, greeting: &Greeting) {
-        let Hello { connection, mut send, recv, head } = hello;
+    async fn serve(self, connection: Connection, hello: Hello, greeting: &Greeting) {
+        let Hello { mut send, recv, head } = hello;
         let from = address(&connection);
         let certificate = certificate(&connection);
         let (tunnels, listener) = (&self.tunnels, &self.door.listener);
@@ -214,14 +220,31 @@ impl Caller {
         if !matches!(timeout(greeting.handshake, send.write_all(&answer)).await, Ok(Ok(()))) {
             return;
         }
+        self.run(connection, Some((send, recv)), applicant).await;
+    }
+
+    /// Agents of quic-reverse-http-tunnel wait for streams, and that is all.
+    async fn serve_unspoken(self, connection: Connection) {
+        let listener = &self.door.listener;
+        let endpoint = listener.quic_tunnel.as_deref().unwrap_or_default();
+        match unspoken(&self.tunnels, listener, endpoint) {
+            Ok(applicant) => self.run(connection, None, applicant).await,
+            Err(error) => {
+                log_refusal(&error, address(&connection));
+                connection.close(codes::NOT_WELCOME, error.detail.as_bytes());
+            }
+        }
+    }
+
+    async fn run(&self, connection: Connection, control: Option<(SendStream, RecvStream)>, applicant: Applicant) {
+        let (listener, whom) = (&self.door.listener, (self.worker, address(&connection)));
         // A stranger was given what a request needs, an agent gets what its streams need.
         connection.set_receive_window(WINDOW);
         let config = tunnel::Config { takes_streams: false, asks: false };
-        let session = tunnel::start(connection.clone(), Some((send, recv)), config);
-        let run =
-            session::run(tunnels.clone(), (self.worker, from), (&listener.terms, &self.closed), applicant, session);
+        let session = tunnel::start(connection.clone(), control, config);
+        let ends = (&*listener.terms, &self.closed);
         tokio::select! {
-            () = run => {}
+            () = session::run(self.tunnels.clone(), whom, ends, applicant, session) => {}
             // It only ever ends the connection.
             () = follow(&connection, listener) => {}
         }
@@ -247,7 +270,7 @@ async fn follow(connection: &Connection, listener: &TunnelListener) {
 }
 
 /// The request on the first stream; none where nobody makes one.
-async fn hello(connection: Connection, limits: &HeadLimits) -> Option<Hello> {
+async fn hello(connection: &Connection, limits: &HeadLimits) -> Option<Hello> {
     let (send, mut recv) = connection.accept_bi().await.ok()?;
     let (mut read, mut scanned, mut head) = (Buffer::new(), 0, RequestHead::new());
     let head = loop {
@@ -262,7 +285,7 @@ async fn hello(connection: Connection, limits: &HeadLimits) -> Option<Hello> {
         let chunk = recv.read_chunk(limits.bytes, true).await.ok()??;
         read.extend(&chunk.bytes);
     };
-    Some(Hello { connection, send, recv, head })
+    Some(Hello { send, recv, head })
 }
 
 fn welcome(tunnels: &Tunnels, applicant: &Applicant, greeting: &Greeting, from: SocketAddr) -> Vec<u8> {

@@ -287,7 +287,8 @@ impl Listeners {
             }
             ListenerKind::Tunnel {} => {
                 let quic = ArcSwap::from_pointee(offers(listener));
-                Kind::Tunnel(Arc::new(TunnelListener { access, terms: terms.clone(), quic }))
+                let (terms, quic_tunnel) = (terms.clone(), listener.quic_tunnel.clone());
+                Kind::Tunnel(Arc::new(TunnelListener { access, terms, quic, quic_tunnel }))
             }
             ListenerKind::Connect { to } => {
                 let (name, terms) = (name.clone(), terms.clone());

@@ -36,7 +36,7 @@ use crate::snapshot::{Listener, ListenerKind, Transport};
 use crate::sniff::tls::{Alert, ClientHello, Sniffed, Sniffer};
 use crate::tls::quic;
 use crate::tls::server::{Acceptor, Agreed};
-use crate::tunnel::hello::QUIC_PROTOCOLS;
+use crate::tunnel::hello::{QUIC_PROTOCOLS, QUIC_TUNNEL_PROTOCOLS};
 
 /// What a listener of kind http offers by ALPN, the preferred one first.
 const HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
@@ -53,6 +53,8 @@ pub struct Tls {
     acceptor: Option<Arc<Acceptor>>,
     /// What ends it in QUIC, where that is spoken.
     quic: Option<Arc<QuicServerConfig>>,
+    /// What is spoken then.
+    over_quic: &'static [&'static [u8]],
 }
 
 impl Tls {
@@ -71,17 +73,24 @@ impl Tls {
         let fails = |why: String| format!("listener \"{}\": {why}", listener.name);
         if policy.certificates.is_empty() {
             return match listener.kind {
-                ListenerKind::Http { .. } => Ok(Some(Arc::new(Tls { acceptor: None, quic: None }))),
+                ListenerKind::Http { .. } => Ok(Some(Arc::new(Tls { acceptor: None, quic: None, over_quic: &[] }))),
                 _ => Err(fails("tls needs a certificate".to_owned())),
             };
         }
-        let with_quic = listener.takes(Transport::Quic);
+        let over_quic: &'static [&'static [u8]] = match &listener.quic_tunnel {
+            _ if !listener.takes(Transport::Quic) => &[],
+            Some(_) => QUIC_TUNNEL_PROTOCOLS,
+            None => QUIC_PROTOCOLS,
+        };
         let is_of = |acceptor: &Arc<Acceptor>| acceptor.is_of(policy, protocols);
-        let kept = before.filter(|tls| tls.acceptor.as_ref().is_some_and(is_of) && tls.quic.is_some() == with_quic);
+        let kept = before.filter(|tls| tls.acceptor.as_ref().is_some_and(is_of) && tls.over_quic == over_quic);
         let made = || {
             let acceptor = Some(Arc::new(Acceptor::new(policy, protocols).map_err(fails)?));
-            let quic = if with_quic { Some(quic::server(policy, QUIC_PROTOCOLS).map_err(fails)?) } else { None };
-            Ok(Arc::new(Tls { acceptor, quic }))
+            let quic = match over_quic {
+                [] => None,
+                protocols => Some(quic::server(policy, protocols).map_err(fails)?),
+            };
+            Ok(Arc::new(Tls { acceptor, quic, over_quic }))
         };
         kept.map_or_else(made, Ok).map(Some)
     }

@@ -94,7 +94,7 @@ impl Role for Agent {
         self.proxy.metrics.render(&mut page);
         page.family("tidegate_tunnels", "gauge", "Tunnels that are up, by endpoint and what they are made of.");
         for offer in &self.offers {
-            for transport in [Transport::WebSocket, Transport::Quic].map(Transport::word) {
+            for transport in [Transport::WebSocket, Transport::Quic, Transport::QuicTunnel].map(Transport::word) {
                 let up = offer.tunnels.iter().filter(|tunnel| tunnel.is_up_over(transport));
                 page.value(&[("endpoint", &offer.name), ("transport", transport)], up.count() as f64);
             }

@@ -66,6 +66,9 @@ pub const QUIC_UPGRADE: &str = "tidegate/1";
 /// What both ends of one name by ALPN.
 pub const QUIC_PROTOCOLS: &[&[u8]] = &[QUIC_UPGRADE.as_bytes()];
 
+/// The same of quic-reverse-http-tunnel, where nothing is said before the first stream.
+pub const QUIC_TUNNEL_PROTOCOLS: &[&[u8]] = &[b"quic-echo-example"];
+
 /// An error where the request does not ask for a tunnel on the connection of QUIC that it came by.
 pub fn quic_upgrade(head: &RequestHead) -> Result<()> {
     let has = |known: Known, word: &str| {

@@ -9,10 +9,14 @@ use crate::error::{Code, Error, Result};
 use crate::identity::Identity;
 use crate::io::BoxedIo;
 use crate::tunnel::hello::Features;
-use crate::tunnel::{self, OpenError};
+use crate::tunnel::{self, OpenError, Transport};
 
 use super::ejection::Condition;
 use super::info::StreamInfo;
+
+/// How long an agent that answers to no stream may let one wait: permission for more may be on its way. After that
+/// whoever waits comes to another agent, or is told.
+const ROUND_TRIP: Duration = Duration::from_millis(250);
 
 /// One session of one agent for one endpoint.
 pub struct AgentSession {
@@ -56,7 +60,11 @@ impl AgentSession {
     pub async fn open(&self, _: &StreamInfo) -> Result<BoxedIo> {
         let opened = match self.tunnel.open() {
             Err(OpenError::Unanswered) => {
-                let opened = tokio::time::timeout(self.open_timeout, self.tunnel.open_when_answered()).await;
+                let patience = match self.tunnel.transport() {
+                    Transport::QuicTunnel => self.open_timeout.min(ROUND_TRIP),
+                    _ => self.open_timeout,
+                };
+                let opened = tokio::time::timeout(patience, self.tunnel.open_when_answered()).await;
                 opened.unwrap_or(Err(OpenError::Unanswered))
             }
             opened => opened,

@@ -10,3 +10,4 @@ mod dialled;
 mod hostile;
 mod moving;
 mod refused;
+mod unspoken;

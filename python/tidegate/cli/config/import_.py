@@ -9,11 +9,17 @@ import yaml
 from pydantic import SecretStr
 
 from tidegate.cli.moving import tell
+from tidegate.cli.options import given
+from tidegate.cli.quic import flags_of
+from tidegate.cli.quic_client import ALLOW, quic_client
+from tidegate.cli.quic_client_tcp import quic_client_tcp
+from tidegate.cli.quic_server import quic_server
+from tidegate.config.knobs import knobs
 from tidegate.config.load import dump, parse, read_text, validate
-from tidegate.config.model import Gateway
+from tidegate.config.model import Agent, Gateway
 from tidegate.config.tree import Tree
 from tidegate.errors import ConfigError
-from tidegate.importers import kiagateway, nanoproxy, piko, piko_server
+from tidegate.importers import kiagateway, nanoproxy, piko, piko_server, quic_tunnel
 from tidegate.importers.translation import Note, Translation, place
 
 __all__ = ["import_"]
@@ -31,17 +37,19 @@ def import_(system: str, kind: str | None, expand_env: bool, file: str) -> int:
     """
     Print our configuration for the file of another system.
 
-    Notes go to stderr: one for everything that changes meaning. For NanoProxy its environment variables count too.
+    Notes go to stderr: one for everything that changes meaning. For NanoProxy its environment variables count too. Of
+    quic-reverse-http-tunnel, which has no files, FILE is a text with one command line of it: a script, or a unit.
 
     \b
     Examples:
       tidegate config import --from kiagateway servers.toml > tidegate.yaml
       PORT=80 tidegate config import --from nanoproxy config.yaml > tidegate.yaml
       tidegate config import --from piko agent.yaml > agent.yaml
+      tidegate config import --from quic-tunnel /etc/systemd/system/quic-client.service > agent.yaml
     """
-    if system == "quic-tunnel":
-        raise ConfigError("`--from quic-tunnel` is not built yet in this version")
     text = read_text(Path(file))
+    if system == "quic-tunnel":
+        return _quic_tunnel(text, file)
     if system == "piko":
         return _piko(piko.expand_env(text, os.environ) if expand_env else text, file, kind)
     if system == "kiagateway":
@@ -67,6 +75,26 @@ def _piko(text: str, file: str, kind: str | None) -> int:
     return 0
 
 
+def _quic_tunnel(text: str, file: str) -> int:
+    line = quic_tunnel.find(text, file)
+    commands = {each.name: each for each in (quic_server, quic_client, quic_client_tcp)}
+    try:
+        context = commands[line.program].make_context(line.program, list(line.words), resilient_parsing=False)
+    except click.UsageError as error:
+        raise ConfigError(f"{line.where}: {error.format_message()}") from None
+    own = flags_of(line.program, context.params)
+    model: type[Gateway | Agent] = Gateway if line.program == quic_tunnel.SERVER else Agent
+    if model is Gateway:
+        translation = quic_tunnel.server(own, line.where)
+    else:
+        translation = quic_tunnel.agent(line.program, own, context.params.get(ALLOW, ()), line.where)
+    flags = given(context)
+    for known in knobs(model):
+        if known.flag in flags:
+            translation.tree.set(known.path, flags[known.flag], f"{line.where}: {known.flag}")
+    return _print(translation, model)
+
+
 def _kind(tree: Tree) -> str:
     found = [kind for kind, keys in _PIKO.items() if any(key in tree.data for key in keys)]
     if len(found) != 1:
@@ -86,10 +114,10 @@ def _put_keys_into_files(tree: Tree) -> None:
                 tell(Note(where, f"write this key to {file}{mode}: a configuration of ours holds no keys"))
 
 
-def _print(translation: Translation) -> int:
+def _print(translation: Translation, model: type[Gateway | Agent] = Gateway) -> int:
     for note in translation.notes:
         tell(note)
-    validate(Gateway, translation.tree)
+    validate(model, translation.tree)
     _put_keys_into_files(translation.tree)
     # As the importer wrote it: that is shorter than what the model makes of it.
     text = yaml.safe_dump(
