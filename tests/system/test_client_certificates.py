@@ -70,6 +70,8 @@ def gateway(authority: Authority, people: dict[str, Known], issuer: Issuer) -> I
         for name in ("acme", "umbrella"):
             service = stack.enter_context(say(name))
             shown = [f"--connect-{key}={file}" for key, file in zip(("cert", "key"), people[name], strict=True)]
+            # What was shown counts in the same way, whatever carries the tunnel.
+            shown.append(f"--transport={'quic' if name == 'umbrella' else 'websocket'}")
             words = ("agent", "http", "web", service.address, "--connect", url, f"--connect-ca={authority.ca}", *shown)
             stack.enter_context(Tidegate(*words)).event("connected")
             running.event("agent connected", endpoint="web", tenant=name)

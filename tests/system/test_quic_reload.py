@@ -132,12 +132,13 @@ def can_be_bound(address: str) -> bool:
 
 def test_a_port_for_quic_alone_becomes_one_for_both_and_keeps_its_tunnels(quic: Quic, service: Service) -> None:
     with (
-        Gateway(quic.config(transports=["quic"])) as gateway,
-        quic.agent(gateway.agents, "http", "web", service.address),
+        reserved() as bind,
+        Gateway(quic.config(bind=bind, transports=["quic"])) as gateway,
+        quic.agent(bind, "http", "web", service.address),
     ):
         gateway.until_offered("web")
         before = session(gateway, "web")
-        put_in_force(gateway, quic.config())
+        put_in_force(gateway, quic.config(bind=bind))
         with quic.agent(gateway.agents, "http", "more", service.address, transport="websocket"):
             gateway.until_offered("more")
         assert session(gateway, "web") == before

@@ -336,6 +336,18 @@ pub struct Tunnel {
     /// The session ends when a ping is not answered within this.
     #[serde(deserialize_with = "seconds")]
     pub ping_timeout: Duration,
+    /// How fast a tunnel over QUIC sends.
+    pub congestion: Congestion,
+}
+
+/// What decides how fast is sent.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Congestion {
+    /// Less at every loss.
+    Cubic,
+    /// By the rate at which things arrive.
+    Bbr,
 }
 
 /// One line a request.

@@ -95,3 +95,21 @@ over_every_carrier!(
 
 // Without words of ours a stream is there for the peer from its first byte on, and nobody says that it was taken.
 over_every_carrier! { quic_tunnel QuicTunnel: five_hundred_streams_at_once, a_kept_stream_leaves_nothing_behind }
+
+/// Streams are used on other threads than the one that drives their session.
+mod quic_on_several_threads {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn five_hundred_streams_at_once() {
+        crate::suite::five_hundred_streams_at_once(crate::Carrier::Quic).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn bulk_arrives_whole_both_ways() {
+        crate::suite::bulk_arrives_whole_both_ways(crate::Carrier::Quic).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_dropped_stream_is_a_reset_on_the_other_side() {
+        crate::suite::a_dropped_stream_is_a_reset_on_the_other_side(crate::Carrier::Quic).await;
+    }
+}

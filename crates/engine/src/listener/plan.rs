@@ -49,7 +49,11 @@ pub(super) fn plan(
             let kept = [kept_tcp.get(position).copied(), kept_udp.get(position).copied()];
             let met = |used: &[Used<'_>]| shared || used.iter().any(|(_, _, other)| overlap(*other, *address));
             let many = workers.min(ids::WORKERS);
-            let failed = |error: io::Error| ListenError { listener: listener.name.clone(), address: *address, error };
+            let failed_at = |address: SocketAddr| {
+                let listener = listener.name.clone();
+                move |error: io::Error| ListenError { listener, address, error }
+            };
+            let failed = failed_at(*address);
             let (mut new_tcp, mut new_udp) = (None, None);
             match kept {
                 [Some(None), Some(None)] => {
@@ -61,11 +65,11 @@ pub(super) fn plan(
                 // A port that the system picked is the same for both.
                 [Some(None), Some(Some(at))] => {
                     let at = same_port(*address, udp[at].2);
-                    new_tcp = Some(bind(at, workers, met(tcp)).map_err(failed)?);
+                    new_tcp = Some(bind(at, workers, met(tcp)).map_err(failed_at(at))?);
                 }
                 [Some(Some(at)), Some(None)] => {
                     let at = same_port(*address, tcp[at].2);
-                    new_udp = Some(bind_udp(at, many, met(udp)).map_err(failed)?);
+                    new_udp = Some(bind_udp(at, many, met(udp)).map_err(failed_at(at))?);
                 }
                 [Some(None), None] => new_tcp = Some(bind(*address, workers, met(tcp)).map_err(failed)?),
                 [None, Some(None)] => new_udp = Some(bind_udp(*address, many, met(udp)).map_err(failed)?),

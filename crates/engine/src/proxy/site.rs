@@ -375,7 +375,7 @@ mod tests {
                              "keep_alive": 30.0, "upstream_keep_alive": 30.0},
                 "limits": {"head_bytes": 65536, "head_fields": 100, "connections": 400, "idle_upstreams": 10,
                            "retry_percent": 20, "http2_streams": 100},
-                "tunnel": {"ping_interval": 30.0, "ping_timeout": 10.0},
+                "tunnel": {"ping_interval": 30.0, "ping_timeout": 10.0, "congestion": "cubic"},
                 "access_log": {"to": null, "format": "text"},
                 "listeners": [{"name": "web", "bind": [], "tls": null, "proxy_protocol": [], "kind": "http",
                     "transports": ["websocket"],

@@ -76,7 +76,7 @@ impl Config {
     }
 
     fn new(role: Role, framing: Framing, tunnel: &snapshot::Tunnel, takes_streams: bool) -> Self {
-        let snapshot::Tunnel { ping_interval, ping_timeout } = *tunnel;
+        let snapshot::Tunnel { ping_interval, ping_timeout, .. } = *tunnel;
         Config { role, framing, ping_interval, ping_timeout, takes_streams }
     }
 }

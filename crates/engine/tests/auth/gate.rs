@@ -46,7 +46,7 @@ pub(crate) fn configuration(listeners: Value, changes: Value) -> Value {
         "upstreams": [], "routes": [], "routing": "specific", "no_route_status": 404, "trusted_proxies": [],
         "error_pages": {"html": null, "json": null}, "public_url": null,
         "timeouts": timeouts(), "limits": limits(),
-        "tunnel": {"ping_interval": 30.0, "ping_timeout": 10.0},
+        "tunnel": {"ping_interval": 30.0, "ping_timeout": 10.0, "congestion": "cubic"},
         "access_log": {"to": null, "format": "text"},
         "verifier_sets": [{"id": SET, "algorithms": ["HS256"], "require_expiry": true}],
     });
@@ -349,7 +349,8 @@ impl Agent {
                 "to": {"host": "127.0.0.1", "port": service.port(), "tls": null},
                 "host_header": "keep", "protocol": "http1", "health": null}],
             "timeouts": timeouts(), "limits": limits(),
-            "tunnel": {"ping_interval": 30.0, "ping_timeout": 10.0}, "access_log": {"to": null, "format": "text"},
+            "tunnel": {"ping_interval": 30.0, "ping_timeout": 10.0, "congestion": "cubic"},
+            "access_log": {"to": null, "format": "text"},
         });
         let events = Events::new().unwrap();
         let role = roles::start(roles::read(snapshot.to_string().as_bytes()).unwrap(), &events).unwrap();

@@ -37,8 +37,8 @@ pub(crate) fn policy(certificate: Value, client_ca: Option<&str>) -> ServerTls {
 
 /// How sessions are watched: seconds until an idle peer is asked, and until it is given up.
 pub(crate) fn tunnel(ping_interval: f64, ping_timeout: f64) -> Tunnel {
-    serde_json::from_value(json!({"ping_interval": ping_interval, "ping_timeout": ping_timeout}))
-        .expect("a snapshot's part")
+    let watched = json!({"ping_interval": ping_interval, "ping_timeout": ping_timeout, "congestion": "cubic"});
+    serde_json::from_value(watched).expect("a snapshot's part")
 }
 
 /// A socket on the loopback that takes connections under `policy`.

@@ -4,11 +4,12 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use quinn::congestion::Bbr;
 use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarInt};
-use tidegate_engine::snapshot::Tunnel;
+use tidegate_engine::snapshot::{Congestion, Tunnel};
 use tidegate_engine::tunnel::quic::control::Frame;
 use tidegate_engine::tunnel::quic::{Config, codes, start};
-use tidegate_engine::tunnel::{End, Session, Transport};
+use tidegate_engine::tunnel::{End, Ending, Session, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -288,6 +289,28 @@ async fn a_driver_that_is_dropped_ends_its_session() {
 }
 
 #[tokio::test]
+async fn what_was_finished_arrives_although_the_session_is_ended_at_once() {
+    for how in [Ending::Close, Ending::GoAway2] {
+        let (agent, gateway) = pair().await;
+        let (mut here, mut left) = (gateway.open().expect("open"), gateway.open().expect("open"));
+        let (mut there, unfinished) = (agent.accept().await.expect("accept"), agent.accept().await.expect("accept"));
+        let said = bytes(9, 1 << 19);
+        there.write_all(&said).await.expect("write");
+        there.shutdown().await.expect("shutdown");
+        agent.end(how);
+        assert!(agent.end_reason().is_some() && agent.accept().await.is_none());
+        assert_eq!(there.read(&mut [0]).await.expect_err("ended").kind(), ErrorKind::ConnectionAborted);
+        let mut heard = Vec::new();
+        timeout(LONG, here.read_to_end(&mut heard)).await.expect("in time").expect("read");
+        assert!(heard == said);
+        let end = timeout(LONG, gateway.ended()).await.expect("in time");
+        assert!(matches!(end, End::Closed { by_peer: true, .. } | End::GoAway(2)), "{end}");
+        left.read(&mut [0]).await.expect_err("it was not finished");
+        drop(unfinished);
+    }
+}
+
+#[tokio::test]
 async fn what_a_session_has_done_is_counted() {
     let (agent, gateway) = pair().await;
     echo(agent.clone());
@@ -300,4 +323,24 @@ async fn what_a_session_has_done_is_counted() {
     assert_eq!((gateway.transport(), gateway.transport().word()), (Transport::Quic, "quic"));
     let (plain, _) = plain_pair().await;
     assert_eq!(plain.transport().word(), "quic-tunnel");
+}
+
+#[tokio::test]
+async fn either_congestion_control_carries_what_is_said() {
+    let cubic = support::tunnel(30.0, 10.0);
+    let bbr = Tunnel { congestion: Congestion::Bbr, ..cubic.clone() };
+    for (tunnel, is_bbr) in [(cubic, false), (bbr, true)] {
+        let (client, server) = connected(&tunnel, |address| address).await;
+        for end in [&client, &server] {
+            assert_eq!(end.congestion_state().into_any().is::<Bbr>(), is_bbr);
+        }
+        let (agent, gateway) = over(client, server).await;
+        echo(agent.clone());
+        let (mut read, mut write) = tokio::io::split(gateway.open().expect("open"));
+        let said = bytes(3, 1 << 20);
+        let mut heard = vec![0; said.len()];
+        let (wrote, got) = tokio::join!(write.write_all(&said), read.read_exact(&mut heard));
+        wrote.and(got.map(drop)).expect("carried");
+        assert!(heard == said);
+    }
 }

@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, StreamId, VarInt, WriteError};
 use tokio::io::ReadBuf;
 
-use super::codes::{OVERRUN, REFUSED};
+use super::codes::{OVERRUN, REFUSED, RESET};
 
 /// The most that is read ahead of whoever asks whether there is something to read.
 const AHEAD: usize = 64 * 1024;
@@ -189,8 +189,20 @@ impl Halves {
     /// Ends both directions because nobody reads, and gives up what has come.
     pub(super) fn overrun(&mut self) {
         self.abort(OVERRUN);
+        self.fail(Fate::Overrun);
+    }
+
+    /// Ends with the session; what has been said is given back, to be sent to the end.
+    pub(super) fn part(&mut self) -> Option<SendStream> {
+        let said = if self.finished { self.send.take() } else { None };
+        self.abort(RESET);
+        self.fail(Fate::Lost(ConnectionError::LocallyClosed));
+        said
+    }
+
+    fn fail(&mut self, fate: Fate) {
         self.ahead = Bytes::new();
-        self.over = Some(Fate::Overrun);
+        self.over = Some(fate);
         for waiting in [self.reader.take(), self.writer.take()].into_iter().flatten() {
             waiting.wake();
         }

@@ -6,10 +6,10 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep, sleep_until, timeout};
 
 use super::Config;
 use super::channel::{Channel, TAKEN};
@@ -22,6 +22,10 @@ use super::tending::Tending;
 const BACKLOG: usize = 256;
 /// Streams refused since the last one that was not: nobody who listens to refusals goes on for so long.
 const REFUSALS: u32 = 16 * 1024;
+/// How long a session that ends in order may take to say its last words.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Time between two looks whether they have arrived.
+const LOOK: Duration = Duration::from_millis(5);
 /// Streams taken in one go, before those who wait for them have their turn.
 const TURN: u32 = 32;
 
@@ -35,6 +39,14 @@ pub(super) async fn run(shared: Arc<Shared>, first: Option<Pair>, config: Config
     let mut timer: Pin<Box<Sleep>> = Box::pin(sleep_until(tokio::time::Instant::now()));
     let mut taken = 0;
     loop {
+        let farewell = shared.lock().farewell;
+        if let Some(code) = farewell {
+            tokio::select! {
+                _ = &mut closed => {}
+                _ = timeout(FAREWELL, acknowledged(&shared)) => connection.close(code, &[]),
+            }
+            return;
+        }
         let due = tending.due(&shared);
         if let Some(due) = due
             && timer.deadline().into_std() != due
@@ -65,6 +77,13 @@ pub(super) async fn run(shared: Arc<Shared>, first: Option<Pair>, config: Config
             taken = 0;
             tokio::task::yield_now().await;
         }
+    }
+}
+
+/// Waits until the peer has got what was said on finished streams.
+async fn acknowledged(shared: &Shared) {
+    while !shared.lock().is_acknowledged() {
+        sleep(LOOK).await;
     }
 }
 

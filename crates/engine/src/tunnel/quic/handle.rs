@@ -114,13 +114,11 @@ impl Handle {
     }
 
     pub(in crate::tunnel) fn end(&self, how: Ending) {
-        let closed = End::Closed { by_peer: false, code: None, reason: String::new() };
-        let (end, close) = match how {
-            Ending::Close => (closed, (CLOSED, "")),
-            Ending::GoAway2 => (closed, (COME_BACK, "")),
-            Ending::Reset => (End::Reset, (CLOSED, RESET_REASON)),
-        };
-        self.shared.end(end, Some(close));
+        match how {
+            Ending::Close => self.shared.part(CLOSED),
+            Ending::GoAway2 => self.shared.part(COME_BACK),
+            Ending::Reset => self.shared.end(End::Reset, Some((CLOSED, RESET_REASON))),
+        }
     }
 
     pub(in crate::tunnel) async fn ended(&self) -> End {

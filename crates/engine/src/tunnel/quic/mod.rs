@@ -59,7 +59,7 @@ struct Guard(Arc<Shared>);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if self.0.lock().end.is_none() {
+        if self.0.connection.close_reason().is_none() {
             self.0.end(End::Reset, Some((codes::CLOSED, codes::RESET_REASON)));
         }
     }

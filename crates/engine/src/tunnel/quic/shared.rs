@@ -45,6 +45,8 @@ pub(super) struct Shared {
 pub(super) struct State {
     /// Why the session has ended.
     pub(super) end: Option<End>,
+    /// With which code the connection is to be closed when all that was said has been acknowledged.
+    pub(super) farewell: Option<VarInt>,
     /// We are leaving: streams of the peer are refused.
     pub(super) leaving: bool,
     /// The peer is leaving: we open no more.
@@ -103,6 +105,12 @@ impl State {
     fn sweep(&mut self) {
         self.lingering.retain(|send| pin!(send.stopped()).poll(&mut Context::from_waker(Waker::noop())).is_pending());
         self.enough = LINGERING.max(2 * self.lingering.len());
+    }
+
+    /// Whether all that was said on streams we have finished has been acknowledged.
+    pub(super) fn is_acknowledged(&mut self) -> bool {
+        self.sweep();
+        self.lingering.is_empty()
     }
 
     /// Keeps what may have to be sent again.
@@ -178,9 +186,37 @@ impl Shared {
         if let Some((code, reason)) = close {
             self.connection.close(code, reason.as_bytes());
         }
+        self.notify();
+    }
+
+    fn notify(&self) {
         for waiting in [&self.arrived, &self.changed, &self.settled] {
             waiting.notify_waiters();
         }
+    }
+
+    /// Ends the session in order: its streams are over, and what was said on those that we have finished still leaves.
+    pub(super) fn part(&self, code: VarInt) {
+        let closed = End::Closed { by_peer: false, code: None, reason: String::new() };
+        let mut state = self.lock();
+        if state.end.is_some() {
+            return;
+        }
+        state.end = Some(closed.clone());
+        let channels = std::mem::take(&mut state.channels);
+        state.backlog.clear();
+        drop(state);
+        let said: Vec<SendStream> = channels.values().filter_map(|channel| channel.lock().part()).collect();
+        let mut state = self.lock();
+        said.into_iter().for_each(|send| state.linger(send));
+        if state.is_acknowledged() {
+            drop(state);
+            return self.end(closed, Some((code, "")));
+        }
+        state.farewell = Some(code);
+        drop(state);
+        self.work.notify_one();
+        self.notify();
     }
 
     /// Ends the session because the peer has broken its rules.

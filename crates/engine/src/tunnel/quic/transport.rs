@@ -1,10 +1,12 @@
 //! The transport parameters of a tunnel, the same at both ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
-use crate::snapshot;
+use crate::snapshot::{self, Congestion};
 
 /// Streams of the peer that may be open at once.
 const STREAMS: u32 = 1024;
@@ -27,6 +29,10 @@ pub fn transport(tunnel: &snapshot::Tunnel, asks: bool) -> TransportConfig {
     let idle = IdleTimeout::try_from(tunnel.ping_interval + tunnel.ping_timeout).ok();
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(LARGEST);
+    let congestion: Arc<dyn ControllerFactory + Send + Sync> = match tunnel.congestion {
+        Congestion::Cubic => Arc::new(CubicConfig::default()),
+        Congestion::Bbr => Arc::new(BbrConfig::default()),
+    };
     let mut config = TransportConfig::default();
     config
         .keep_alive_interval(Some(every))
@@ -36,6 +42,7 @@ pub fn transport(tunnel: &snapshot::Tunnel, asks: bool) -> TransportConfig {
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW.0 as u32))
         .send_window(SEND_WINDOW.0)
+        .congestion_controller_factory(congestion)
         .mtu_discovery_config(Some(discovery))
         // No session uses datagrams.
         .datagram_receive_buffer_size(None);
