@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.programs import QuicAgent, Service, all_come_back
+from tests.interop.programs import TUNNEL_SERVER, QuicAgent, Service, all_come_back
 from tests.support.certificates import Authority
 from tests.support.http import request
 from tests.support.predecessors import QuicServer, QuicTunnel
 from tests.support.process import DEADLINE, until
 from tests.support.raw import Raw, told_by
+from tests.support.tidegate import Gateway
 from tests.support.tools import need
 
 SOME = bytes(range(256)) * 4_000
@@ -41,6 +42,12 @@ def agent(server: QuicServer, tunnel: QuicTunnel, *flags: str, name: str = "agen
     agent = QuicAgent(server.quic, tunnel.authority, *flags, name=name)
     server.until_offered(before + 1)
     return agent
+
+
+def curl(proxy: str, target: str) -> str:
+    """What a target answers through a tunnel of CONNECT."""
+    words = [need("curl"), "-sS", "--fail", "--noproxy", "", "-p", "--proxy", f"http://{proxy}", f"http://{target}/"]
+    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=30).stdout
 
 
 def good_ones(downstreams: list[Raw]) -> list[Raw]:
@@ -181,3 +188,23 @@ def test_the_status_names_the_transport(server: QuicServer, tunnel: QuicTunnel, 
         status = request(server.admin, "/status").json()
         (endpoint,) = (each for each in status["endpoints"] if each["name"] == "quic-tunnel")
         assert [session["transport"] for session in endpoint["listeners"]] == ["quic-tunnel"]
+
+
+def test_a_gateway_leads_targets_to_them_and_a_reload_gives_them_another_name(
+    tunnel: QuicTunnel, service: Service
+) -> None:
+    cert, key = tunnel.authority.issue(TUNNEL_SERVER)
+    tls = {"certificates": [{"cert": str(cert), "key": str(key)}], "client_ca": str(tunnel.authority.ca)}
+
+    def config(endpoint: str) -> dict[str, object]:
+        old = {"kind": "tunnel", "transports": ["quic"], "quic_tunnel": {"endpoint": endpoint}, "tls": tls}
+        out = {"kind": "connect", "to": [{"network": "127.0.0.0/8", "endpoint": endpoint}], "allow": ["127.0.0.1"]}
+        return {"listeners": {"old": {"bind": "127.0.0.1:0", **old}, "out": {"bind": "127.0.0.1:0", **out}}}
+
+    with Gateway(config("dc1")) as gateway, QuicAgent(gateway.address("old"), tunnel.authority):
+        gateway.until_offered("dc1")
+        assert curl(gateway.address("out"), service.http) == f"hello from {service.http}\n"
+        gateway.write(config("dc2"))
+        gateway.until_offered("dc2")
+        assert curl(gateway.address("out"), service.http) == f"hello from {service.http}\n"
+        until(lambda: [each["name"] for each in gateway.status()["endpoints"]] == ["dc2"], "the old name is gone")
