@@ -106,14 +106,19 @@ EVENTS = {
         "gateway",
         "A set of keys cannot be fetched: the last good ones count until `max_stale`. Said once for each reason.",
     ),
-    "keys fetched again": ("gateway", "Every set of keys could be fetched again."),
+    "keys all withdrawn": (
+        "gateway",
+        "A set of keys was fetched and holds none that counts, so that no token of it is good, and why. Said once.",
+    ),
+    "keys fetched again": ("gateway", "Every set of keys could be fetched again, and holds some that count."),
     "keys removed": (
         "gateway",
         "Keys are no longer believed; whatever they had verified, `ended` credentials, ends.",
     ),
     "unwise credentials": (
         "gateway",
-        "A secret is short, its file is open to others, or admin believes others' tokens; the detail says what to do.",
+        "A secret is short, its file is open to others, passwords come without TLS or are hashed in several ways, or "
+        "admin believes others' tokens; the detail says what to do.",
     ),
     "token renewed": (
         "agent, forward",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -327,3 +328,30 @@ def test_made_up_key_names_cause_one_fetch_at_most(issuers: list[Issuer], author
             assert knock(gateway.agents, "one", bearer(forged)).status == 401
         assert published.asked <= 2
         assert knock(gateway.agents, "one", bearer(one.token("one"))).status == 101
+
+
+@pytest.mark.parametrize("place", ["url", "file"])
+@pytest.mark.parametrize("left", [[], [{"kty": "EC", "use": "enc"}]], ids=["empty", "for something else"])
+def test_a_set_that_is_published_without_a_good_key_ends_what_came_by_the_one_before(
+    place: str, left: list[Any], issuers: list[Issuer], authority: Authority, tmp_path: Path
+) -> None:
+    one = issuers[0]
+    file = tmp_path / "jwks.json"
+    with publishing(authority, one, refresh="300ms", retry="100ms") as (published, config):
+        file.write_bytes(published.body)
+        if place == "file":
+            config["verifiers"]["main"]["jwks"] = {"file": str(file)}
+        with offering(config, [one]) as (gateway, agents), response_of(gateway, one) as ending:
+            good = published.body
+            published.body = json.dumps({"keys": left}).encode()
+            file.write_bytes(published.body)
+            gateway.event("keys removed")
+            ending.rest()
+            assert agents[0].wait() == 1
+            assert refusal(knock(gateway.agents, "one", bearer(one.token("one")))) == (401, "invalid token")
+            told = gateway.event("keys all withdrawn")["reason"]
+            assert "holds no key that verifies signatures" in told
+            until(lambda: told in gateway.status()["problems"], "status says so")
+            published.body = good
+            file.write_bytes(good)
+            until(lambda: knock(gateway.agents, "one", bearer(one.token("one"))).status == 101, "its tokens are good")

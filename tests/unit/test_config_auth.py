@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from tidegate.config.auth import Auth, SecretSource, Verifier
 from tidegate.config.credentials import admin_set, certificate_sets, member_of, password_sets, verifier_sets
-from tidegate.config.effective import as_yaml
+from tidegate.config.effective import as_json, as_yaml
 from tidegate.config.load import dump, parse, validate
 from tidegate.config.model import Gateway
 from tidegate.config.schema import schema
@@ -140,10 +140,48 @@ routes: [{to: {endpoint: x}, auth: none}]
         ("{jwks: {url: http://x/y, ca: a}}", "does not use TLS"),
         ("{jwks: {file: a, timeout: 3s}}", "`timeout` belongs to `url`"),
         ("{jwks: {}}", "exactly one of `url` and `file`"),
+        (
+            "{jwks: {url: https://x/y, max_stale: 1m}}",
+            "`max_stale` (60s) is less than `refresh` (5m, by default): keys would be too old before they are fetched",
+        ),
+        ("{jwks: {url: https://x/y, refresh: 2d}}", "`max_stale` (24h, by default) is less than `refresh` (48h)"),
+        ("{jwks: {url: https://x/y, refresh: 10s, max_stale: 9s}}", "`max_stale` (9s) is less than `refresh` (10s)"),
     ],
 )
 def test_a_mistake_in_a_verifier_says_what_to_do(text: str, said: str) -> None:
     assert said in mistakes(f"verifiers: {{main: {text}}}")
+
+
+@pytest.mark.parametrize(
+    "jwks",
+    [
+        "{url: 'ftp://x/y?apikey=QSECRET'}",
+        "{url: 'https://x/y?apikey=QSECRET and more'}",
+        "{url: 'https://x/y?apikey=QSECRET#part'}",
+        "{url: 'https://x/y#QSECRET'}",
+        "{url: 'https://x:y/?apikey=QSECRET'}",
+        "{url: 'https://[x/?apikey=QSECRET'}",
+        "{url: 'https://me@x/?apikey=QSECRET'}",
+        "{url: 'http://x/y?apikey=QSECRET', ca: a}",
+        "{url: 'https://x/y?apikey=QSECRET', file: a}",
+        "{urls: 'https://x/y?apikey=QSECRET'}",
+        "'https://x/y?apikey=QSECRET'",
+        "['https://x/y?apikey=QSECRET']",
+        "{url: ['https://x/y?apikey=QSECRET']}",
+    ],
+)
+def test_the_query_of_a_url_of_keys_is_in_no_mistake(jwks: str) -> None:
+    assert "QSECRET" not in mistakes(f"verifiers: {{main: {{jwks: {jwks}}}}}")
+
+
+def test_the_query_of_a_url_of_keys_is_used_and_not_shown() -> None:
+    tree = parse("verifiers: {main: {jwks: {url: 'https://x/y?apikey=QSECRET'}}}", "f")
+    read = validate(Gateway, tree)
+    jwks = read.verifiers["main"].jwks
+    assert jwks is not None
+    assert jwks.url == "https://x/y?apikey=QSECRET"
+    assert "https://x/y?…" in as_yaml(read, tree)
+    assert "QSECRET" not in as_yaml(read, tree) + json.dumps(as_json(read, tree)) + gateway_snapshot(read).decode()
 
 
 def test_the_set_of_a_verifier_changes_with_what_decides_and_not_with_its_key() -> None:

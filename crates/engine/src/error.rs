@@ -77,11 +77,11 @@ codes! {
     Misdirected = "misdirected", Downstream, 421, "misdirected request";
     /// No credential was shown where one is needed.
     MissingAuthorization = "missing_authorization", Downstream, 401, "missing authorization";
-    /// The credential cannot be read.
+    /// The credential cannot be read, is longer than 16 KiB, or is a wrong name or password.
     InvalidAuthorization = "invalid_authorization", Downstream, 401, "invalid authorization";
     /// A credential of a kind that is not taken here.
     UnsupportedAuthType = "unsupported_auth_type", Downstream, 401, "unsupported auth type";
-    /// The token or password is not good here.
+    /// The token is not good here.
     InvalidToken = "invalid_token", Downstream, 401, "invalid token";
     /// The token was good and its time is over; what it had opened ends.
     ExpiredToken = "expired_token", Downstream, 401, "expired token";

@@ -19,6 +19,7 @@ from tidegate.auth.verdict import INVALID, Granted, Refused, Unavailable, Verdic
 from tidegate.auth.verify import FixedKeys, KeySource, Verifier, VerifierSet
 from tidegate.config import auth as written
 from tidegate.config.credentials import Named, member_of
+from tidegate.config.values import shown_url
 from tidegate.errors import ConfigError
 
 __all__ = ["Credentials"]
@@ -26,8 +27,8 @@ __all__ = ["Credentials"]
 # The hash itself is no longer than what it is made of: RFC 7518 asks for as many bytes as HS256 has.
 _SHORT_SECRET = 32
 
-# A file costs nothing to read again.
-_FILE_REFRESH = 5.0
+# A file costs little to read again: it is read whenever sets are tended.
+_FILE_REFRESH = 0.5
 
 
 class Credentials:
@@ -105,6 +106,11 @@ class Credentials:
         """What cannot be fetched, a sentence each."""
         failing = ((name, each.problem) for (name, _), each in self._jwks.items())
         return [f"verifiers.{name}.jwks: {problem}" for name, problem in failing if problem is not None]
+
+    def lacks(self) -> list[str]:
+        """Whose keys are all withdrawn, so that no token of theirs is good, a sentence each."""
+        found = ((name, each.lack) for (name, _), each in self._jwks.items())
+        return [f"verifiers.{name}.jwks: {lack}: no token of it is good" for name, lack in found if lack is not None]
 
     def key_ids(self) -> frozenset[str]:
         """The ids of everything that a verdict may stand on, certificates apart: theirs end with their sets."""
@@ -210,6 +216,11 @@ class Credentials:
             raise ConfigError(str(error).splitlines()) from None
         if secret.warning is not None:
             self.warnings.append(secret.warning)
+        if found.kinds > 1:
+            self.warnings.append(
+                f"{what}: its hashes are of {found.kinds} kinds or costs, so the time of an answer tells which users "
+                "there are (make all of them in one way, such as `htpasswd -nB -C 10 USER`)"
+            )
         return found
 
 
@@ -220,4 +231,4 @@ def _jwks(name: str, source: written.Jwks) -> Jwks:
     assert source.url is not None  # noqa: S101  the model has seen to it
     fetch = jwks.url_fetch(source.url, source.ca, source.timeout)
     often, retry, oldest = source.refresh, source.retry, source.max_stale
-    return Jwks(name, fetch, refresh=often, retry=retry, max_stale=oldest, place=source.url)
+    return Jwks(name, fetch, refresh=often, retry=retry, max_stale=oldest, place=shown_url(source.url))

@@ -1,9 +1,10 @@
 """
 A set of keys that changes: fetched from a URL or a file, kept, and fetched again before it is too old.
 
-Whoever looks up a key never waits for a refresh. Only an unknown `kid` is worth waiting for, once an interval; the
-fetches run on threads that live as long as one fetch. What is fetched comes from the configuration alone, never from a
-token.
+What cannot be fetched or read leaves the keys as they were. What can be read takes their place, also where it holds no
+good key: then its issuer has withdrawn them all. Whoever looks up a key never waits for a refresh. Only an unknown
+`kid` is worth waiting for, once an interval; the fetches run on threads that live as long as one fetch. What is fetched
+comes from the configuration alone, never from a token.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ import httpx
 
 from tidegate import __version__
 from tidegate.auth.keys import LARGEST_SET, Key, KeySet, key_set
+from tidegate.config.values import shown_url
 from tidegate.errors import ConfigError
 
 __all__ = ["WAIT", "Changed", "Fetch", "Jwks", "KeysUnavailableError", "file_fetch", "url_fetch"]
@@ -81,7 +83,7 @@ class Jwks:
         self._lock = threading.RLock()
         self._set = KeySet(())
         self._loaded: float | None = None
-        self._began: float | None = None
+        self._strained: float | None = None  # when the last fetch began that a token asked for, or that has failed
         self._failed: str | None = None
         self._running: _Fetching | None = None
         self.changed: Changed = lambda _: None
@@ -91,15 +93,20 @@ class Jwks:
         """Fetches the keys for the first time, or raises `ConfigError`."""
         with self._lock:
             fetching = self._running = _Fetching(self._clock())
-            self._began = fetching.began
         self._run(fetching)
-        if self._failed is not None:
-            raise ConfigError(f"verifiers.{self._verifier}.jwks: {self._failed}")
+        if (wrong := self._failed or self.lack) is not None:
+            raise ConfigError(f"verifiers.{self._verifier}.jwks: {wrong}")
 
     @property
     def problem(self) -> str | None:
         """Why the last fetch has failed, where it has."""
         return self._failed
+
+    @property
+    def lack(self) -> str | None:
+        """Why no token is good by the set in force, where it was published so."""
+        lack = self._set.lack if self._loaded is not None else None
+        return self._placed(lack) if lack is not None else None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -115,7 +122,7 @@ class Jwks:
         with self._lock:
             now = self._clock()
             due = self._loaded is None or now - self._loaded >= self._refresh
-            if due and self._may_begin(now):
+            if due and not self._busy(now) and (self._failed is None or self._rested(now)):
                 self._begin(now)
 
     def find(self, kid: str | None, *, wait: bool) -> "tuple[Key, ...] | Future[None]":
@@ -147,23 +154,28 @@ class Jwks:
             return tuple(key for key in keys if key.kid is None)
 
     def patience(self) -> float:
-        """Seconds until an unknown `kid` may cause another fetch."""
+        """Seconds until an unknown `kid` may cause another fetch, or a refresh may bring it."""
         with self._lock:
-            return 0.0 if self._began is None else max(0.0, self._began + self._retry - self._clock())
+            rested = 0.0 if self._strained is None else self._strained + self._retry
+            due = rested if self._loaded is None or self._failed is not None else self._loaded + self._refresh
+            return max(0.0, min(rested, due) - self._clock())
 
     def _worth_waiting(self, now: float) -> _Fetching | None:
         if self._running is not None and not self._running.settled.done():
             return self._running
-        return self._begin(now) if self._may_begin(now) else None
+        if self._busy(now) or not self._rested(now):
+            return None
+        self._strained = now
+        return self._begin(now)
 
-    def _may_begin(self, now: float) -> bool:
-        if self._running is not None and now - self._running.began < _LONGEST_FETCH:
-            return False
-        return self._began is None or now - self._began >= self._retry
+    def _busy(self, now: float) -> bool:
+        return self._running is not None and now - self._running.began < _LONGEST_FETCH
+
+    def _rested(self, now: float) -> bool:
+        return self._strained is None or now - self._strained >= self._retry
 
     def _begin(self, now: float) -> _Fetching:
         fetching = self._running = _Fetching(now)
-        self._began = now
         self._start(lambda: self._run(fetching))
         return fetching
 
@@ -172,7 +184,10 @@ class Jwks:
         try:
             return key_set(text)
         except ValueError as error:
-            raise ValueError(f"{self._place}: {error}" if self._place else str(error)) from None
+            raise ValueError(self._placed(str(error))) from None
+
+    def _placed(self, said: str) -> str:
+        return f"{self._place}: {said}" if self._place else said
 
     def _run(self, fetching: _Fetching) -> None:
         fresh: KeySet | None = None
@@ -186,6 +201,8 @@ class Jwks:
             if self._running is fetching:  # else it was given up, and another one has taken its place
                 self._running = None
                 self._failed = problem
+                if problem is not None:
+                    self._strained = fetching.began
                 if fresh is not None:
                     before = self.ids()
                     self._set, self._loaded = fresh, fetching.began
@@ -228,6 +245,7 @@ def file_fetch(name: str) -> Fetch:
 
 def url_fetch(url: str, ca: str | None = None, seconds: float = 10.0) -> Fetch:
     """Fetches a JWKS from a URL: this one and no other, whatever it answers."""
+    shown = shown_url(url)
 
     def fetch() -> bytes:
         deadline = time.monotonic() + seconds
@@ -239,10 +257,10 @@ def url_fetch(url: str, ca: str | None = None, seconds: float = 10.0) -> Fetch:
         ending.start()
         try:
             with client, client.stream("GET", url, headers=_HEADERS) as answer:
-                return _body(answer, url, deadline)
+                return _body(answer, shown, deadline)
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError, RuntimeError) as error:
             late = time.monotonic() >= deadline
-            raise ValueError(f"{url}: {'takes too long' if late else _reason(error)}") from None
+            raise ValueError(f"{shown}: {'takes too long' if late else _reason(error)}") from None
         finally:
             ending.cancel()
 
@@ -259,20 +277,20 @@ def _trust(ca: str | None) -> ssl.SSLContext:
         raise ValueError(f"{ca}: cannot read it: {(error.strerror or str(error)).lower()}") from None
 
 
-def _body(answer: httpx.Response, url: str, deadline: float) -> bytes:
+def _body(answer: httpx.Response, shown: str, deadline: float) -> bytes:
     if answer.is_redirect:
-        raise ValueError(f"{url}: answers with a redirect, which is not followed (write the address it leads to)")
+        raise ValueError(f"{shown}: answers with a redirect, which is not followed (write the address it leads to)")
     if answer.status_code != 200:
-        raise ValueError(f"{url}: answers {answer.status_code}")
+        raise ValueError(f"{shown}: answers {answer.status_code}")
     if answer.headers.get("content-encoding", "identity").lower() != "identity":
-        raise ValueError(f"{url}: answers in an encoding that was not asked for")
+        raise ValueError(f"{shown}: answers in an encoding that was not asked for")
     body = b""
     for chunk in answer.iter_raw():
         body += chunk
         if len(body) > LARGEST_SET:
-            raise ValueError(f"{url}: answers more than {LARGEST_SET // 1024} KiB")
+            raise ValueError(f"{shown}: answers more than {LARGEST_SET // 1024} KiB")
         if time.monotonic() > deadline:
-            raise ValueError(f"{url}: takes too long")
+            raise ValueError(f"{shown}: takes too long")
     return body
 
 

@@ -82,6 +82,11 @@ class KeySet:
     notes: tuple[str, ...] = ()
     """What was left out, and why."""
 
+    @property
+    def lack(self) -> str | None:
+        """Why no token can be verified with it, where none can."""
+        return None if self.keys else "; ".join(["holds no key that verifies signatures", *self.notes])
+
 
 def verify(key: Key, algorithm: str, signed: bytes, signature: bytes) -> bool:
     """Whether a signature was made with this key by this algorithm, which has to fit it."""
@@ -136,7 +141,7 @@ def public_key(pem: bytes) -> Key:
 
 
 def key_set(body: bytes) -> KeySet:
-    """The keys of a JWKS that are for verifying signatures; what is wrong as a whole is a `ValueError`."""
+    """The keys of a JWKS that are for verifying signatures, maybe none; what is no JWKS is a `ValueError`."""
     if len(body) > LARGEST_SET:
         raise ValueError(f"is larger than {LARGEST_SET // 1024} KiB")
     try:
@@ -164,8 +169,6 @@ def key_set(body: bytes) -> KeySet:
     twice = {name for name, count in names.items() if count > 1}
     notes += [f"kid {json.dumps(name)} stands for several keys; they are left out" for name in sorted(twice)]
     keys = [key for key in keys if key.kid not in twice]
-    if not keys:
-        raise ValueError("; ".join(["holds no key that verifies signatures", *notes]))
     return KeySet(tuple(keys), tuple(notes))
 
 

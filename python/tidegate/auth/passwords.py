@@ -2,7 +2,7 @@
 Users and their passwords, from a file as `htpasswd -B` writes it: `user:hash`, one a line.
 
 Only hashes that are slow to guess are taken, bcrypt and argon2id, and none that is too slow to check. An unknown user
-takes as long as a wrong password.
+takes as long as a wrong password, where all hashes are of one kind and cost.
 """
 
 import hashlib
@@ -59,6 +59,8 @@ class Users:
     """The hash of each user's password."""
     usual: str = field(repr=False)
     """A hash whose check takes as long as most others: it is what an unknown user's password is checked against."""
+    kinds: int = 1
+    """How many kinds and costs of hashes there are: with more than one, the time of an answer tells who is known."""
 
     def verify(self, user: str, password: str) -> Granted | Refused:
         """What came of a user's password. Takes as long as the hash was made to take."""
@@ -102,7 +104,7 @@ def parse(text: str, name: str, what: str) -> Users:
         raise ValueError(f"{what}: names no user")
     kinds = Counter(_kind(known) for known in hashes.values())
     usual = kinds.most_common(1)[0][0]
-    return Users(name, hashes, next(known for known in hashes.values() if _kind(known) == usual))
+    return Users(name, hashes, next(known for known in hashes.values() if _kind(known) == usual), len(kinds))
 
 
 def _kind(known: str) -> str | None:

@@ -135,7 +135,12 @@ class Verifier:
             if signatures.verify(key, token.algorithm, token.signed, token.signature):
                 return key
         if not found:
-            raise _Refusal(INVALID, "names a key (`kid`) that is not known", self.keys.patience())
+            said = (
+                "names a key (`kid`) that is not known"
+                if token.kid is not None
+                else "there is no key to verify it with"
+            )
+            raise _Refusal(INVALID, said, self.keys.patience())
         raise _Refusal(INVALID, "is not signed with its key")
 
     def grant(self, key: Key, claims: Claims, tenant: str, now: float) -> Granted:

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidegate.config.credentials import admin_advice, admin_set, certificate_sets, password_sets, verifier_sets
+from tidegate.config.credentials import (
+    admin_advice,
+    admin_set,
+    certificate_sets,
+    password_advice,
+    password_sets,
+    verifier_sets,
+)
 from tidegate.config.files import Where
 from tidegate.config.knobs import Knob, knobs
 from tidegate.config.looks import Looks
@@ -197,6 +204,7 @@ def _credentials(
     except ConfigError as error:
         raise ConfigError([placed(config, where, each) for each in error.mistakes]) from None
     made.warnings += [f"admin.auth.verifiers: {said}" for said in admin_advice(config)]
+    made.warnings += [f"{key}: {said}" for key, said in password_advice(config)]
     return made
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from tidegate.config.credentials import admin_advice, verifier_sets
+from tidegate.config.credentials import admin_advice, password_advice, verifier_sets
 from tidegate.config.files import Where, read
 from tidegate.config.model import Agent, Forward, Gateway
 from tidegate.config.snapshot import note
@@ -40,6 +40,7 @@ def _credentials(config: Gateway, where: Where) -> Iterator[str]:
             said = "keys are fetched without TLS: whoever is on the way decides which tokens are good"
             yield _told(where, f"verifiers.{name}.jwks.url", said)
     yield from (_told(where, "admin.auth.verifiers", said) for said in admin_advice(config))
+    yield from (_told(where, key, said) for key, said in password_advice(config))
     asking = {name for name, each in config.listeners.items() if each.auth is not None and not each.auth.is_none}
     for position, route in enumerate(config.routes):
         if route.sni is not None and (found := sorted(asking & set(route.listeners or config.listeners))):

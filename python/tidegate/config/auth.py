@@ -19,8 +19,19 @@ from pydantic import (
     model_validator,
 )
 
-from tidegate.config.knobs import TEXT_OR_TEXTS, Duration, FileName, Label, Model, Networks, Positive, Size, knob
-from tidegate.config.values import header_text, url_parts
+from tidegate.config.knobs import (
+    TEXT_OR_TEXTS,
+    Duration,
+    FileName,
+    Label,
+    Model,
+    Networks,
+    Positive,
+    Size,
+    duration_text,
+    knob,
+)
+from tidegate.config.values import header_text, shown_url, url_parts
 
 __all__ = [
     "ALGORITHMS", "AdminAuth", "Allowed", "Auth", "CertificateGrant", "Denied", "Jwks", "Quota", "SecretSource",
@@ -136,13 +147,14 @@ class SecretSource(Model):
 
 
 def _jwks_url(value: str) -> str:
-    parts = url_parts(value)
+    shown = shown_url(value)
+    parts = url_parts(shown)
     if "@" in parts.netloc:
         raise ValueError("a URL of keys cannot hold a user or password")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment or not header_text(value):
-        raise ValueError(f"{value!r} is no URL of keys (write https://HOST/PATH; a file is `file: NAME`)")
+    if parts.scheme not in ("http", "https") or not parts.hostname or value.partition("#")[2] or not header_text(value):
+        raise ValueError(f"{shown!r} is no URL of keys (write https://HOST/PATH; a file is `file: NAME`)")
     if " " in value:
-        raise ValueError(f"{value!r} holds a space")
+        raise ValueError(f"{shown!r} holds a space")
     return value
 
 
@@ -158,8 +170,12 @@ class Jwks(Model):
     )
     timeout: Positive = knob(10.0, "Longest time for one fetch.")
     refresh: Positive = knob(300.0, "They are fetched again after so long.")
-    retry: Positive = knob(30.0, "A key that is not among them causes one fetch in so long at most.")
-    max_stale: Positive = knob(86400.0, "The last good ones count for so long while fetching fails.")
+    retry: Positive = knob(
+        30.0, "A failed fetch is tried again after so long; a key that is not among them causes one in so long at most."
+    )
+    max_stale: Positive = knob(
+        86400.0, "The last good ones count for so long while fetching fails; `refresh` or longer."
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -170,8 +186,18 @@ class Jwks(Model):
             if strange:
                 raise ValueError(f"`{strange[0]}` belongs to `url`, not to `file`")
         elif self.ca is not None and not self.url.startswith("https:"):
-            raise ValueError(f"`ca` says who may answer, but {self.url} does not use TLS (write https://)")
+            raise ValueError(f"`ca` says who may answer, but {shown_url(self.url)} does not use TLS (write https://)")
+        if self.max_stale < self.refresh:
+            oldest, often = (self._with_origin(key) for key in ("max_stale", "refresh"))
+            raise ValueError(
+                f"{oldest} is less than {often}: keys would be too old before they are fetched again "
+                "(give `max_stale` time for an outage)"
+            )
         return self
+
+    def _with_origin(self, key: str) -> str:
+        origin = "" if key in self.model_fields_set else ", by default"
+        return f"`{key}` ({duration_text(getattr(self, key))}{origin})"
 
 
 class Quota(Model):

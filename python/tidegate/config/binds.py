@@ -11,7 +11,7 @@ from ipaddress import ip_address
 
 from tidegate.config.values import bind_parts
 
-__all__ = ["collisions", "is_every_address", "resolve_bind"]
+__all__ = ["collisions", "is_every_address", "is_loopback", "resolve_bind"]
 
 
 def resolve_bind(address: str) -> list[str]:
@@ -59,6 +59,15 @@ def collisions(places: Iterable[tuple[str, list[str] | None]]) -> Iterator[tuple
 def is_every_address(address: str) -> bool:
     """Whether it stands for every address of the machine, at least of one family."""
     return bind_parts(address)[0] in ("::", "0.0.0.0")  # noqa: S104
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches a socket address."""
+    host, _, _ = address.rpartition(":")
+    try:
+        return ip_address(host.strip("[]").partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def _one(host: str, other: str) -> bool:

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidegate.config.auth import ALGORITHMS, AdminAuth, Auth, CertificateGrant, Jwks, Quota, SecretSource, Verifier
+from tidegate.config.binds import is_loopback, resolve_bind
 from tidegate.config.files import Checked
 from tidegate.config.model import Gateway
 from tidegate.config.routes import Route
 
 __all__ = [
-    "Named", "admin_advice", "admin_set", "auth", "certificate_sets", "files", "member_of", "password_sets", "readable",
-    "route_auth", "tenants", "verifier_sets", "verifier_sets_of_the_engine",
+    "Named", "admin_advice", "admin_set", "auth", "certificate_sets", "files", "member_of", "password_advice",
+    "password_sets", "readable", "route_auth", "tenants", "verifier_sets", "verifier_sets_of_the_engine",
 ]  # fmt: skip
 
 
@@ -78,6 +79,38 @@ def admin_advice(gateway: Gateway) -> list[str]:
         for name in dict.fromkeys(asked)
         if name in others
     ]
+
+
+def password_advice(gateway: Gateway) -> list[tuple[str, str]]:
+    """Where passwords come from other machines without TLS, by the key that asks for them."""
+    if gateway.trusted_proxies:  # who stands in front ends TLS
+        return []
+    reached = {
+        name for name, each in gateway.listeners.items()
+        if each.kind == "http" and each.tls is None and not each.proxy_protocol and _reached(each.bind)
+    }  # fmt: skip
+    asking = [(f"listeners.{name}", [name], each.auth) for name, each in gateway.listeners.items()]
+    asking += [
+        (f"routes[{n}]", [*(each.listeners or gateway.listeners)], each.auth) for n, each in enumerate(gateway.routes)
+    ]
+    return [
+        (
+            f"{place}.auth.users",
+            f"passwords are sent to listener {listener} without TLS: whoever is on the way reads them "
+            "(give it `tls`, or bind it to 127.0.0.1 behind what ends TLS)",
+        )
+        for place, listeners, auth in asking
+        if auth is not None and auth.users is not None
+        for listener in [each for each in listeners if each in reached][:1]
+    ]
+
+
+def _reached(bind: str) -> bool:
+    """Whether other machines reach an address."""
+    try:
+        return not all(map(is_loopback, resolve_bind(bind)))
+    except ValueError:
+        return False  # told as a mistake
 
 
 def verifier_sets_of_the_engine(gateway: Gateway) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from tidegate.config.model import Agent, Forward, Gateway
 from tidegate.config.tls import ServerTls
 from tidegate.config.tree import Tree
 from tidegate.config.upstreams import Addresses, Health, To
+from tidegate.config.values import shown_url
 
 __all__ = ["as_json", "as_yaml"]
 
@@ -151,6 +152,8 @@ def _masked(value: Any, path: Path) -> Any:
         # Fields that are sent may hold anything; those of a request that must match are nearly as bad.
         if any(part in ("set", "add", "headers") for part in path[:-1]) and _SECRET.search(str(path[-1])):
             return MASK
+        if path[-2:] == ("jwks", "url"):
+            value = shown_url(value)
         return _IN_URL.sub(f"{MASK}@", value).replace("${", "$${")
     return int(value) if isinstance(value, float) and value.is_integer() else value
 

@@ -18,6 +18,7 @@ __all__ = [
     "listener_name",
     "port_number",
     "service",
+    "shown_url",
     "size",
 ]
 
@@ -142,6 +143,11 @@ def url_parts(value: str) -> SplitResult:
     except ValueError:
         raise ValueError(f"{value!r} is no URL") from None
     return parts
+
+
+def shown_url(url: str) -> str:
+    """A URL as it may be told: without its query, which may hold a secret."""
+    return re.sub(r"([?#]).*", r"\1…", url, count=1, flags=re.DOTALL)
 
 
 def connect_url(value: str) -> str:

@@ -96,7 +96,7 @@ class Answers:
                     self._answer(question)
                 if kind == "token" and self._credentials is not None:
                     self._credentials.tend()
-                    self._tell()
+                    self._tell(self._credentials)
             except Exception as error:
                 # Without this thread nobody would be let in any more.
                 self._mistake(error)
@@ -104,16 +104,18 @@ class Answers:
 
     def problems(self) -> list[str]:
         """What an operator should look at."""
-        return self._credentials.problems() if self._credentials is not None else []
+        return self._credentials.problems() + self._credentials.lacks() if self._credentials is not None else []
 
-    def _tell(self) -> None:
-        """Says what cannot be fetched, and that it can be again, once each."""
-        problems = set(self.problems())
+    def _tell(self, credentials: "Credentials") -> None:
+        """Says what cannot be fetched or holds nothing any more, and that all is well again, once each."""
+        problems, lacks = set(credentials.problems()), set(credentials.lacks())
         for each in sorted(problems - self._told):
             self._log.say("warn", "keys not fetched", f"{each} (the last good ones count)", reason=each)
-        if self._told and not problems:
+        for each in sorted(lacks - self._told):
+            self._log.say("warn", "keys all withdrawn", each, reason=each)
+        if self._told and not problems | lacks:
             self._log.say("info", "keys fetched again", "all keys could be fetched again")
-        self._told = problems
+        self._told = problems | lacks
 
     def _answer(self, question: dict[str, Any]) -> None:
         number, name = question["number"], question["set"]

@@ -11,6 +11,7 @@ import math
 import re
 import select
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -37,7 +38,7 @@ _BEARER = re.compile(r"\b(bearer|basic)\s+[^\s\"']+", re.IGNORECASE)
 
 
 class Log:
-    """Where the events of one process go."""
+    """Where the events of one process go. Any thread may write."""
 
     def __init__(self, options: LogOptions, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stderr
@@ -47,6 +48,7 @@ class Log:
         self._least = LEVELS.get(options.level, LEVELS["info"])
         self._room = _poll(self._stream)
         self._dropped = 0
+        self._lock = threading.Lock()  # waiting for the reader is for one thread at a time
 
     def set_level(self, level: str) -> None:
         """The least important events that are written from now on."""
@@ -59,14 +61,16 @@ class Log:
             return
         if self.text and sentence == "":
             return
-        if not self._reader_is_there():
-            self._dropped += 1
-            return
-        if self._dropped:
-            lost = {"event": "events dropped", "time": time.time(), "count": self._dropped}
-            self._dropped = 0
-            self._write(self._for_a_person(lost, "warn", None) if self.text else as_json(lost, "warn"))
-        self._write(self._for_a_person(event, level, sentence) if self.text else as_json(event, level))
+        line = self._for_a_person(event, level, sentence) if self.text else as_json(event, level)
+        with self._lock:
+            if not self._reader_is_there():
+                self._dropped += 1
+                return
+            if self._dropped:
+                lost = {"event": "events dropped", "time": time.time(), "count": self._dropped}
+                self._dropped = 0
+                self._write(self._for_a_person(lost, "warn", None) if self.text else as_json(lost, "warn"))
+            self._write(line)
 
     def say(self, level: str, name: str, sentence: str | None = None, **fields: Any) -> None:
         """Writes an event of our own, of now."""

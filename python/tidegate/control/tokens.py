@@ -30,8 +30,10 @@ NO_EXPIRY = 60.0
 """A command is run again after so long, where its token does not say when it expires."""
 LONGEST = 3600.0
 """And after so long at most: a key may have been changed before the token expires."""
-SHORTEST = 5.0
-"""A command is run again after so long at least, and after so long where it has failed."""
+SHORTEST = 1.0
+"""A command is run again after so long at least: the first time that it has failed, then after twice as long..."""
+SLOWEST = 5.0
+"""...and after so long in the end."""
 USED_UP = 0.8
 """A token is renewed when so much of its time is over: a few attempts fit into what is left."""
 
@@ -100,11 +102,15 @@ class Renewal:
             await asyncio.sleep(self._interval)
 
     async def _ask_in_time(self) -> None:
-        pause = due_in(self._token, time.time())
+        pause, patience = due_in(self._token, time.time()), SHORTEST
         while True:
             await asyncio.sleep(pause)
             renewed = await self._renew()
-            pause = due_in(self._token, time.time()) if renewed else SHORTEST
+            pause = due_in(self._token, time.time())
+            if renewed and pause > SHORTEST:
+                patience = SHORTEST
+            else:  # what is used up when it comes is no better than nothing
+                pause, patience = patience, min(2 * patience, SLOWEST)
 
     async def _renew(self) -> bool:
         """Whether a token could be read."""

@@ -5,11 +5,12 @@ Pure: an event and what the snapshot says in, a sentence or nothing out. Events 
 their name and fields by `control.logs`.
 """
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
+
+from tidegate.config.binds import is_loopback
 
 __all__ = [
     "Exposed", "applied", "arrow", "difference", "disconnected", "draining", "exposed", "not_applied",
@@ -176,11 +177,6 @@ def exposed(snapshot: Mapping[str, Any], admin_addresses: list[str]) -> list[Exp
 def _ports_off_loopback(addresses: list[str]) -> list[int]:
     ports: dict[int, None] = {}
     for address in addresses:
-        host, _, port = address.rpartition(":")
-        try:
-            loopback = ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
-        except ValueError:
-            loopback = False
-        if not loopback:
-            ports[int(port)] = None
+        if not is_loopback(address):
+            ports[int(address.rpartition(":")[2])] = None
     return list(ports)

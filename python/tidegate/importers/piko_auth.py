@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
+from tidegate.config.auth import Jwks
 from tidegate.config.knobs import Duration, Model, knob
 from tidegate.config.tree import Tree
 from tidegate.importers.piko import Text
@@ -167,6 +168,9 @@ class Verifiers:
                     self.notes.append(Note(where, f"`jwks.{word}` left out: a file is read again when it changes"))
             return {"file": unquote(urlsplit(endpoint).path)}
         made = {"url": endpoint, "refresh": jwks.cache_ttl or None, "timeout": jwks.timeout or None}
+        outage: float = Jwks.model_fields["max_stale"].default
+        if jwks.cache_ttl and jwks.cache_ttl >= outage:
+            made["max_stale"] = jwks.cache_ttl + outage  # an outage may take as long as with any other
         return {word: value for word, value in made.items() if value is not None}
 
 

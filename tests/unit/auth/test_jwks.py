@@ -146,7 +146,43 @@ def test_while_fetching_fails_it_is_tried_once_an_interval() -> None:
     assert source.keys.problem == "away"
 
 
-@pytest.mark.parametrize("wrong", [b"<html>", b'{"keys": []}', b"{}", b"{" + b" " * (10 << 20) + b"}"])
+def test_a_refresh_that_is_due_waits_for_nothing_and_another_try_after_a_failure_does() -> None:
+    source = Source(jwk("ES256", kid="a"), refresh=10, retry=30)
+    for source.now in range(1, 101):
+        source.keys.tend()
+    assert source.fetched == 1 + 10
+    source.body = ValueError("away")
+    for source.now in range(101, 200):
+        source.keys.tend()
+    assert source.fetched == 1 + 10 + 3  # at 110, 140 and 170
+    source.publish(jwk("ES256", kid="a"))
+    for source.now in range(200, 231):
+        source.keys.tend()
+    assert source.fetched == 1 + 10 + 3 + 4
+
+
+def test_refreshes_that_come_often_do_not_keep_an_unknown_key_from_being_fetched() -> None:
+    source = Source(jwk("ES256", kid="a"), refresh=10, retry=30)
+    for source.now in (10, 20, 30):
+        source.keys.tend()
+    source.publish(jwk("ES256", kid="b", which=1))
+    source.now = 31
+    assert source.found("b") == ["b"]
+    assert source.found("x") == []
+    assert source.fetched == 5
+    # The next refresh may bring it, long before a token may cause another fetch.
+    assert source.keys.patience() == 10
+    for source.now in (41, 52, 60):
+        assert source.found("x") == []
+    assert source.fetched == 7
+    source.now = 61
+    assert source.found("x") == []
+    assert source.fetched == 8
+
+
+@pytest.mark.parametrize(
+    "wrong", [b"<html>", b"", b"{}", b"{" + b" " * (10 << 20) + b"}", jwks(*[{}] * 201)], ids=range(5)
+)
 def test_case_34_wrong_content_keeps_the_last_good_keys(wrong: bytes) -> None:
     source = Source(jwk("ES256", kid="a"), refresh=300)
     source.body = wrong
@@ -155,6 +191,36 @@ def test_case_34_wrong_content_keeps_the_last_good_keys(wrong: bytes) -> None:
     assert source.fetched == 2
     assert source.found("a") == ["a"]
     assert source.gone == []
+
+
+@pytest.mark.parametrize(
+    "members", [[], [jwk("ES256", kid="a", use="enc")], [{"kty": "RSA", "kid": "a"}]], ids=range(3)
+)
+def test_case_34_a_set_without_a_good_key_takes_the_place_of_the_one_before(members: list[Any]) -> None:
+    source = Source(jwk("ES256", kid="a"), refresh=300)
+    before = source.keys.ids()
+    source.publish(*members)
+    source.now = 300
+    source.keys.tend()
+    assert source.gone == sorted(before)
+    assert source.keys.ids() == frozenset()
+    for kid in ("a", None):
+        verdict = source.ask(signed("ES256", GOOD, kid=kid))
+        assert isinstance(verdict, Refused)
+        assert verdict.code == INVALID
+    assert source.keys.problem is None
+    assert source.keys.lack is not None
+    assert source.keys.lack.startswith("holds no key that verifies signatures")
+    source.publish(jwk("ES256", kid="a"))
+    source.now = 600
+    assert isinstance(source.ask(signed("ES256", GOOD, kid="a")), Granted)
+    assert source.keys.lack is None
+
+
+@pytest.mark.parametrize("members", [[], [jwk("ES256", use="enc")]], ids=range(2))
+def test_case_34_a_set_without_a_good_key_is_a_mistake_at_the_start(members: list[Any]) -> None:
+    with pytest.raises(ConfigError, match=r"^verifiers\.main\.jwks: k\.json: holds no key that verifies signatures"):
+        Jwks("main", lambda: jwks(*members), place="k.json").load()
 
 
 def test_an_unknown_key_is_fetched_and_waited_for() -> None:

@@ -15,9 +15,14 @@ import pytest
 from tests.support.certificates import Authority
 from tests.support.process import until
 from tests.unit.auth.making import NOW, jwk, jwks, signed, verifiers
+from tidegate.auth.credentials import Credentials
 from tidegate.auth.jwks import Jwks, url_fetch
+from tidegate.auth.keys import LARGEST_SET
 from tidegate.auth.verdict import Granted, Refused, Unavailable, Verdict
 from tidegate.auth.verify import Verifier, VerifierSet
+from tidegate.config import auth as written
+from tidegate.config.credentials import Named
+from tidegate.errors import ConfigError
 
 GOOD = {"exp": NOW + 60, "tidegate": {"endpoints": ["web"]}}
 
@@ -81,6 +86,32 @@ def issuer(authority: Authority) -> Iterator[Server]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def test_the_query_of_a_url_is_sent_and_in_nothing_that_is_told(issuer: Server, authority: Authority) -> None:
+    source = written.Jwks(url=f"{issuer.url}?apikey=QSECRET", ca=str(authority.ca))
+    terms = written.Verifier(jwks=source)
+    Credentials({"": [Named("main", terms)]}, {}, {}, None)
+    assert issuer.asked == ["/jwks.json?apikey=QSECRET"]
+    said: list[str] = []
+    answers: list[tuple[int, dict[str, str], bytes]] = [
+        (500, {}, b""), (302, {"Location": "/"}, b""), (200, {}, b"<html>"), (200, {"Content-Encoding": "x"}, b""),
+        (200, {}, jwks()), (200, {}, b" " * (LARGEST_SET + 1)),
+    ]  # fmt: skip
+    for issuer.answer in answers:
+        with pytest.raises(ConfigError) as told:
+            Credentials({"": [Named("main", terms)]}, {}, {}, None)
+        said += told.value.mistakes
+    said += [url_error(f"https://localhost:{port}/?apikey=QSECRET") for port in (1, issuer.server_address[1])]
+    assert len(said) == 8
+    assert all("/?…: " in each or "/jwks.json?…: " in each for each in said), said
+    assert "QSECRET" not in "".join(said)
+
+
+def url_error(url: str) -> str:
+    with pytest.raises(ValueError, match="localhost") as told:
+        url_fetch(url, None, 5)()
+    return str(told.value)
 
 
 def keys_of(issuer: Server, authority: Authority, **times: Any) -> Jwks:

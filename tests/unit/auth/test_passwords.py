@@ -153,3 +153,18 @@ def test_every_line_that_is_wrong_is_told() -> None:
 
 def test_no_hash_is_in_a_repr() -> None:
     assert "$2" not in repr(passwords.parse(TEXT, "users/1", "users"))
+
+
+@pytest.mark.parametrize(
+    ("hashes", "kinds"),
+    [
+        ([bcrypt_of("a"), bcrypt_of("b", b"2y")], 1),
+        ([FAST.hash("a"), FAST.hash("b")], 1),
+        ([FAST.hash("a"), bcrypt_of("b"), bcrypt_of("c")], 2),
+        ([bcrypt_of("a"), bcrypt.hashpw(b"b", bcrypt.gensalt(5)).decode()], 2),
+    ],
+    ids=range(4),
+)
+def test_it_is_known_how_many_kinds_and_costs_of_hashes_there_are(hashes: list[str], kinds: int) -> None:
+    text = "\n".join(f"user{number}:{each}" for number, each in enumerate(hashes))
+    assert passwords.parse(text, "users/1", "users").kinds == kinds

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import bcrypt
 import pytest
 from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.support.certificates import Authority
 from tests.unit.conftest import Ran
 from tidegate.cli.main import cli
 from tidegate.errors import ConfigError
@@ -144,7 +146,7 @@ def test_a_variable_that_is_not_set_is_a_warning_for_it_may_be_where_the_gateway
 verifiers: {a: {secret: {env: A_KEY}}}
 admin: {auth: {verifiers: [a]}}
 listeners:
-  web: {bind: ":80", auth: {users: {env: A_KEY}}}
+  web: {bind: "127.0.0.1:80", auth: {users: {env: A_KEY}}}
 routes:
   - {host: a.example.com, to: {endpoint: x}, auth: {users: {env: A_KEY}}}
 """
@@ -198,3 +200,65 @@ def test_a_password_that_is_no_hash_is_told_and_not_shown(folder: Path) -> None:
     ran = check(folder, "listeners: {web: {bind: ':80', auth: {users: {file: users}}}}")
     assert isinstance(ran.exception, ConfigError)
     assert "plaintext" not in str(ran.exception) + ran.output
+
+
+def test_hashes_of_several_kinds_or_costs_are_a_warning_by_check_and_start(
+    folder: Path, tidegate: Callable[..., Ran]
+) -> None:
+    hashes = [bcrypt.hashpw(b"secret", bcrypt.gensalt(rounds)).decode() for rounds in (4, 4, 5)]
+    (folder / "users").write_text(f"ann:{hashes[0]}\nbob:{hashes[1]}\n")
+    text = "listeners: {web: {bind: '127.0.0.1:80', auth: {users: {file: users}}}}"
+    (folder / "users").chmod(0o600)
+    assert "warning" not in check(folder, text).output
+    (folder / "users").write_text(f"ann:{hashes[0]}\nbob:{hashes[2]}\n")
+    said = f"{folder}/users: its hashes are of 2 kinds or costs"
+    ran = check(folder, text)
+    assert ran.exit_code == 0, ran.output
+    assert f"tidegate.yaml:1: listeners.web.auth.users: {said}" in ran.output
+    assert hashes[0] not in ran.output
+    started = tidegate("gateway", "--config", str(folder / "tidegate.yaml")).started
+    assert started is not None
+    assert any(each.startswith(said) for each in started["credentials"].warnings)
+
+
+USERS = "auth: {users: {file: users}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (f'listeners: {{web: {{bind: ":81", {USERS}}}}}', "listeners.web.auth.users"),
+        (f'listeners: {{web: {{bind: "192.0.2.1:81", {USERS}}}}}', "listeners.web.auth.users"),
+        (f'listeners: {{web: {{bind: "127.0.0.1:81", {USERS}}}}}', None),
+        (f'listeners: {{web: {{bind: "localhost:81", {USERS}}}}}', None),
+        (f'listeners: {{web: {{bind: ":81", {USERS}}}}}\ntrusted_proxies: [10.0.0.0/8]', None),
+        (f'listeners: {{web: {{bind: ":81", proxy_protocol: [10.0.0.0/8], {USERS}}}}}', None),
+        (f'listeners: {{web: {{bind: ":81"}}}}\nroutes: [{{to: {{endpoint: x}}, {USERS}}}]', "routes[0].auth.users"),
+        (
+            'listeners: {web: {bind: ":81"}, own: {bind: "127.0.0.1:82"}}\n'
+            f"routes: [{{to: {{endpoint: x}}, listeners: [own], {USERS}}}]",
+            None,
+        ),
+    ],
+)
+def test_passwords_that_come_from_elsewhere_without_tls_are_a_warning_by_check_and_start(
+    folder: Path, text: str, key: str | None, tidegate: Callable[..., Ran]
+) -> None:
+    (folder / "users").write_text("ann:" + bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode())
+    ran = check(folder, text)
+    assert ran.exit_code == 0, ran.output
+    said = f"{key}: passwords are sent to listener web without TLS"
+    assert (said in ran.output, "without TLS" in ran.output) == (bool(key), bool(key)), ran.output
+    started = tidegate("gateway", "--config", str(folder / "tidegate.yaml")).started
+    assert started is not None
+    warned = [each for each in started["credentials"].warnings if "without TLS" in each]
+    assert [each.startswith(said) for each in warned] == [True] * bool(key)
+
+
+def test_passwords_that_come_by_tls_are_no_warning(folder: Path) -> None:
+    cert, key = Authority(folder).issue("gate.example.com")
+    (folder / "users").write_text("ann:" + bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode())
+    tls = f"tls: {{certificates: [{{cert: {cert}, key: {key}}}]}}"
+    ran = check(folder, f'listeners: {{web: {{bind: ":443", {tls}, {USERS}}}}}')
+    assert ran.exit_code == 0, ran.output
+    assert "without TLS" not in ran.output

@@ -68,6 +68,50 @@ def test_check_says_which_files_are_missing_and_nothing_once_they_are_there(fold
     assert checked.exit_code == 0, checked.exception
 
 
+@pytest.mark.parametrize(
+    ("names", "lacking"),
+    [
+        (("gate.example.com", "*.gate.example.com"), None),
+        (("*.example.com", "*.Gate.example.com"), None),
+        (("gate.example.com",), "*.gate.example.com"),
+        (("*.gate.example.com", "example.com"), "gate.example.com"),
+        (("other.example.com", "*.com"), "gate.example.com and *.gate.example.com"),
+    ],
+    ids=range(5),
+)
+def test_a_certificate_for_other_names_is_told_at_once_with_its_names(
+    folder: Path, names: tuple[str, ...], lacking: str | None
+) -> None:
+    cert, key = Authority(folder).issue("gate", *(f"DNS:{each}" for each in names))
+    ran = init("--domain", "gate.example.com", "--cert", str(cert), "--key", str(key))
+    assert ran.exit_code == 0, ran.output
+    assert (folder / "tidegate.yaml").exists()
+    assert ("warning" in ran.stderr) == bool(lacking), ran.stderr
+    if lacking:
+        held = ", ".join(names).lower()
+        said = f"is not for {lacking} (it is for {held}): browsers and agents will refuse it"
+        assert ran.stderr == f"warning: {cert}: {said}\n"
+
+
+def test_a_certificate_that_is_not_there_or_will_not_do_is_told_at_once(folder: Path) -> None:
+    authority = Authority(folder)
+    cert, key = authority.issue("gate.example.com", "DNS:gate.example.com", "DNS:*.gate.example.com")
+    (folder / "text").write_text("no certificate")
+    _, other = authority.issue("other.example.com")
+    for given, said in (
+        (("none.pem", str(key)), "none.pem: cannot be read now: no such file or directory (it has to be there before"),
+        ((str(cert), "none.key"), "none.key: cannot be read now: no such file or directory (it has to be there before"),
+        (("text", str(key)), "text: holds no certificate"),
+        ((str(cert), str(other)), f"{other} is not the key of {cert}"),
+        ((str(folder), str(key)), f"{folder}: cannot be read now: is a directory"),
+    ):
+        ran = init("--domain", "gate.example.com", "--cert", given[0], "--key", given[1])
+        assert ran.exit_code == 0, ran.output
+        assert f"warning: {said}" in ran.stderr
+        for each in ("tidegate.yaml", "token.key"):
+            (folder / each).unlink()
+
+
 @pytest.mark.parametrize("there", ["tidegate.yaml", "token.key"])
 def test_nothing_is_overwritten_and_nothing_half_done(folder: Path, there: str) -> None:
     (folder / there).write_text("mine")

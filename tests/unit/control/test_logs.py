@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -69,6 +70,28 @@ def test_nothing_of_a_peer_controls_the_terminal(format: str, bad: str) -> None:
     )
     assert stream.getvalue().endswith("\n")
     assert stream.getvalue()[:-1].isprintable()
+
+
+def test_any_thread_may_write_while_another_waits_for_the_reader() -> None:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    threads, each = 8, 50
+    with os.fdopen(reading, "rb") as reader, ThreadPoolExecutor(threads + 1) as pool, os.fdopen(writing, "w") as stream:
+        read = pool.submit(reader.read)
+        log = Log(LogOptions(format="json"), stream)
+
+        def write(number: int) -> None:
+            for position in range(each):
+                log.say("info", "written", writer=number, position=position, long="x" * 100)
+
+        written = [pool.submit(write, number) for number in range(threads)]
+        for one in written:
+            one.result()
+        stream.close()
+        lines = [json.loads(line) for line in read.result().splitlines()]
+    assert {line["event"] for line in lines} == {"written"}
+    for number in range(threads):
+        assert [line["position"] for line in lines if line["writer"] == number] == list(range(each))
 
 
 def test_a_lone_surrogate_is_written() -> None:

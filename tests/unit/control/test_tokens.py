@@ -12,6 +12,7 @@ from pathlib import Path
 import jwt
 import pytest
 
+from tidegate.auth import secrets
 from tidegate.config.connect import read_token
 from tidegate.config.load import parse, validate
 from tidegate.config.model import Agent, AgentConnect
@@ -149,9 +150,51 @@ def test_a_command_is_run_again_before_the_token_expires_and_until_it_works(
     asyncio.run(_a_command_is_run_again(script, new, monkeypatch))
 
 
+async def _pauses(source: TokenSource, first: str, many: int, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long it waited before each of so many runs."""
+    pauses: list[float] = []
+    enough = asyncio.Event()
+    sleep = asyncio.sleep
+
+    async def slept(seconds: float) -> None:
+        pauses.append(round(seconds, 1))
+        if len(pauses) == many:
+            enough.set()
+            await asyncio.Event().wait()
+        await sleep(0)
+
+    renewal = Renewal(source, first, lambda _: None, Log(LogOptions(format="json"), io.StringIO()))
+    monkeypatch.setattr(asyncio, "sleep", slept)
+    task = asyncio.create_task(renewal.watch())
+    async with asyncio.timeout(20):
+        await enough.wait()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    return pauses
+
+
+def test_a_command_that_fails_is_run_again_soon_at_first_and_a_good_run_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed: list[str] = ["", "", "", "", "", token(None), "", "", token(None)]
+
+    def of_command(*_: object) -> secrets.Secret:
+        return secrets.Secret(printed.pop(0).encode(), None)
+
+    monkeypatch.setattr(secrets, "of_command", of_command)
+    pauses = asyncio.run(_pauses(TokenSource(None, ("x",)), token(None), 10, monkeypatch))
+    assert pauses == [60, 1, 2, 4, 5, 5, 60, 1, 2, 60]
+
+
+def test_a_command_that_prints_what_has_expired_is_not_run_every_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "of_command", lambda *_: secrets.Secret(token(-100).encode(), None))
+    assert asyncio.run(_pauses(TokenSource(None, ("x",)), token(-100), 6, monkeypatch)) == [1, 1, 2, 4, 5, 5]
+
+
 @pytest.mark.parametrize(
     ("seconds", "least", "most"),
-    [(100, 75, 81), (3, 5, 5), (-100, 5, 5), (10**6, 3600, 3600), (None, 60, 60)],
+    [(100, 75, 81), (5, 2.4, 4), (1, 1, 1), (-100, 1, 1), (10**6, 3600, 3600), (None, 60, 60)],
 )
 def test_when_a_command_is_due(seconds: float | None, least: float, most: float) -> None:
     assert least <= due_in(token(seconds), time.time()) <= most

@@ -24,7 +24,8 @@ def init(file: Path | None, role: str | None, domain: str | None, cert: str | No
     Write a commented file to begin with: tidegate.yaml, agent.yaml or forward.yaml.
 
     With --domain it is a gateway for the Internet: the file, a fresh key beside it (token.key, for your eyes only), and
-    on the screen the DNS records, the commands, and a token for one endpoint.
+    on the screen the DNS records, the commands, and a token for one endpoint. Where the certificate cannot be read or
+    is for other names, a warning says so.
 
     A file that is there already is left alone, and told as an error.
 
@@ -44,9 +45,14 @@ def init(file: Path | None, role: str | None, domain: str | None, cert: str | No
     name = _NAMES[role or "gateway"]
     file = Path(name) if file is None else file / name if file.is_dir() else file
     if domain is not None:
-        from tidegate.cli.config.public import Certificate, public  # noqa: PLC0415  cryptography takes a while to load
+        # Cryptography takes a while to load.
+        from tidegate.cli.config.covering import doubts  # noqa: PLC0415
+        from tidegate.cli.config.public import Certificate, domain_of, public  # noqa: PLC0415
 
-        click.echo(public(domain, file, Certificate(cert, key) if cert is not None and key is not None else None))
+        given = Certificate(cert, key) if cert is not None and key is not None else None
+        click.echo(public(domain, file, given))
+        for doubt in doubts(domain_of(domain), given.cert, given.key) if given is not None else ():
+            click.echo(f"warning: {doubt}", err=True)
         return
     text = files("tidegate.config").joinpath("starters", name).read_text(encoding="utf-8")
     try:

@@ -17,7 +17,7 @@ from tidegate.auth import signing
 from tidegate.config.names import host_name
 from tidegate.errors import ConfigError
 
-__all__ = ["Certificate", "public"]
+__all__ = ["Certificate", "domain_of", "public"]
 
 _SECRET = "token.key"  # noqa: S105  the name of a file
 _ENDPOINT = "web"
@@ -38,7 +38,7 @@ class Certificate:
 
 def public(domain: str, file: Path, certificate: Certificate | None) -> str:
     """Writes both files and returns what there is to do next."""
-    domain = _domain(domain)
+    domain = domain_of(domain)
     secret = file.with_name(_SECRET)
     for each in (file, secret):
         if each.exists() or each.is_symlink():
@@ -53,7 +53,8 @@ def public(domain: str, file: Path, certificate: Certificate | None) -> str:
     return _next(domain, file, secret, certificate, _token(key.strip()))
 
 
-def _domain(written: str) -> str:
+def domain_of(written: str) -> str:
+    """The domain as it is compared, or a `ConfigError` where no name can stand below it."""
     try:
         domain = host_name(written)
     except ValueError as error:

@@ -105,7 +105,10 @@ def _of_files(files: Iterable[str]) -> VerifierSet:
         value = secrets.of_file(file, "--key").value
         try:
             if value.lstrip().startswith(b"{"):
-                known = keys.key_set(value).keys
+                held = keys.key_set(value)
+                if held.lack is not None:
+                    raise ValueError(held.lack)
+                known = held.keys
             elif b"-----BEGIN " in value:
                 known = (keys.public_key(value),)
             else:
