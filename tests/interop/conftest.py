@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.interop.programs import PikoServer, Service
+from tests.support.predecessors import QuicTunnel
 from tests.support.tidegate import Gateway
 
 
@@ -29,3 +31,9 @@ def server() -> Iterator[PikoServer]:
     """A Piko-shaped server."""
     with PikoServer() as server:
         yield server
+
+
+@pytest.fixture
+def tunnel(tmp_path: Path) -> QuicTunnel:
+    """The certificates of both sides of quic-reverse-http-tunnel."""
+    return QuicTunnel(tmp_path)

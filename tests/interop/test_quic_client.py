@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,12 +15,6 @@ from tests.support.process import until
 from tests.support.raw import Raw
 
 SOME = bytes(range(256)) * 4_000
-
-
-@pytest.fixture
-def tunnel(tmp_path: Path) -> QuicTunnel:
-    """The certificates of both sides."""
-    return QuicTunnel(tmp_path)
 
 
 @pytest.fixture

@@ -24,12 +24,6 @@ SOME = bytes(range(256)) * 4_000
 
 
 @pytest.fixture
-def tunnel(tmp_path: Path) -> QuicTunnel:
-    """The certificates of both sides."""
-    return QuicTunnel(tmp_path)
-
-
-@pytest.fixture
 def server(tunnel: QuicTunnel) -> Iterator[QuicServer]:
     """A server without agents."""
     with tunnel.server() as server:

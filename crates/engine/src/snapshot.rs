@@ -121,17 +121,17 @@ impl Listener {
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
-    /// TCP.
+    /// TCP: yamux over one byte stream, which is a WebSocket everywhere but in tests.
     WebSocket,
-    /// UDP.
+    /// UDP: streams of QUIC.
     Quic,
-    /// UDP, as quic-reverse-http-tunnel uses it; of an agent only.
+    /// The same, as quic-reverse-http-tunnel uses them; of an agent only.
     #[serde(rename = "quic-tunnel")]
     QuicTunnel,
 }
 
 impl Transport {
-    /// As it is written.
+    /// Its name in the configuration, in logs, status and metrics.
     pub fn word(self) -> &'static str {
         match self {
             Transport::WebSocket => "websocket",

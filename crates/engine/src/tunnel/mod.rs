@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use crate::snapshot;
 
+pub use crate::snapshot::Transport;
 pub use end::{End, Ending, OpenError, StreamReset, never_accepted};
 pub use session::Session;
 pub use yamux::start;
@@ -78,28 +79,6 @@ impl Config {
     fn new(role: Role, framing: Framing, tunnel: &snapshot::Tunnel, takes_streams: bool) -> Self {
         let snapshot::Tunnel { ping_interval, ping_timeout, .. } = *tunnel;
         Config { role, framing, ping_interval, ping_timeout, takes_streams }
-    }
-}
-
-/// What carries a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// yamux over one byte stream, which is a WebSocket everywhere but in tests.
-    WebSocket,
-    /// Streams of QUIC.
-    Quic,
-    /// The same, as quic-reverse-http-tunnel uses them.
-    QuicTunnel,
-}
-
-impl Transport {
-    /// Its name in logs, status and metrics.
-    pub fn word(self) -> &'static str {
-        match self {
-            Transport::WebSocket => "websocket",
-            Transport::Quic => "quic",
-            Transport::QuicTunnel => "quic-tunnel",
-        }
     }
 }
 
