@@ -45,7 +45,8 @@ class Tools:
 
     def missing(self, *commands: str) -> list[str]:
         """What has to be installed or built first."""
-        names = ("responder", "piko-server", "piko-agent", "piko-forward", "kiagateway", "nanoproxy")
+        names = ["responder", "piko-server", "piko-agent", "piko-forward", "kiagateway", "nanoproxy"]
+        names += ["quic-server", "quic-agent", "lossy"]
         own = [self.peer(name) for name in names]
         return [name for name in (self.tidegate, *own, *commands) if shutil.which(name) is None]
 
