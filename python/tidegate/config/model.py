@@ -340,10 +340,10 @@ class AgentConnect(Connect):
         ("http://localhost:8001",), "The gateway's address for agents; several share tunnels.", flag="--connect"
     )
     connections: Annotated[int, Field(ge=1, le=64)] = knob(2, "Tunnels kept for each endpoint.", flag="--connections")
-    transport: Transport = knob(
-        "websocket",
-        "What tunnels are made of; quic needs https:// and a gateway whose listener takes it, and goes by UDP to the "
-        "same port number, through no proxy.",
+    transport: Literal[Transport, "auto"] = knob(
+        "auto",
+        "What tunnels are made of; auto: QUIC where it works, else WebSocket. QUIC needs https:// and a gateway whose "
+        "listener takes it, and goes by UDP to the same port number, through no proxy.",
         flag="--transport",
     )
 

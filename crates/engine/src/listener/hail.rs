@@ -99,6 +99,8 @@ pub struct Applicant {
     pub features: Features,
     /// Its id and the number of the tunnel.
     pub agent: Option<Arc<str>>,
+    /// Why its tunnel is no QUIC, in its own words.
+    pub not_quic: Option<Arc<str>>,
 }
 
 /// Who was let in.
@@ -167,8 +169,16 @@ pub async fn applicant(
         return Err(Error::new(Code::Draining, why));
     }
     let agent = head.fields.find("x-tidegate-agent").and_then(valid_name).map(Arc::from);
+    let not_quic = hello::not_quic(&head.fields).map(Arc::from);
     let admitted = Admitted { identity, tenant, ends, taken };
-    Ok(Applicant { admitted, endpoint: endpoint.to_owned(), key, features: Features::of(&head.fields), agent })
+    Ok(Applicant {
+        admitted,
+        endpoint: endpoint.to_owned(),
+        key,
+        features: Features::of(&head.fields),
+        agent,
+        not_quic,
+    })
 }
 
 async fn identify(
