@@ -158,7 +158,7 @@ BARS = (
     _lossy("the same, both bbr", LOSSY["bbr"]),
     _lossy("the same, as both come on this machine", LOSSY[""]),
     Bar("back on QUIC after UDP is", "s", 30, None, (), lambda _, idle: idle[BACK]),
-    Bar("requests lost by the two changes", "", 0, None, (), lambda _, idle: idle[LOST]),
+    Bar("requests that failed on the way back", "", 0, None, (), lambda _, idle: idle[LOST]),
     Bar("memory of the gateway for an idle tunnel of QUIC", "KiB", 40, 16, (), lambda _, idle: idle[IDLE_QUIC]),
     Bar("10,000 routes, from `apply` to in force", "ms", 200, None, (), lambda _, idle: idle[APPLY]),
     Bar("10,000 routes, from a saved file to in force", "s", 5, None, (), lambda _, idle: idle[SAVED]),

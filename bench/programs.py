@@ -107,6 +107,10 @@ class Program:
         lines = [line for file in self._lines for line in file.read_text(errors="replace").splitlines()]
         return "\n".join(lines[-SHOWN_LINES:])
 
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it a signal."""
+        self._process.send_signal(number)
+
     def ask_to_end(self) -> None:
         """SIGTERM, and waits for the end."""
         self._process.terminate()

@@ -135,7 +135,8 @@ def _exchange(address: str, body: bytes, path: str) -> None:
     connection = http.client.HTTPConnection(address, timeout=FLOW_SECONDS)
     try:
         connection.request("POST", path, body=body, headers={"Host": HOST})
-        while connection.getresponse().read(1 << 20):
+        answer = connection.getresponse()
+        while answer.read(1 << 20):
             pass
     except (OSError, http.client.HTTPException) as error:
         raise BenchError(f"{address} does not answer: {error}") from error

@@ -23,10 +23,12 @@ import load
 import losses
 import memory
 import quic
+import returning
 import table
 import tokens
 from cases import (
     APPLY,
+    BACK,
     CHANGING,
     FLOOD,
     GROUPS,
@@ -35,6 +37,7 @@ from cases import (
     IDLE_QUIC,
     IDLE_TUNNEL,
     LOSSY,
+    LOST,
     NEW_TOKEN,
     PACED,
     RECEIVED_AT_ONCE,
@@ -64,6 +67,7 @@ class Bench:
         self.cases = {case: Measured() for case in loads}
         self.paced = {case: Measured() for case in PACED} if "latency" in chosen else {}
         self.carried = {carrier: Measured() for carrier in losses.CARRIERS} if "quic" in chosen else {}
+        self.back = Measured()
         self.idle: dict[str, Series] = {}
 
     def run(self) -> None:
@@ -106,7 +110,7 @@ class Bench:
     @property
     def broken(self) -> bool:
         """Whether some case had errors."""
-        groups = (self.cases.values(), self.paced.values(), self.carried.values())
+        groups = (self.cases.values(), self.paced.values(), self.carried.values(), (self.back,))
         return any(measured.errors for group in groups for measured in group)
 
     def _attempt(self, measured: Measured, name: str, step: Callable[[], str]) -> None:
@@ -171,9 +175,15 @@ class Bench:
         for name, value in zip((SENT_AT_ONCE, RECEIVED_AT_ONCE), told, strict=True):
             self.idle.setdefault(name, Series()).values.append(value)
         print(f"round {number}: datagrams a call: {told[0]:.1f} out, {told[1]:.1f} in", file=sys.stderr, flush=True)
-        if number == 1:
-            self.idle[IDLE_QUIC] = Series([memory.idle_quic_kib(self.tools, pins, self.options.tunnels)])
-            print(f"idle: {self.idle[IDLE_QUIC].median:.1f} KiB a tunnel of QUIC", file=sys.stderr, flush=True)
+        if number > 1:
+            return
+        self.idle[IDLE_QUIC] = Series([memory.idle_quic_kib(self.tools, pins, self.options.tunnels)])
+        self._attempt(self.back, "an idle tunnel of QUIC, and the way back to it", self._come_back)
+
+    def _come_back(self) -> str:
+        took, lost = returning.seconds_and_lost(self.tools, self._pins(1))
+        self.idle[BACK], self.idle[LOST] = Series([took]), Series([float(lost)])
+        return f"{self.idle[IDLE_QUIC].median:.1f} KiB, {took:.1f} s, {lost} requests lost"
 
     def _change(self, number: int) -> None:
         pins = self._pins(1)
