@@ -34,7 +34,10 @@ fn answered(bytes: &[u8]) {
     let (node, url) = (first.node.clone(), first.url.clone());
     let welcome = Welcome { node: &node, version: "1", url: Some(&url), quic: &first.quic };
     let Some(again) = read(&accept_tunnel(None, &welcome)) else { unreachable!("our own answer is one") };
-    assert_eq!((again.node.trim(), again.url.trim()), (node.trim(), url.trim()));
+    for (told, first) in [(&again.node, &node), (&again.url, &url)] {
+        // What is no UTF-8 grows when it is read; the longest are cut.
+        assert!(first.len() > 1024 || told.trim() == first.trim());
+    }
     if !matches!(&first.quic, Offers::At(at) if at.trim().is_empty()) {
         assert_eq!(again.quic, first.quic);
     }
