@@ -33,6 +33,7 @@ use crate::snapshot::{self, Gateway, Listener, ListenerKind, Transport};
 use crate::target::rules::Rules;
 use crate::terms::Terms;
 use crate::tunnel::endpoint::Keys;
+use crate::tunnel::endpoint::path::{LARGEST, USUAL};
 use crate::tunnel::hello::Offers;
 
 /// The listeners that run.
@@ -318,10 +319,15 @@ impl Listeners {
     /// What connections over QUIC come to; none where none are taken.
     fn quic_door(&self, door: &Door<Leads>, tunnel: &snapshot::Tunnel) -> Option<Arc<QuicDoor>> {
         let Kind::Tunnel(listener) = &door.leads.kind else { return None };
-        let mut server = self.keys.server(door.leads.tls.load().as_ref()?.quic()?);
-        server.transport_config(Arc::new(quic::transport(tunnel)));
+        let crypto = door.leads.tls.load().as_ref()?.quic()?;
+        let server = |largest| {
+            let mut server = self.keys.server(crypto.clone());
+            server.transport_config(Arc::new(quic::transport(tunnel, largest)));
+            Arc::new(server)
+        };
+        let (server, roomy) = (server(USUAL), server(LARGEST));
         let (name, room, connections) = (door.name.clone(), door.room.clone(), door.connections.clone());
-        Some(Arc::new(QuicDoor { name, room, connections, listener: listener.clone(), server: Arc::new(server) }))
+        Some(Arc::new(QuicDoor { name, room, connections, listener: listener.clone(), server, roomy }))
     }
 
     /// Takes tunnels over QUIC on an address that has just been bound.
