@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::hail::{Applicant, Tunnels};
+use crate::aside::Aside;
 use crate::terms::Terms;
 use crate::tunnel::hello::Features;
 use crate::tunnel::{Ending, Session};
@@ -86,9 +87,19 @@ struct Ends<'a> {
 /// Runs a session to its end, which is the agent's, that of its credential, or ours when the gateway leaves or its
 /// listener's terms have ended.
 async fn drive(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>, driver: impl Future<Output = ()>) {
+    // Bytes come often, everything else once in the life of a session.
+    let heeding = Aside::new(heed(tunnels, session, ends));
+    tokio::select! {
+        biased;
+        () = driver => {}
+        () = heeding => {}
+    }
+}
+
+/// Tells a session what it has to know of the world around it, for as long as it lives.
+async fn heed(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>) {
     let identity = &session.identity;
     let (known, expires) = (!identity.is_anonymous(), ends.with_credential);
-    let mut driver = pin!(driver);
     let mut leaving = pin!(tunnels.proxy.drain.begun());
     let mut ending = pin!(tunnels.drain.begun());
     let mut gone_away = pin!(session.tunnel.gone_away());
@@ -98,7 +109,6 @@ async fn drive(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>, drive
     let (mut said, mut withdrawn, mut ended) = (false, false, false);
     loop {
         tokio::select! {
-            () = &mut driver => return,
             () = &mut gone_away, if !withdrawn => {
                 // The agent drains: nothing new goes there, and what is kept idle is given up, so that it can leave.
                 withdrawn = true;
@@ -130,6 +140,7 @@ async fn drive(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>, drive
                 ended = true;
                 end(&session.tunnel, session.features);
             }
+            else => return std::future::pending().await,
         }
     }
 }
