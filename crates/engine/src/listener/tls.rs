@@ -293,7 +293,7 @@ impl Knock {
         let asked = poll_fn(|cx| connection.poll_request(cx, &mut head, &limits));
         let heard = matches!(within(&place, &proxy, by, asked).await, Ok(Ok(true)));
         if heard {
-            record.asked = proxy.access.load().is_some().then(|| Words::of(&head));
+            record.asked = proxy.access.is_on().then(|| Words::of(&head));
         }
         let prefers_html = heard && respond::prefers_html(head.fields.all(Known::Accept));
         let error = Error::new(Code::TlsExpected, "ask for https:// instead of http://");

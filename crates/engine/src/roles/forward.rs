@@ -127,7 +127,7 @@ impl Port {
     async fn carry(self: Arc<Self>, shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr, _place: Place) {
         let proxy = &shared.proxy;
         let mut record = Record::new(proxy.next_request(), from, self.endpoint.clone(), Answered::Upstream);
-        record.endpoint = self.endpoint.clone();
+        record.endpoint = Some(self.endpoint.clone());
         proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
         match self.open(&shared, &mut record).await {
             Ok(channel) => {

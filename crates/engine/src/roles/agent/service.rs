@@ -116,7 +116,7 @@ impl Offered {
     /// Serves one stream that a gateway opened. `patient`: only the gateway ends it while it is idle.
     pub async fn serve(&self, proxy: Arc<Proxy>, worker: usize, stream: BoxedIo, patient: bool) {
         let mut record = Record::new(proxy.next_request(), UNKNOWN, self.name.clone(), Answered::Agent);
-        record.endpoint = self.name.clone();
+        record.endpoint = Some(self.name.clone());
         let local = match &self.serves {
             Serves::Http(local) => {
                 let connection = Connection {
