@@ -161,12 +161,22 @@ struct Hello {
     head: Result<RequestHead>,
 }
 
+/// The first stream, behind the hello, where there was one.
+type Control = Option<(SendStream, RecvStream)>;
+
 impl Caller {
     async fn connection(self, incoming: Incoming, handshake: Handshake) {
+        // What is over when the session begins has a place of its own until then.
+        if let Some((connection, control, applicant)) = Box::pin(self.arrive(incoming, handshake)).await {
+            self.run(connection, control, applicant).await;
+        }
+    }
+
+    /// From the first datagram to the answer; none where there is to be no session.
+    async fn arrive(&self, incoming: Incoming, handshake: Handshake) -> Option<(Connection, Control, Applicant)> {
         let greeting = self.tunnels.greeting.load_full();
         self.place.idle(Instant::now());
-        // What is over when a session begins has a place of its own until then.
-        let begun = Box::pin(async {
+        let begun = async {
             let by = Instant::now() + greeting.handshake;
             let connection = self.shake_hands(incoming, by).await?;
             drop(handshake);
@@ -175,17 +185,17 @@ impl Caller {
             }
             let hello = timeout_at(by, hello(&connection, &greeting.head)).await.ok()??;
             Some((connection, Some(hello)))
-        });
-        let begun = tokio::select! {
-            begun = begun => begun,
-            () = self.place.evicted() => None,
         };
-        let Some((connection, hello)) = begun else { return };
+        let (connection, hello) = tokio::select! {
+            begun = begun => begun?,
+            () = self.place.evicted() => return None,
+        };
         self.place.busy();
-        match hello {
-            Some(hello) => self.serve(connection, hello, &greeting).await,
-            None => self.serve_unspoken(connection).await,
-        }
+        let (control, applicant) = match hello {
+            Some(hello) => self.answer(&connection, hello, &greeting).await?,
+            None => (None, self.unspoken(&connection)?),
+        };
+        Some((connection, control, applicant))
     }
 
     async fn shake_hands(&self, incoming: Incoming, by: Instant) -> Option<Connection> {
@@ -204,40 +214,42 @@ impl Caller {
         connection.ok()
     }
 
-    async fn serve(self, connection: Connection, hello: Hello, greeting: &Greeting) {
+    async fn answer(&self, connection: &Connection, hello: Hello, greeting: &Greeting) -> Option<(Control, Applicant)> {
         let Hello { mut send, recv, head } = hello;
-        let from = address(&connection);
-        let certificate = certificate(&connection);
+        let from = address(connection);
+        let certificate = certificate(connection);
         let (tunnels, listener) = (&self.tunnels, &self.door.listener);
         let applicant = match head {
-            Ok(head) => Box::pin(applicant(tunnels, listener, (Over::Quic, &head), certificate.as_deref(), from)).await,
+            Ok(head) => applicant(tunnels, listener, (Over::Quic, &head), certificate.as_deref(), from).await,
             Err(error) => Err(error),
         };
         let applicant = match applicant {
             Ok(applicant) => applicant,
-            Err(error) => return refuse(&connection, send, recv, &refusal(tunnels, &error, from)).await,
+            Err(error) => {
+                refuse(connection, send, recv, &refusal(tunnels, &error, from)).await;
+                return None;
+            }
         };
         let answer = welcome(tunnels, &applicant, greeting, from);
-        if !matches!(timeout(greeting.handshake, send.write_all(&answer)).await, Ok(Ok(()))) {
-            return;
-        }
-        self.run(connection, Some((send, recv)), applicant).await;
+        timeout(greeting.handshake, send.write_all(&answer)).await.ok()?.ok()?;
+        Some((Some((send, recv)), applicant))
     }
 
     /// Agents of quic-reverse-http-tunnel wait for streams, and that is all.
-    async fn serve_unspoken(self, connection: Connection) {
+    fn unspoken(&self, connection: &Connection) -> Option<Applicant> {
         let listener = &self.door.listener;
         let endpoint = listener.quic_tunnel.as_deref().unwrap_or_default();
         match unspoken(&self.tunnels, listener, endpoint) {
-            Ok(applicant) => self.run(connection, None, applicant).await,
+            Ok(applicant) => Some(applicant),
             Err(error) => {
-                log_refusal(&error, address(&connection));
+                log_refusal(&error, address(connection));
                 connection.close(codes::NOT_WELCOME, error.detail.as_bytes());
+                None
             }
         }
     }
 
-    async fn run(&self, connection: Connection, control: Option<(SendStream, RecvStream)>, applicant: Applicant) {
+    async fn run(&self, connection: Connection, control: Control, applicant: Applicant) {
         let (listener, whom) = (&self.door.listener, (self.worker, address(&connection)));
         // A stranger was given what a request needs, an agent gets what its streams need.
         connection.set_receive_window(WINDOW);

@@ -28,8 +28,9 @@ use socket::{Counts, Mailbox, Socket};
 const RECEIVE_BUFFER: usize = 2 * 1024 * 1024;
 
 /// The largest datagram that is tried, in bytes: on jumbo frames and inside a machine, as far as the path carries it.
-/// `quinn` gives the system ten in one piece, which together may have 65,507 bytes.
-pub const LARGEST: u16 = 6_500;
+/// Ten of them, which `quinn` gives the system in one piece, may have 65,507 bytes; an idle connection keeps room for
+/// one and a little.
+pub const LARGEST: u16 = 4_000;
 
 /// Connections that may wait to be looked at, of a worker's socket.
 const WAITING: usize = 1024;
