@@ -2,6 +2,8 @@
 
 #[path = "tunnel/floods.rs"]
 mod floods;
+#[path = "tunnel/flows.rs"]
+mod flows;
 #[path = "tunnel/quic.rs"]
 mod quic;
 #[path = "tunnel/suite.rs"]

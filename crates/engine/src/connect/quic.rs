@@ -64,7 +64,7 @@ impl Gateway {
         };
         match timeout_at(by, greeted).await {
             Ok(Ok((control, told))) => {
-                let (session, driver) = start(connection, control, Config { takes_streams: true, asks: false });
+                let (session, driver) = start(connection, control, Config { takes_streams: true, datagrams: false, asks: false });
                 let driver = async move {
                     driver.await;
                     let _ = timeout(LAST_WORD, endpoint.wait_idle()).await;
