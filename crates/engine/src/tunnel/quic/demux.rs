@@ -252,7 +252,9 @@ mod tests {
         assert_eq!((next(&mut demux, 9), demux.dropped(), demux.held()), (None, 1, 0));
         demux.end(9);
         // One that has ended, one before it, one of our own, ones of a single direction, and half a number.
-        for bytes in [&datagram(9, b"x")[..], &datagram(5, b"x"), &datagram(12, b"x"), &datagram(15, b"x"), &[0xC0], &[]] {
+        for bytes in
+            [&datagram(9, b"x")[..], &datagram(5, b"x"), &datagram(12, b"x"), &datagram(15, b"x"), &[0xC0], &[]]
+        {
             assert_eq!(demux.take(bytes, now), Taken::Dropped, "{bytes:?}");
         }
         // The first stream of a connection is no flow.
