@@ -1,6 +1,7 @@
 //! An agent's snapshot: what it offers, what stands behind that, and what its streams may lead to.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -40,6 +41,9 @@ pub struct Offer {
     pub kind: OfferKind,
     /// The local service; none for kind connect, where each stream says its own.
     pub to: Option<Target>,
+    /// Kind udp: a flow that has carried nothing for so long ends.
+    #[serde(default, deserialize_with = "super::optional_seconds")]
+    pub idle: Option<Duration>,
     /// Kind connect: what streams may be connected to.
     #[serde(default)]
     pub allow: Vec<AllowEntry>,
@@ -62,6 +66,8 @@ pub enum OfferKind {
     Http,
     /// Raw bytes.
     Tcp,
+    /// Datagrams.
+    Udp,
     /// A CONNECT request, and then raw bytes.
     Connect,
 }

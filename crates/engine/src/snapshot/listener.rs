@@ -1,6 +1,7 @@
 //! Listeners of a snapshot: the addresses that others connect to, what is spoken there, and how they speak TLS.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -32,7 +33,8 @@ pub struct Listener {
     /// Which credentials open it; none: nothing is asked for.
     #[serde(default)]
     pub auth: Option<Auth>,
-    /// What connects to it: WebSocket and everything else that is TCP, or QUIC at the same port numbers.
+    /// What connects to it: WebSocket and everything else that is TCP, or QUIC at the same port numbers. Kind udp:
+    /// neither.
     pub transports: Vec<Transport>,
     /// Where QUIC is reached, where that is not the port of the URL: told to agents.
     pub quic_at: Option<String>,
@@ -64,6 +66,16 @@ pub enum ListenerKind {
     Tcp {
         /// Where they lead.
         to: Destination,
+    },
+    /// Datagrams to one endpoint.
+    Udp {
+        /// Where they lead.
+        to: EndpointRef,
+        /// A source that has said and got nothing for so long is forgotten.
+        #[serde(deserialize_with = "super::seconds")]
+        idle: Duration,
+        /// Sources at once; of more the one that has been idle longest is forgotten.
+        sessions: usize,
     },
     /// Agents.
     Tunnel {},

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -124,8 +125,13 @@ impl Flow {
     ///
     /// # Errors
     /// It was refused, or has ended: see [`never_accepted`](crate::tunnel::never_accepted).
-    pub async fn taken(&mut self) -> std::io::Result<()> {
-        poll_fn(|cx| self.stream.poll_taken(cx)).await
+    pub async fn taken(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_taken(cx)).await
+    }
+
+    /// The same, to be asked turn by turn.
+    pub fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_taken(cx)
     }
 
     /// Datagrams that came and were dropped because nobody took them, since this was last asked.
