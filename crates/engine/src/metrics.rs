@@ -38,6 +38,56 @@ pub struct Metrics {
     /// The same over QUIC.
     quic_handshakes: Mutex<BTreeMap<(Arc<str>, &'static str), u64>>,
     http2_closed: [AtomicU64; Http2Closed::ALL.len()],
+    datagrams: [[AtomicU64; Fate::ALL.len()]; 2],
+}
+
+/// Which way a datagram goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From whoever asked.
+    In,
+    /// To whoever asked.
+    Out,
+}
+
+impl Direction {
+    const ALL: [Direction; 2] = [Direction::In, Direction::Out];
+
+    /// Its name.
+    pub fn word(self) -> &'static str {
+        match self {
+            Direction::In => "in",
+            Direction::Out => "out",
+        }
+    }
+}
+
+/// What became of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was sent on.
+    Sent,
+    /// The path carries none of its size.
+    TooBig,
+    /// Too much waited, to be sent or to be taken.
+    QueueFull,
+    /// There was nobody to send it to.
+    NoSession,
+    /// It came from where none may come from.
+    Denied,
+    /// The system or the other end took none.
+    Failed,
+}
+
+impl Fate {
+    const ALL: [(Fate, &'static str); 6] = [
+        (Fate::Sent, "sent"),
+        (Fate::TooBig, "too_big"),
+        (Fate::QueueFull, "queue_full"),
+        (Fate::NoSession, "no_session"),
+        (Fate::Denied, "denied"),
+        (Fate::Failed, "failed"),
+    ];
 }
 
 /// Why we ended a connection of HTTP/2 that its peer could have kept.
@@ -119,6 +169,7 @@ impl Metrics {
             handshakes: Mutex::default(),
             quic_handshakes: Mutex::default(),
             http2_closed: Default::default(),
+            datagrams: Default::default(),
         }
     }
 
@@ -137,6 +188,16 @@ impl Metrics {
     /// Counts a connection of HTTP/2 that was ended for what its peer did.
     pub fn http2_closed(&self, why: Http2Closed) {
         self.http2_closed[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a datagram of a UDP endpoint.
+    pub fn datagram(&self, direction: Direction, fate: Fate) {
+        self.datagrams(direction, fate, 1);
+    }
+
+    /// Counts so many.
+    pub fn datagrams(&self, direction: Direction, fate: Fate, number: u64) {
+        self.datagrams[direction as usize][fate as usize].fetch_add(number, Ordering::Relaxed);
     }
 
     /// Counts a finished request in the shard of its worker.
@@ -239,6 +300,17 @@ impl Metrics {
         page.family("tidegate_http2_closed_total", "counter", "HTTP/2 connections ended for what their peer did.");
         for ((_, reason), count) in Http2Closed::ALL.iter().zip(&self.http2_closed) {
             page.value(&[("reason", reason)], count.load(Ordering::Relaxed) as f64);
+        }
+        page.family(
+            "tidegate_udp_datagrams_total",
+            "counter",
+            "Datagrams of UDP endpoints, from visitors (in) and to them (out): sent on, or why they were dropped.",
+        );
+        for direction in Direction::ALL {
+            for ((_, outcome), count) in Fate::ALL.iter().zip(&self.datagrams[direction as usize]) {
+                let labels = [("direction", direction.word()), ("outcome", outcome)];
+                page.value(&labels, count.load(Ordering::Relaxed) as f64);
+            }
         }
         for (name, kind, help, counter) in [
             ("tidegate_connections_total", "counter", "Accepted connections.", &self.connections),

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -35,6 +35,9 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 /// A head of an answer, at most.
 const ANSWER: HeadLimits = HeadLimits { bytes: 64 * 1024, fields: 128 };
 
+/// Flows of one tunnel that may be open at once: of many sources each has one.
+const FLOWS: VarInt = VarInt::from_u32(8192);
+
 /// The codes of QUIC that say why there is no connection (RFC 9000 §20.1, RFC 9001 §4.8).
 const REFUSED: u64 = 0x2;
 const NO_PROTOCOL: u64 = 0x178;
@@ -45,7 +48,11 @@ impl Gateway {
         let tls = self.quic.as_ref().map_err(|why| self.broken(why))?;
         let name = tls.name(&self.host).map_err(|why| self.broken(why))?;
         let mut config = ClientConfig::new(tls.crypto.clone());
-        config.transport_config(Arc::new(transport(wanted.tunnel, wanted.asks)));
+        let mut transport = transport(wanted.tunnel, wanted.asks);
+        if wanted.request.datagram {
+            transport.max_concurrent_bidi_streams(FLOWS);
+        }
+        config.transport_config(Arc::new(transport));
 
         let most = if wanted.asks { PATIENCE } else { Duration::MAX };
         let by = Instant::now() + wanted.timeouts.handshake.min(most);
@@ -69,8 +76,13 @@ impl Gateway {
             }
         };
         match timeout_at(by, greeted).await {
+            Ok(Ok((_, told))) if wanted.request.datagram && !told.features.datagram => {
+                connection.close(codes::CLOSED, b"");
+                Err(self.broken("this gateway carries no datagrams (a newer version does)"))
+            }
             Ok(Ok((control, told))) => {
-                let (session, driver) = start(connection, control, Config { takes_streams: true, asks: wanted.asks });
+                let config = Config { takes_streams: true, datagrams: wanted.request.datagram, asks: wanted.asks };
+                let (session, driver) = start(connection, control, config);
                 let driver = async move {
                     driver.await;
                     let _ = timeout(LAST_WORD, endpoint.wait_idle()).await;

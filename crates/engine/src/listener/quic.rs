@@ -253,7 +253,7 @@ impl Caller {
         let (listener, whom) = (&self.door.listener, (self.worker, address(&connection)));
         // A stranger was given what a request needs, an agent gets what its streams need.
         connection.set_receive_window(WINDOW);
-        let config = tunnel::Config { takes_streams: false, asks: false };
+        let config = tunnel::Config { takes_streams: false, datagrams: false, asks: false };
         let (session, driver) = tunnel::start(connection.clone(), control, config);
         let session = (session, Box::pin(driver) as session::Driver);
         let ends = (&*listener.terms, &self.closed);

@@ -67,7 +67,7 @@ impl Tls {
         let Some(policy) = &listener.tls else { return Ok(None) };
         let protocols = match listener.kind {
             ListenerKind::Http { .. } => HTTP,
-            ListenerKind::Tcp { .. } => TCP,
+            ListenerKind::Tcp { .. } | ListenerKind::Udp { .. } => TCP,
             ListenerKind::Tunnel {} | ListenerKind::Connect { .. } => HTTP1,
         };
         let fails = |why: String| format!("listener \"{}\": {why}", listener.name);

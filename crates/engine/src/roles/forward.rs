@@ -147,7 +147,7 @@ impl Port {
     /// Opens a byte stream at the first gateway that has the endpoint; else what the last one said.
     async fn open(&self, shared: &Shared, record: &mut Record) -> Result<BoxedIo, String> {
         let path = &*format!("{TCP_PATH}{}", self.endpoint);
-        let request = Request { path, agent: None, version: &shared.version, h2: false, not_quic: "" };
+        let request = Request { path, agent: None, version: &shared.version, h2: false, datagram: false, not_quic: "" };
         let timeouts = &shared.proxy.settings.load_full().timeouts;
         let mut last = String::new();
         for gateway in &shared.gateways {

@@ -311,6 +311,9 @@ fn describe(endpoint: &Endpoint) -> Value {
                 "lost": stats.lost,
                 "mtu": stats.mtu,
                 "silent": session.tunnel.is_silent(),
+                "datagrams_in": stats.datagrams_in,
+                "datagrams_out": stats.datagrams_out,
+                "datagrams_dropped": stats.datagrams_dropped,
                 "bytes_in": stats.bytes_in,
                 "bytes_out": stats.bytes_out,
             })

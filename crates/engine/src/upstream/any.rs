@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::info::{StreamInfo, StreamKind};
 use super::session::AgentSession;
 use super::tcp::Address;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::io::BoxedIo;
 use crate::snapshot::upstream::Protocol;
+use crate::tunnel::Flow;
 use crate::tunnel::hello::Features;
 
 /// One upstream.
@@ -35,6 +36,14 @@ impl Upstream {
         match self {
             Upstream::Session(session) => session.open(info).await,
             Upstream::Address(address) => address.open(Some(info)).await,
+        }
+    }
+
+    /// Opens a flow of datagrams. An error here is always undelivered.
+    pub async fn open_flow(&self) -> Result<Flow> {
+        match self {
+            Upstream::Session(session) => session.open_flow().await,
+            Upstream::Address(_) => Err(Error::undelivered(Code::UpstreamUnreachable, "an address takes no datagrams")),
         }
     }
 

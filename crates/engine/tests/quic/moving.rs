@@ -25,7 +25,7 @@ impl Named {
         let connection = Brings::nothing(authority).dial(&endpoint, gate.address("agents")).await.unwrap();
         let (head, send, recv) = ask(&connection, &hello(name, "")).await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        let config = Config { takes_streams: true, asks: false };
+        let config = Config { takes_streams: true, datagrams: false, asks: false };
         let (session, driver) = start(connection.clone(), Some((send, recv)), config);
         tokio::spawn(driver);
         let taking = session.clone();

@@ -17,6 +17,8 @@ pub(super) const STREAM_WINDOW: u32 = 1 << 20;
 pub(super) const RECEIVE_WINDOW: (u64, u64) = (8 << 20, 64 << 20);
 /// What may wait to be sent and acknowledged: at first, and at most.
 pub(super) const SEND_WINDOW: (u64, u64) = (1 << 20, 16 << 20);
+/// Bytes of datagrams that may wait to be sent, and as many to be told whose they are, which is done at once.
+const DATAGRAMS: usize = 256 << 10;
 /// An agent that could use a WebSocket instead asks so often whether its packets arrive.
 const WATCHFUL: Duration = Duration::from_secs(5);
 
@@ -43,7 +45,7 @@ pub fn transport(tunnel: &snapshot::Tunnel, asks: bool) -> TransportConfig {
         .send_window(SEND_WINDOW.0)
         .congestion_controller_factory(congestion)
         .mtu_discovery_config(Some(discovery))
-        // No session uses datagrams.
-        .datagram_receive_buffer_size(None);
+        .datagram_receive_buffer_size(Some(DATAGRAMS))
+        .datagram_send_buffer_size(DATAGRAMS);
     config
 }
