@@ -1,10 +1,11 @@
-//! Tunnels of QUIC at a listener of kind tunnel: who is let in, from the first datagram to the answer.
+//! QUIC at a listener: who is let in, from the first datagram to the answer on the first stream.
 //!
 //! One loop for each worker and address. Who comes from where nobody may come from is not answered; whoever has not
 //! proved an address proves it first when there are many; the handshake, the request and the answer have one deadline
-//! together. What the request asks for is `hail`'s to judge, as it is over WebSocket.
+//! together. What the request asks for is `hail`'s to judge where agents come, as it is over WebSocket, and `reach`'s
+//! where forwards do.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,8 +17,11 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::hail::{Applicant, Greeting, Over, TunnelListener, Tunnels, applicant, log_refusal, refusal, unspoken};
+use super::hail::{
+    Applicant, Greeting, Over, TunnelListener, Tunnels, applicant, in_words, log_refusal, refusal, unspoken,
+};
 use super::handshakes::{Handshake, Handshakes, Turn};
+use super::reach::{self, Arrived, Reached};
 use super::session;
 use crate::error::{Code, Error, Result};
 use crate::http1::head::{HeadLimits, parse_request};
@@ -33,6 +37,12 @@ const STRANGERS_WINDOW: VarInt = VarInt::from_u32(64 << 10);
 
 /// The same of an agent; it grows with the streams that are open.
 const WINDOW: VarInt = VarInt::from_u32(8 << 20);
+
+/// The same of a forward, which has not said who it is.
+const FORWARDS_WINDOW: VarInt = VarInt::from_u32(1 << 20);
+
+/// All streams of a forward together may have so much unread, at most.
+const FORWARDS_UNREAD: u64 = 16 << 20;
 
 /// How long somebody who was refused may take to read why.
 const READ_WHY: Duration = Duration::from_secs(5);
@@ -51,10 +61,35 @@ pub struct QuicDoor {
     pub room: Arc<Room>,
     /// Open connections of this listener.
     pub connections: Arc<AtomicUsize>,
-    /// Who is let in.
-    pub listener: Arc<TunnelListener>,
+    /// Whom it is for.
+    pub whom: Whom,
     /// How QUIC and TLS are spoken.
     pub server: Arc<ServerConfig>,
+}
+
+/// Whom a listener is for.
+pub enum Whom {
+    /// Agents, who offer something.
+    Agents(Arc<TunnelListener>),
+    /// Forwards, whose streams are connections of visitors.
+    Forwards(Reached),
+}
+
+impl Whom {
+    /// The kind of the listener.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Whom::Agents(_) => "tunnel",
+            Whom::Forwards(_) => "http",
+        }
+    }
+
+    fn admits(&self, tunnels: &Tunnels, from: IpAddr) -> bool {
+        match self {
+            Whom::Agents(listener) => listener.access.load().neighbours.admit(from),
+            Whom::Forwards(reached) => reached.admits(tunnels, from),
+        }
+    }
 }
 
 /// What is spoken with whoever comes: sessions are watched like `tunnel` says, and only one stream is theirs to open.
@@ -126,7 +161,7 @@ enum Judged {
 
 fn judge(tunnels: &Tunnels, door: &QuicDoor, incoming: &Incoming, running: &Handshakes) -> Judged {
     let from = incoming.remote_address().ip().to_canonical();
-    if !door.listener.access.load().neighbours.admit(from) {
+    if !door.whom.admits(tunnels, from) {
         return Judged::Ignored("denied");
     }
     let (open, most) = door.room.taken();
@@ -154,7 +189,7 @@ struct Caller {
     place: Place,
 }
 
-/// What an agent says first, and the stream on which it is answered.
+/// What is said first, and the stream on which it is answered.
 struct Hello {
     send: SendStream,
     recv: RecvStream,
@@ -169,7 +204,9 @@ impl Caller {
             let by = Instant::now() + greeting.handshake;
             let connection = self.shake_hands(incoming, by).await?;
             drop(handshake);
-            if self.door.listener.quic_tunnel.is_some() {
+            if let Whom::Agents(listener) = &self.door.whom
+                && listener.quic_tunnel.is_some()
+            {
                 return Some((connection, None));
             }
             let hello = timeout_at(by, hello(&connection, &greeting.head)).await.ok()??;
@@ -181,9 +218,12 @@ impl Caller {
         };
         let Some((connection, hello)) = begun else { return };
         self.place.busy();
-        match hello {
-            Some(hello) => self.serve(connection, hello, &greeting).await,
-            None => self.serve_unspoken(connection).await,
+        let door = self.door.clone();
+        match (&door.whom, hello) {
+            (Whom::Agents(listener), Some(hello)) => self.serve(listener, connection, hello, &greeting).await,
+            (Whom::Agents(listener), None) => self.serve_unspoken(listener, connection).await,
+            (Whom::Forwards(reached), Some(hello)) => self.reach(reached, connection, hello, &greeting).await,
+            (Whom::Forwards(_), None) => {}
         }
     }
 
@@ -203,11 +243,11 @@ impl Caller {
         connection.ok()
     }
 
-    async fn serve(self, connection: Connection, hello: Hello, greeting: &Greeting) {
+    async fn serve(self, listener: &TunnelListener, connection: Connection, hello: Hello, greeting: &Greeting) {
         let Hello { mut send, recv, head } = hello;
         let from = address(&connection);
         let certificate = certificate(&connection);
-        let (tunnels, listener) = (&self.tunnels, &self.door.listener);
+        let tunnels = &self.tunnels;
         let applicant = match head {
             Ok(head) => applicant(tunnels, listener, (Over::Quic, &head), certificate.as_deref(), from).await,
             Err(error) => Err(error),
@@ -220,15 +260,14 @@ impl Caller {
         if !matches!(timeout(greeting.handshake, send.write_all(&answer)).await, Ok(Ok(()))) {
             return;
         }
-        self.run(connection, Some((send, recv)), applicant).await;
+        self.run(listener, connection, Some((send, recv)), applicant).await;
     }
 
     /// Agents of quic-reverse-http-tunnel wait for streams, and that is all.
-    async fn serve_unspoken(self, connection: Connection) {
-        let listener = &self.door.listener;
+    async fn serve_unspoken(self, listener: &TunnelListener, connection: Connection) {
         let endpoint = listener.quic_tunnel.as_deref().unwrap_or_default();
         match unspoken(&self.tunnels, listener, endpoint) {
-            Ok(applicant) => self.run(connection, None, applicant).await,
+            Ok(applicant) => self.run(listener, connection, None, applicant).await,
             Err(error) => {
                 log_refusal(&error, address(&connection));
                 connection.close(codes::NOT_WELCOME, error.detail.as_bytes());
@@ -236,23 +275,63 @@ impl Caller {
         }
     }
 
-    async fn run(&self, connection: Connection, control: Option<(SendStream, RecvStream)>, applicant: Applicant) {
-        let (listener, whom) = (&self.door.listener, (self.worker, address(&connection)));
+    async fn run(
+        &self,
+        listener: &TunnelListener,
+        connection: Connection,
+        control: Option<(SendStream, RecvStream)>,
+        applicant: Applicant,
+    ) {
+        let whom = (self.worker, address(&connection));
         // A stranger was given what a request needs, an agent gets what its streams need.
         connection.set_receive_window(WINDOW);
-        let config = tunnel::Config { takes_streams: false, asks: false };
+        let config = tunnel::Config { takes_streams: false, asks: false, unread: tunnel::UNREAD };
         let session = tunnel::start(connection.clone(), control, config);
         let ends = (&*listener.terms, &self.closed);
         tokio::select! {
             () = session::run(self.tunnels.clone(), whom, ends, applicant, session) => {}
             // It only ever ends the connection.
-            () = follow(&connection, listener) => {}
+            () = follow(&connection, &self.tunnels, &self.door.whom) => {}
+        }
+    }
+
+    /// A forward's session: whoever speaks as one may have it, and each of its streams is judged by itself.
+    async fn reach(self, reached: &Reached, connection: Connection, hello: Hello, greeting: &Greeting) {
+        let Hello { mut send, recv, head } = hello;
+        let tunnels = &self.tunnels;
+        let fate = match head.and_then(|head| reached.greeted(tunnels, &head, &connection)) {
+            Ok(fate) => fate,
+            Err(error) => return refuse(&connection, send, recv, &in_words(tunnels, &error)).await,
+        };
+        let (node, version) = (&*greeting.node, &*greeting.version);
+        let answer = hello::accept_tunnel(None, &Welcome { node, version, url: None, quic: &Offers::No });
+        if !matches!(timeout(greeting.handshake, send.write_all(&answer)).await, Ok(Ok(()))) {
+            return;
+        }
+        connection.set_receive_window(FORWARDS_WINDOW);
+        connection.set_max_concurrent_bi_streams(tunnel::STREAMS);
+        let unread = (FORWARDS_WINDOW.into_inner(), FORWARDS_UNREAD);
+        let config = tunnel::Config { takes_streams: true, asks: false, unread };
+        let session = tunnel::start(connection.clone(), Some((send, recv)), config);
+        let door = &self.door;
+        let arrived = Arrived {
+            worker: self.worker,
+            name: door.name.clone(),
+            room: door.room.clone(),
+            connections: door.connections.clone(),
+            fate,
+            certificate: certificate(&connection),
+        };
+        tokio::select! {
+            () = reach::run(tunnels.clone(), reached, arrived, (self.place, &self.closed), session) => {}
+            // It only ever ends the connection.
+            () = follow(&connection, &self.tunnels, &self.door.whom) => {}
         }
     }
 }
 
-/// Watches where an agent is: whoever moves to where nobody may come from is let go.
-async fn follow(connection: &Connection, listener: &TunnelListener) {
+/// Watches where the other end is: whoever moves to where nobody may come from is let go.
+async fn follow(connection: &Connection, tunnels: &Tunnels, whom: &Whom) {
     let mut last = address(connection);
     loop {
         sleep(LOOK).await;
@@ -262,7 +341,7 @@ async fn follow(connection: &Connection, listener: &TunnelListener) {
         }
         debug!(before = %last, address = %now, "address changed");
         last = now;
-        if !listener.access.load().neighbours.admit(now.ip()) {
+        if !whom.admits(tunnels, now.ip()) {
             connection.close(codes::ADDRESS_DENIED, b"this address may not connect");
             return std::future::pending().await;
         }
@@ -313,13 +392,13 @@ async fn refuse(connection: &Connection, mut send: SendStream, mut recv: RecvStr
     connection.close(codes::NOT_WELCOME, b"refused");
 }
 
-/// Where the agent is, in the form that networks are compared with.
+/// Where the other end is, in the form that networks are compared with.
 fn address(connection: &Connection) -> SocketAddr {
     let address = connection.remote_address();
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// What the agent has shown by TLS, checked against `client_ca`.
+/// What the other end has shown by TLS, checked against `client_ca`.
 fn certificate(connection: &Connection) -> Option<CertificateDer<'static>> {
     let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     chain.into_iter().next()

@@ -25,7 +25,7 @@ use super::{End, Session};
 use shared::Shared;
 
 pub(super) use handle::Handle;
-pub use transport::transport;
+pub use transport::{RECEIVE_WINDOW as UNREAD, STREAMS, transport};
 
 /// How a session over QUIC behaves.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +34,9 @@ pub struct Config {
     pub takes_streams: bool,
     /// Whether the peer is asked for a sign of life within a second, because there is another way than this.
     pub asks: bool,
+    /// What all streams together may bring before it is read: with few streams, and at most. Where it is not
+    /// [`UNREAD`], the caller has told the connection the first of them.
+    pub unread: (u64, u64),
 }
 
 /// Starts a session on a connection. `control` is its first stream, behind the hello; none: the connection carries

@@ -9,7 +9,7 @@ use quinn::{ConnectionStats, FrameStats, VarInt};
 use super::Config;
 use super::channel::Channel;
 use super::shared::Shared;
-use super::transport::{RECEIVE_WINDOW, SEND_WINDOW, STREAM_WINDOW};
+use super::transport::{SEND_WINDOW, STREAM_WINDOW};
 
 /// Time between two looks while there are streams.
 const TICK: Duration = Duration::from_millis(250);
@@ -47,7 +47,7 @@ impl Tending {
             received: 0,
             eliciting: 0,
             unanswered: None,
-            receive_window: RECEIVE_WINDOW.0,
+            receive_window: config.unread.0,
             send_window: SEND_WINDOW.0,
             blocked: 0,
         }
@@ -103,7 +103,7 @@ impl Tending {
 
     /// Lets as much be on its way as is used.
     fn size(&mut self, shared: &Shared, stats: &ConnectionStats, streams: u64) {
-        let receive = (streams * 2 * u64::from(STREAM_WINDOW)).clamp(RECEIVE_WINDOW.0, RECEIVE_WINDOW.1);
+        let receive = (streams * 2 * u64::from(STREAM_WINDOW)).clamp(self.config.unread.0, self.config.unread.1);
         if receive != self.receive_window {
             self.receive_window = receive;
             self.set_receive_window(shared, receive);
@@ -123,7 +123,7 @@ impl Tending {
 
     /// Makes room where the peer has none left because of streams that nobody reads.
     fn relieve(&mut self, shared: &Shared, stats: &ConnectionStats, now: Instant) {
-        let pressed = stats.frame_rx.data_blocked > self.blocked && self.receive_window == RECEIVE_WINDOW.1;
+        let pressed = stats.frame_rx.data_blocked > self.blocked && self.receive_window == self.config.unread.1;
         self.blocked = stats.frame_rx.data_blocked;
         if !pressed {
             return;
