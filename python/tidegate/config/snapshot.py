@@ -152,6 +152,7 @@ def forward_snapshot(config: Forward, where: Where | None = None, token: str | N
             "connect": connect(config.connect, checked, os.environ, token),
             "forwards": ports,
             **_common(config, checked),
+            "tunnel": _tunnel(config.tunnel),
         }
     )
 

@@ -17,8 +17,8 @@ use crate::http1::head::{HeadLimits, parse_response};
 use crate::message::ResponseHead;
 use crate::snapshot::Transport;
 use crate::tunnel::endpoint;
-use crate::tunnel::hello::{self, Told};
-use crate::tunnel::quic::{Config, codes, start, transport};
+use crate::tunnel::hello::{self, Told, Upgrade};
+use crate::tunnel::quic::{Config, UNREAD, codes, start, transport};
 
 /// How long an address is tried before the next one is tried beside it (RFC 8305 §5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -81,7 +81,12 @@ impl Gateway {
                 Err(self.broken("this gateway carries no datagrams (a newer version does)"))
             }
             Ok(Ok((control, told))) => {
-                let config = Config { takes_streams: true, datagrams: wanted.request.datagram, asks: wanted.asks };
+                let config = Config {
+                    takes_streams: wanted.serves,
+                    datagrams: wanted.request.datagram,
+                    asks: wanted.asks,
+                    unread: UNREAD,
+                };
                 let (session, driver) = start(connection, control, config);
                 let driver = async move {
                     driver.await;
@@ -108,7 +113,7 @@ impl Gateway {
             error => self.broken(words(Transport::Quic, &Failure::Lost(error))),
         };
         let (mut send, mut recv) = connection.open_bi().await.map_err(lost)?;
-        let request = self.request(&wanted.request, None);
+        let request = self.request(&wanted.request, Upgrade::Session);
         // Why the gateway has ended the connection says more than that a stream of it has ended.
         let failed = |why: &dyn Display| match connection.close_reason() {
             Some(error) => lost(error),
@@ -137,7 +142,7 @@ impl Gateway {
                 Err(error) => return Err(self.broken(format!("it speaks no HTTP: {}", error.detail()))),
             }
         }
-        match hello::told(&head, None) {
+        match hello::told(&head, &Upgrade::Session) {
             Ok(told) => Ok((send, recv, told)),
             Err(why) => {
                 let _ = send.finish();

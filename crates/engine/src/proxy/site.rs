@@ -26,6 +26,7 @@ use crate::route::{self, Named, path, redirect};
 use crate::snapshot::route::{Action, Forward, PathRewrite, Redirect};
 use crate::snapshot::{Destination, DynamicEndpoints, HostHeader};
 use crate::terms::Terms;
+use crate::tunnel::hello::Offers;
 use crate::upstream::{Upstream, UpstreamSet};
 use crate::verdict::Access;
 
@@ -46,6 +47,8 @@ pub struct HttpListener {
     pub last: ArcSwap<Access>,
     /// What connections were let in by.
     pub terms: Arc<Terms>,
+    /// Where forwards are told that QUIC is.
+    pub quic: ArcSwap<Offers>,
 }
 
 /// Who may come in by a listener.
@@ -103,7 +106,7 @@ pub struct Route {
     pub lead: Option<Arc<Lead>>,
     /// The target that is sent on, where it is another one.
     pub target: Option<Vec<u8>>,
-    /// A byte stream over WebSocket is asked for, not an HTTP exchange.
+    /// A byte stream is asked for, not an HTTP exchange.
     pub tcp: bool,
 }
 
@@ -385,7 +388,7 @@ mod tests {
         .expect("a listener");
         // The table is in force, and the listener has not heard of it yet.
         let (last, terms) = (ArcSwap::new(before.access("web")), Terms::of(&listener, &Drain::new()));
-        let listener = HttpListener { name: "web".into(), last, terms };
+        let listener = HttpListener { name: "web".into(), last, terms, quic: ArcSwap::default() };
         assert!(listener.access(&before).dynamic.permits_any() && !listener.access(&after).dynamic.permits_any());
         assert!(listener.access(&Table::empty()).dynamic.permits_any());
     }

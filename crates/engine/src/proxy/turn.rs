@@ -296,7 +296,10 @@ impl Turn {
                     record,
                 };
                 match route.tcp {
-                    true => stream::over_websocket(&mut exchange, &mut self.down, &self.request, &route).await,
+                    true => {
+                        let bare = self.secured.as_deref().is_some_and(|secured| secured.session.is_some());
+                        stream::answer(&mut exchange, &mut self.down, &self.request, &route, bare).await
+                    }
                     false => exchange.run(&mut self.down, &mut self.request, framing, &route).await,
                 }
             }

@@ -186,7 +186,7 @@ impl Offered {
     pub async fn serve_flow(&self, proxy: Arc<Proxy>, worker: usize, mut flow: Flow) {
         let Serves::Udp(local) = &self.serves else { return };
         let mut record = Record::new(proxy.next_request(), UNKNOWN, self.name.clone(), Answered::Agent);
-        record.endpoint = self.name.clone();
+        record.endpoint = Some(self.name.clone());
         record.upstream = local.address();
         record.attempts = 1;
         proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
