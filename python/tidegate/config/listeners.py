@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tidegate.config.auth import Allowed, Auth, Denied, TenantName
-from tidegate.config.knobs import Bind, Endpoint, Label, Model, Networks, knob
+from tidegate.config.knobs import Bind, Endpoint, Label, Model, Networks, Positive, knob
 from tidegate.config.leading import ListenerTo
 from tidegate.config.tls import ServerTls
 from tidegate.config.values import bind_parts, header_text
@@ -36,12 +36,6 @@ class DynamicEndpoints(Model):
         raise ValueError("write true, false or {allow: [NAMES]}")
 
 
-def _kind(value: object) -> object:
-    if value == "udp":
-        raise ValueError(f"kind {value} {LATER}")
-    return value
-
-
 def _transports(value: object) -> object:
     transports = [value] if isinstance(value, str) else value
     if isinstance(transports, (list, tuple)) and not transports:
@@ -68,8 +62,10 @@ class Listener(Model):
     narrows: ClassVar[tuple[str, ...]] = ("tls", "dynamic_endpoints", "auth", "tenant", "allow", "deny")
 
     bind: Bind = knob(..., "Address to accept connections on; `:80` is port 80 of all interfaces, port 0 is picked.")
-    kind: Annotated[Literal["http", "tcp", "tunnel", "connect"], BeforeValidator(_kind)] = knob(
-        "http", "What connects to it: HTTP downstreams, TCP downstreams, agents, or clients that say CONNECT."
+    kind: Literal["http", "tcp", "udp", "tunnel", "connect"] = knob(
+        "http",
+        "What connects to it: HTTP downstreams, TCP downstreams, whoever sends datagrams, agents, or clients that say "
+        "CONNECT.",
     )
     dynamic_endpoints: Annotated[DynamicEndpoints | None, Label("true|false|{allow: [NAMES]}")] = knob(
         None,
@@ -77,7 +73,11 @@ class Listener(Model):
         "By default true where there are no routes, else false.",
     )
     to: ListenerTo | None = Field(
-        default=None, description="Kind tcp: where it leads. Kind connect: a list, which target leads where."
+        default=None, description="Kinds tcp and udp: where it leads. Kind connect: a list, which target leads where."
+    )
+    idle: Positive = knob(60.0, "Kind udp: a source address that says and gets nothing for so long is forgotten.")
+    sessions: Annotated[int, Field(ge=1, le=1_000_000)] = knob(
+        4096, "Kind udp: most source addresses at once; of more, the one that has been idle longest is forgotten."
     )
     tls: ServerTls | None = Field(default=None, description="Where it speaks TLS.")
     allow: Allowed = knob((), "Networks that may connect; by default every one.")
@@ -98,12 +98,14 @@ class Listener(Model):
     transports: Annotated[tuple[Transport, ...] | None, BeforeValidator(_transports), Label("[websocket, quic]")] = (
         knob(
             None,
-            "Kind tunnel: what tunnels are made of, WebSocket by TCP, QUIC by UDP at the same port number. "
-            "By default both with `tls`, else WebSocket alone.",
+            "Kinds tunnel and http: what comes by TCP, and QUIC by UDP at the same port number. Kind tunnel: of what "
+            "tunnels are made, by default both with `tls`, else WebSocket alone. Kind http: quic is for forwards, by "
+            "default left out.",
         )
     )
     quic_at: Annotated[str | None, AfterValidator(lambda v: v and _quic_at(v)), Label("HOST:PORT")] = knob(
-        None, "Kind tunnel: where QUIC is reached if not at the port of the URL, told to agents."
+        None,
+        "Kinds tunnel and http: where QUIC is reached if not at the port of the URL, told to agents and forwards.",
     )
     quic_tunnel: QuicTunnel | None = Field(
         default=None,
@@ -115,21 +117,26 @@ class Listener(Model):
     def _fits_its_kind(self) -> Self:
         if self.kind == "tcp" and (self.to is None or self.to.rules):
             raise ValueError("a listener of kind tcp needs `to: {endpoint: NAME}`")
+        if self.kind == "udp" and (self.to is None or self.to.endpoint is None):
+            raise ValueError("a listener of kind udp needs `to: {endpoint: NAME}`")
         if self.kind == "connect":
             self._leads_somewhere()
+        if self.kind == "udp" and self.tls is not None:
+            raise ValueError("`tls` belongs to what is spoken over TCP, this listener is of kind udp")
         if self.tls is not None and self.kind != "http" and not self.tls.certificates:
             raise ValueError(
                 f"`tls` of a listener of kind {self.kind} needs `certificates: [{{cert: FILE, key: FILE}}]`"
             )
         if self.auth is not None:
             self._auth_fits(self.auth)
-        if self.proxy_protocol and self.kind == "tunnel":
+        if self.proxy_protocol and self.kind in ("tunnel", "udp"):
             raise ValueError(
-                "`proxy_protocol` belongs to listeners of kind http, tcp and connect, this one is of kind tunnel"
+                f"`proxy_protocol` belongs to listeners of kind http, tcp and connect, this one is of kind {self.kind}"
             )
         belongs: tuple[tuple[str, tuple[str, ...]], ...] = (
-            ("to", ("tcp", "connect")), ("dynamic_endpoints", ("http",)), ("transports", ("tunnel",)),
-            ("quic_at", ("tunnel",)), ("quic_tunnel", ("tunnel",)),
+            ("to", ("tcp", "udp", "connect")), ("idle", ("udp",)), ("sessions", ("udp",)),
+            ("dynamic_endpoints", ("http",)), ("transports", ("tunnel", "http")),
+            ("quic_at", ("tunnel", "http")), ("quic_tunnel", ("tunnel",)),
         )  # fmt: skip
         for key, kinds in belongs:
             if key in self.model_fields_set and getattr(self, key) is not None and self.kind not in kinds:
@@ -151,8 +158,12 @@ class Listener(Model):
                 raise ValueError(f"`to[{position}]` is for exactly what `to[{first}]` is for; remove one")
 
     def _transports_fit(self) -> None:
-        if "quic" in self.made_of() and self.tls is None:
+        if "quic" in self.made_of() and (self.tls is None or not self.tls.certificates):
             raise ValueError("`transports`: quic needs `tls: {certificates: [{cert: FILE, key: FILE}]}`")
+        if self.kind == "http" and "websocket" not in self.made_of():
+            raise ValueError("`transports` of a listener of kind http: its visitors come by TCP (add websocket)")
+        if "quic" in self.made_of() and self.proxy_protocol:
+            raise ValueError("`transports`: quic and `proxy_protocol` exclude each other: datagrams carry no header")
         if self.quic_at is not None and "websocket" not in self.made_of():
             raise ValueError("`quic_at` is told by WebSocket, which `transports` leaves out (write [websocket, quic])")
         if self.quic_tunnel is not None:
@@ -172,14 +183,18 @@ class Listener(Model):
             )
 
     def made_of(self) -> tuple[Transport, ...]:
-        """What connects to it, each once."""
-        if self.kind != "tunnel" or (self.transports is None and self.tls is None):
-            return ("websocket",)
-        return tuple(dict.fromkeys(self.transports or ("websocket", "quic")))
+        """What connects to it, each once; nothing where datagrams are all that comes."""
+        if self.kind == "udp":
+            return ()
+        if self.transports is not None:
+            return tuple(dict.fromkeys(self.transports))
+        return ("websocket", "quic") if self.kind == "tunnel" and self.tls is not None else ("websocket",)
 
     def _auth_fits(self, auth: Auth) -> None:
         if auth.is_none:
             return
+        if self.kind == "udp":
+            raise ValueError("`auth`: datagrams show no credential (use `allow: [NETWORK]` and `deny`)")
         if self.kind == "tcp":
             raise ValueError(
                 "`auth`: connections of kind tcp show no credential "

@@ -36,7 +36,7 @@ from tidegate.config.listeners import LATER, Listener, default_listeners
 from tidegate.config.routes import Route
 from tidegate.config.tls import AdminTls, ClientTls
 from tidegate.config.upstreams import Health, Upstream, UpstreamName, health_written
-from tidegate.config.values import bind_parts, header_text, service
+from tidegate.config.values import Service, bind_parts, header_text, service
 
 __all__ = [
     "CONNECT",
@@ -328,6 +328,12 @@ class Connect(ClientTls):
     proxy: Annotated[str | None, Label("URL")] = knob(
         None, "HTTP proxy to the gateway (CONNECT); by default HTTPS_PROXY and NO_PROXY count.", flag="--proxy-url"
     )
+    transport: Literal["auto", "quic", "websocket"] = knob(
+        "auto",
+        "What connections to the gateway are made of; auto: QUIC where it works, else WebSocket. QUIC needs https:// "
+        "and a gateway whose listener takes it, and goes by UDP to the same port number, through no proxy.",
+        flag="--transport",
+    )
 
     @model_validator(mode="after")
     def _one_token(self) -> Self:
@@ -335,22 +341,6 @@ class Connect(ClientTls):
         if len(given) > 1:
             raise ValueError(f"{' and '.join(f'`{key}`' for key in given)} exclude each other")
         return self
-
-
-class AgentConnect(Connect):
-    """How an agent reaches its gateways."""
-
-    urls: Urls = knob(
-        ("http://localhost:8001",), "The gateway's address for agents; several share tunnels.", flag="--connect"
-    )
-    connections: Annotated[int, Field(ge=1, le=64)] = knob(2, "Tunnels kept for each endpoint.", flag="--connections")
-    transport: Literal["auto", "quic", "websocket", "quic-tunnel"] = knob(
-        "auto",
-        "What tunnels are made of; auto: QUIC where it works, else WebSocket. QUIC needs https:// and a gateway whose "
-        "listener takes it, and goes by UDP to the same port number, through no proxy. quic-tunnel is for a server of "
-        "quic-reverse-http-tunnel.",
-        flag="--transport",
-    )
 
     @model_validator(mode="after")
     def _quic_has_its_way(self) -> Self:
@@ -361,16 +351,35 @@ class AgentConnect(Connect):
             raise ValueError(f"{wanted} needs TLS, but no URL begins with https://")
         if self.proxy is not None:
             raise ValueError(f"{wanted} goes through no HTTP proxy (leave out `proxy`, or write websocket)")
-        if self.transport == "quic-tunnel":
-            self._is_known_by_certificate(wanted)
         return self
 
-    def _is_known_by_certificate(self, wanted: str) -> None:
+
+class AgentConnect(Connect):
+    """How an agent reaches its gateways."""
+
+    urls: Urls = knob(
+        ("http://localhost:8001",), "The gateway's address for agents; several share tunnels.", flag="--connect"
+    )
+    connections: Annotated[int, Field(ge=1, le=64)] = knob(2, "Tunnels kept for each endpoint.", flag="--connections")
+    transport: Literal["auto", "quic", "websocket", "quic-tunnel"] = knob(  # type: ignore[assignment]
+        "auto",
+        "What tunnels are made of; auto: QUIC where it works, else WebSocket. QUIC needs https:// and a gateway whose "
+        "listener takes it, and goes by UDP to the same port number, through no proxy. quic-tunnel is for a server of "
+        "quic-reverse-http-tunnel.",
+        flag="--transport",
+    )
+
+    @model_validator(mode="after")
+    def _is_known_by_certificate(self) -> Self:
+        if self.transport != "quic-tunnel":
+            return self
+        wanted = f"`transport: {self.transport}`"
         if self.cert is None:
             raise ValueError(f"{wanted} needs `cert` and `key`: its server asks for a certificate")
         for key in ("token", "token_file", "token_command", "tenant"):
             if getattr(self, key):
                 raise ValueError(f"{wanted} shows a certificate and nothing else (leave out `{key}`)")
+        return self
 
 
 CONNECT = "connect"
@@ -395,8 +404,11 @@ class Offer(ClientTls):
     name: Endpoint = knob(..., "Name of the endpoint.")
     to: Annotated[str, BeforeValidator(_service), Label("ADDR")] = knob(
         ...,
-        "The local service: 3000, HOST:3000, http://HOST:3000, https://HOST:3000 or tcp://HOST:5432; or connect: each "
-        "stream says by CONNECT where it leads.",
+        "The local service: 3000, HOST:3000, http://HOST:3000, https://HOST:3000, tcp://HOST:5432 or udp://HOST:53; or "
+        "connect: each stream says by CONNECT where it leads.",
+    )
+    idle: Positive = knob(
+        60.0, "With `to: udp://...`: what one source address says and gets ends after so long without.", flag="--idle"
     )
     allow: Allows = knob(
         (),
@@ -426,6 +438,10 @@ class Offer(ClientTls):
         if self.allow:
             raise ValueError(f"`allow` belongs to `to: connect`, `to` is {service(self.to)}")
         to = service(self.to)
+        if to.kind == "udp":
+            return self._fits_datagrams(to)
+        if "idle" in self.model_fields_set:
+            raise ValueError(f"`idle` belongs to UDP services, `to` is {to} (write udp://HOST:PORT)")
         if to.kind == "tcp" and self.protocol != "http1":
             raise ValueError(f"`protocol: {self.protocol}` belongs to HTTP services, `to` is {to}")
         if to.tls and self.protocol == "h2c":
@@ -434,8 +450,14 @@ class Offer(ClientTls):
             raise ValueError(f"a health check with a path belongs to HTTP services, `to` is {to} (write health: tcp)")
         return self
 
-    def _fits_connect(self) -> Self:
+    def _fits_datagrams(self, to: Service) -> Self:
         for key in ("host_header", "protocol", "health", *ClientTls.model_fields):
+            if key in self.model_fields_set and getattr(self, key) is not None:
+                raise ValueError(f"`{key}` means nothing to datagrams, `to` is {to}")
+        return self
+
+    def _fits_connect(self) -> Self:
+        for key in ("idle", "host_header", "protocol", "health", *ClientTls.model_fields):
             if key in self.model_fields_set and getattr(self, key) is not None:
                 raise ValueError(f"`{key}` belongs to one local service, `to` is connect")
         return self
@@ -468,6 +490,25 @@ class Agent(Model):
         connect: AgentConnect | None = parts.value("connect")
         if connect is not None and connect.transport == "quic-tunnel":
             yield from _one_for_all(offers)
+        elif connect is not None:
+            yield from _datagrams_have_a_way(offers, connect)
+
+
+def _datagrams_have_a_way(
+    offers: Mapping[int, Offer | None], connect: AgentConnect
+) -> Iterable[tuple[tuple[str | int, ...], str]]:
+    """Nothing but QUIC carries datagrams."""
+    if connect.transport == "websocket":
+        what_to_do = "write transport: auto or quic"
+    elif not any(url.startswith(("https:", "wss:")) for url in connect.urls):
+        what_to_do = "no URL begins with https://"
+    elif connect.proxy is not None:
+        what_to_do = "leave out `proxy`: it goes through none"
+    else:
+        return
+    for position, offer in offers.items():
+        if offer is not None and offer.to != CONNECT and service(offer.to).kind == "udp":
+            yield ("endpoints", position), f'endpoint "{offer.name}" is UDP, which needs QUIC ({what_to_do})'
 
 
 def _one_for_all(offers: Mapping[int, Offer | None]) -> Iterable[tuple[tuple[str | int, ...], str]]:
@@ -500,6 +541,7 @@ class Forward(Model):
     log: Log = Log()
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
+    tunnel: Tunnel = Tunnel()
 
 
 Role = Gateway | Agent | Forward

@@ -83,7 +83,10 @@ def gateway_snapshot(config: Gateway, where: Where | None = None) -> bytes:
     admin = checked.call("admin.bind", resolve_bind, config.admin.bind)
     server_tls(config.admin.tls, "admin.tls", checked)
     credentials.files(config, checked)
-    checked.differ([("admin.bind", admin), *((f"listeners.{each['name']}.bind", each["bind"]) for each in listeners)])
+    binds = [(each["kind"], (f"listeners.{each['name']}.bind", each["bind"])) for each in listeners]
+    checked.differ([("admin.bind", admin), *(bind for kind, bind in binds if kind != "udp")])
+    # Ports for datagrams have numbers of their own.
+    checked.differ([bind for kind, bind in binds if kind == "udp"])
     return checked.done(
         {
             "role": "gateway",
@@ -152,6 +155,7 @@ def forward_snapshot(config: Forward, where: Where | None = None, token: str | N
             "connect": connect(config.connect, checked, os.environ, token),
             "forwards": ports,
             **_common(config, checked),
+            "tunnel": _tunnel(config.tunnel),
         }
     )
 
@@ -170,6 +174,16 @@ def offer(offer: Offer, here: str, checked: Checked, own: Iterable[str] = ()) ->
             "health": None,
         }
     to = service(offer.to)
+    if to.kind == "udp":
+        return {
+            "name": offer.name,
+            "kind": "udp",
+            "to": {"host": to.host, "port": to.port, "tls": None},
+            "idle": offer.idle,
+            "host_header": "keep",
+            "protocol": "http1",
+            "health": None,
+        }
     tls = client_tls(offer, here, checked)
     if not to.tls and offer.says_something():
         checked.mistake(here, f"has TLS settings, but `to` is {to} (write https://)")
@@ -225,6 +239,9 @@ def _listener_kind(name: str, listener: Listener, has_routes: bool) -> dict[str,
     if listener.kind == "connect":
         rules = listener.to.rules if listener.to is not None else ()
         return {"kind": "connect", "to": [_rule(rule, listener) for rule in rules]}
+    if listener.kind == "udp" and listener.to is not None:
+        to = {"tenant": listener.to.tenant or listener.tenant or "", "endpoint": listener.to.endpoint}
+        return {"kind": "udp", "to": to, "idle": listener.idle, "sessions": listener.sessions}
     if listener.to is not None:
         return {"kind": "tcp", "to": destination(listener.to, listener_upstream(name), listener.tenant)}
     if listener.kind == "tunnel":

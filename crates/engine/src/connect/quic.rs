@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -18,8 +18,8 @@ use crate::message::ResponseHead;
 use crate::snapshot::Transport;
 use crate::tunnel::endpoint;
 use crate::tunnel::endpoint::path::{discovery, largest};
-use crate::tunnel::hello::{self, Told};
-use crate::tunnel::quic::{Config, codes, start, transport};
+use crate::tunnel::hello::{self, Told, Upgrade};
+use crate::tunnel::quic::{Config, UNREAD, codes, start, transport};
 
 /// How long an address is tried before the next one is tried beside it (RFC 8305 §5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -35,6 +35,9 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// A head of an answer, at most.
 const ANSWER: HeadLimits = HeadLimits { bytes: 64 * 1024, fields: 128 };
+
+/// Flows of one tunnel that may be open at once: of many sources each has one.
+const FLOWS: VarInt = VarInt::from_u32(8192);
 
 /// The codes of QUIC that say why there is no connection (RFC 9000 §20.1, RFC 9001 §4.8).
 const REFUSED: u64 = 0x2;
@@ -58,6 +61,9 @@ impl Gateway {
         // All of one host, and by the same way as a rule.
         let largest = addresses.iter().map(|to| largest(*to)).min().unwrap_or_default();
         transport.mtu_discovery_config(Some(discovery(largest)));
+        if wanted.request.datagram {
+            transport.max_concurrent_bidi_streams(FLOWS);
+        }
         let mut config = ClientConfig::new(tls.crypto.clone());
         config.transport_config(Arc::new(transport));
         let endpoint = endpoint::dialling(wanted.worker, wanted.drain).map_err(|error| self.broken(error))?;
@@ -74,8 +80,18 @@ impl Gateway {
             }
         };
         match timeout_at(by, greeted).await {
+            Ok(Ok((_, told))) if wanted.request.datagram && !told.features.datagram => {
+                connection.close(codes::CLOSED, b"");
+                Err(self.broken("this gateway carries no datagrams (a newer version does)"))
+            }
             Ok(Ok((control, told))) => {
-                let (session, driver) = start(connection, control, Config { takes_streams: true, asks: wanted.asks });
+                let config = Config {
+                    takes_streams: wanted.serves,
+                    datagrams: wanted.request.datagram,
+                    asks: wanted.asks,
+                    unread: UNREAD,
+                };
+                let (session, driver) = start(connection, control, config);
                 let driver = async move {
                     driver.await;
                     let _ = timeout(LAST_WORD, endpoint.wait_idle()).await;
@@ -101,7 +117,7 @@ impl Gateway {
             error => self.broken(words(Transport::Quic, &Failure::Lost(error))),
         };
         let (mut send, mut recv) = connection.open_bi().await.map_err(lost)?;
-        let request = self.request(&wanted.request, None);
+        let request = self.request(&wanted.request, Upgrade::Session);
         // Why the gateway has ended the connection says more than that a stream of it has ended.
         let failed = |why: &dyn Display| match connection.close_reason() {
             Some(error) => lost(error),
@@ -130,7 +146,7 @@ impl Gateway {
                 Err(error) => return Err(self.broken(format!("it speaks no HTTP: {}", error.detail()))),
             }
         }
-        match hello::told(&head, None) {
+        match hello::told(&head, &Upgrade::Session) {
             Ok(told) => Ok((send, recv, told)),
             Err(why) => {
                 let _ = send.finish();

@@ -2,21 +2,16 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::time::sleep;
-
-use super::choice::Way;
 use super::service::Offered;
 use crate::connect::{Gateway, Refused, Request, Token, Tunnel, Wanted};
 use crate::proxy::shared::Proxy;
+use crate::roles::choice::Way;
+use crate::roles::link::{Changes, wind_down};
 use crate::shutdown::Drain;
 use crate::snapshot::{self, Timeouts, Transport, TransportChoice};
 use crate::tunnel::hello::UPSTREAM_PATH;
 use crate::tunnel::{Ending, Session};
-
-/// How often a tunnel that was taken back is looked at.
-const LOOK: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// What all tunnels of an agent share.
 pub struct Dialler {
@@ -31,8 +26,7 @@ pub struct Dialler {
     pub(super) tunnel: snapshot::Tunnel,
     pub(super) proxy: Arc<Proxy>,
     pub(super) tunnels: Drain,
-    /// How often new requests came over the other transport from then on: to QUIC, to WebSocket.
-    changes: [AtomicU64; 2],
+    pub(super) changes: Changes,
 }
 
 /// What differs from one attempt to dial to the next.
@@ -69,7 +63,7 @@ impl Dialler {
             tunnel: snapshot.tunnel.clone(),
             proxy,
             tunnels,
-            changes: [const { AtomicU64::new(0) }; 2],
+            changes: Changes::default(),
         }
     }
 
@@ -82,16 +76,6 @@ impl Dialler {
         }
     }
 
-    /// New requests come over `to` from now on.
-    pub fn changed(&self, to: Way) {
-        self.changes[usize::from(to == Way::WebSocket)].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How often that was, to QUIC and to WebSocket.
-    pub fn changes(&self) -> [u64; 2] {
-        [&self.changes[0], &self.changes[1]].map(|count| count.load(Ordering::Relaxed))
-    }
-
     /// Opens a tunnel for what is offered.
     pub async fn dial(&self, offer: &Offered, attempt: &Attempt) -> Result<Tunnel, Refused> {
         let request = Request {
@@ -99,12 +83,14 @@ impl Dialler {
             agent: Some(&format!("{}.{}", self.id, attempt.number)),
             version: &self.version,
             h2: offer.is_http2(),
+            datagram: offer.is_udp(),
             not_quic: &attempt.not_quic,
         };
         let wanted = Wanted {
             request,
             quic_at: attempt.quic_at.as_deref(),
-            asks: self.transport == TransportChoice::Auto,
+            serves: true,
+            asks: offer.transport(self.transport) == TransportChoice::Auto,
             timeouts: &self.timeouts,
             tunnel: &self.tunnel,
             worker: &self.proxy.workers[0],
@@ -127,21 +113,10 @@ impl Dialler {
         session
     }
 
-    /// Takes a tunnel back.
+    /// Takes a tunnel back: the gateway gives up what it keeps idle there.
     pub fn withdraw(&self, session: Session) {
-        self.tunnels.spawn_on(self.proxy.runtime(0), withdraw(session));
+        self.tunnels.spawn_on(self.proxy.runtime(0), wind_down(session));
     }
-}
-
-/// The gateway is told to open nothing more on a tunnel and gives up what it keeps idle there; the tunnel ends when
-/// what runs on it has ended.
-pub async fn withdraw(session: Session) {
-    session.go_away();
-    session.settle().await;
-    while session.streams() > 0 && session.end_reason().is_none() {
-        sleep(LOOK).await;
-    }
-    session.end(Ending::Close);
 }
 
 /// Tells the gateway when the agent leaves, and waits for the streams that crossed that word: they are served, or
@@ -156,7 +131,7 @@ async fn leave(session: Session, begun: impl Future<Output = ()>) {
     }
 }
 
-/// Serves every stream of a session, and ends the session when the agent has left.
+/// Serves every stream and flow of a session, and ends the session when the agent has left.
 async fn accept(dialler: Arc<Dialler>, offer: Arc<Offered>, session: Session, patient: bool) {
     let mut ending = pin!(dialler.tunnels.begun());
     loop {
@@ -167,6 +142,14 @@ async fn accept(dialler: Arc<Dialler>, offer: Arc<Offered>, session: Session, pa
                 let runtime = dialler.proxy.runtime(0);
                 dialler.proxy.drain.spawn_on(runtime, async move {
                     offer.serve(proxy, 0, stream, patient).await;
+                });
+            }
+            flow = session.accept_flow(), if offer.is_udp() => {
+                let Some(flow) = flow else { return };
+                let (proxy, offer) = (dialler.proxy.clone(), offer.clone());
+                let runtime = dialler.proxy.runtime(0);
+                dialler.proxy.drain.spawn_on(runtime, async move {
+                    offer.serve_flow(proxy, 0, flow).await;
                 });
             }
             () = &mut ending => return session.end(Ending::Close),
