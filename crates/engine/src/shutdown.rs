@@ -42,6 +42,8 @@ impl Drain {
 
     fn until_cut(&self, task: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static {
         let cut = self.cut.clone().cancelled_owned();
+        // Waited for where it is: moved once more it would take its room twice, for as long as it runs.
+        let task = Box::pin(task);
         async move {
             tokio::select! {
                 biased;

@@ -165,7 +165,8 @@ impl Caller {
     async fn connection(self, incoming: Incoming, handshake: Handshake) {
         let greeting = self.tunnels.greeting.load_full();
         self.place.idle(Instant::now());
-        let begun = async {
+        // What is over when a session begins has a place of its own until then.
+        let begun = Box::pin(async {
             let by = Instant::now() + greeting.handshake;
             let connection = self.shake_hands(incoming, by).await?;
             drop(handshake);
@@ -174,7 +175,7 @@ impl Caller {
             }
             let hello = timeout_at(by, hello(&connection, &greeting.head)).await.ok()??;
             Some((connection, Some(hello)))
-        };
+        });
         let begun = tokio::select! {
             begun = begun => begun,
             () = self.place.evicted() => None,
@@ -209,7 +210,7 @@ impl Caller {
         let certificate = certificate(&connection);
         let (tunnels, listener) = (&self.tunnels, &self.door.listener);
         let applicant = match head {
-            Ok(head) => applicant(tunnels, listener, (Over::Quic, &head), certificate.as_deref(), from).await,
+            Ok(head) => Box::pin(applicant(tunnels, listener, (Over::Quic, &head), certificate.as_deref(), from)).await,
             Err(error) => Err(error),
         };
         let applicant = match applicant {
@@ -241,7 +242,8 @@ impl Caller {
         // A stranger was given what a request needs, an agent gets what its streams need.
         connection.set_receive_window(WINDOW);
         let config = tunnel::Config { takes_streams: false, datagrams: false, asks: false };
-        let session = tunnel::start(connection.clone(), control, config);
+        let (session, driver) = tunnel::start(connection.clone(), control, config);
+        let session = (session, Box::pin(driver) as session::Driver);
         let ends = (&*listener.terms, &self.closed);
         tokio::select! {
             () = session::run(self.tunnels.clone(), whom, ends, applicant, session) => {}

@@ -1,7 +1,7 @@
 //! The session of an agent that was let in, from its first moment to its last, whatever its tunnel is made of.
 
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -28,6 +28,9 @@ const COME_BACK: Duration = Duration::from_secs(2);
 /// How often a session that is to end is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// What moves a session. It has a place of its own: handed from one future to the next, each would have room for it.
+pub type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Enters a session among those that offer the endpoint, and runs it to its end. `closed` says that tunnels are taken
 /// no more where it came.
 pub async fn run(
@@ -35,7 +38,7 @@ pub async fn run(
     (worker, from): (usize, SocketAddr),
     (terms, closed): (&Terms, &CancellationToken),
     applicant: Applicant,
-    (tunnel, driver): (Session, impl Future<Output = ()>),
+    (tunnel, driver): (Session, Driver),
 ) {
     let admitted = applicant.admitted;
     let proxy = &tunnels.proxy;
@@ -88,10 +91,9 @@ struct Ends<'a> {
 
 /// Runs a session to its end, which is the agent's, that of its credential, or ours when the gateway leaves or its
 /// listener's terms have ended.
-async fn drive(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>, driver: impl Future<Output = ()>) {
+async fn drive(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>, mut driver: Driver) {
     let identity = &session.identity;
     let (known, expires) = (!identity.is_anonymous(), ends.with_credential);
-    let mut driver = pin!(driver);
     let mut leaving = pin!(tunnels.proxy.drain.begun());
     let mut ending = pin!(tunnels.drain.begun());
     let mut gone_away = pin!(session.tunnel.gone_away());

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::state::{TunnelState, Word};
 use super::works::Works;
+use crate::dial::Lookups;
 use crate::io::{BoxedIo, Buffer};
 use crate::proxy::access::{Answered, Record};
 use crate::proxy::connecting::Connecting;
@@ -26,6 +27,9 @@ use crate::tls::client::Connector;
 use crate::tunnel::Flow;
 use crate::upstream::tcp::Spec;
 use crate::upstream::{Address, Upstream, UpstreamSet};
+
+/// Names that an endpoint of CONNECT looks up at once, at most.
+const LOOKUPS: usize = 32;
 
 /// A gateway does not say where its downstream's TCP connection came from; the head of a request may.
 const UNKNOWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -89,6 +93,7 @@ impl Offered {
                 Serves::Connect(Connecting {
                     endpoint: name.clone(),
                     allowed,
+                    lookups: Lookups::new(LOOKUPS),
                     failed_status: offer.connect.failed_status,
                 })
             }

@@ -27,6 +27,10 @@ use socket::{Counts, Mailbox, Socket};
 /// What a socket is asked to hold of what has come: bursts of windows of 1 MiB. The system may allow less.
 const RECEIVE_BUFFER: usize = 2 * 1024 * 1024;
 
+/// The largest datagram that is tried, in bytes: on jumbo frames and inside a machine, as far as the path carries it.
+/// `quinn` gives the system ten in one piece, which together may have 65,507 bytes.
+pub const LARGEST: u16 = 6_500;
+
 /// Connections that may wait to be looked at, of a worker's socket.
 const WAITING: usize = 1024;
 
@@ -85,6 +89,7 @@ impl Keys {
             let (mailboxes, counts) = (mailboxes.clone(), self.counts.clone());
             let socket = Arc::new(Socket { inner, worker: number, mailboxes, key: key.clone(), counts });
             let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &self.reset)));
+            takes_large_ones(&mut config);
             // Workers beyond the last number have no socket.
             let short = u8::try_from(number).unwrap_or(u8::MAX);
             config.cid_generator(move || Box::new(Generator { key: key.clone(), worker: short }));
@@ -114,7 +119,14 @@ pub fn dialling(worker: &Worker, drain: &Drain) -> io::Result<quinn::Endpoint> {
     let runtime = Arc::new(Of { handle: worker.runtime.clone(), drain: drain.clone() });
     let socket = runtime.wrap_udp_socket(socket?)?;
     let _entered = worker.runtime.enter();
-    quinn::Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, runtime)
+    let mut config = EndpointConfig::default();
+    takes_large_ones(&mut config);
+    quinn::Endpoint::new_with_abstract_socket(config, None, socket, runtime)
+}
+
+fn takes_large_ones(config: &mut EndpointConfig) {
+    // The only mistake is less than 1,200.
+    let _ = config.max_udp_payload_size(LARGEST);
 }
 
 /// Makes a socket one of ours.

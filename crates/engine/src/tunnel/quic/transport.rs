@@ -7,6 +7,7 @@ use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use crate::snapshot::{self, Congestion};
+use crate::tunnel::endpoint::LARGEST;
 
 /// Streams of the peer that may be open at once.
 const STREAMS: u32 = 1024;
@@ -18,8 +19,6 @@ pub(super) const RECEIVE_WINDOW: (u64, u64) = (8 << 20, 64 << 20);
 pub(super) const SEND_WINDOW: (u64, u64) = (1 << 20, 16 << 20);
 /// Bytes of datagrams that may wait to be sent, and as many to be told whose they are, which is done at once.
 const DATAGRAMS: usize = 256 << 10;
-/// What the largest packet over Ethernet may hold beside IPv6, UDP and a little.
-const LARGEST: u16 = 1452;
 /// An agent that could use a WebSocket instead asks so often whether its packets arrive.
 const WATCHFUL: Duration = Duration::from_secs(5);
 
