@@ -106,8 +106,10 @@ class Tunnel(Model):
 
     ping_interval: Positive = knob(20.0, "A tunnel is asked for a sign of life after so long without one.")
     ping_timeout: Positive = knob(10.0, "A tunnel ends when that sign does not come within so long.")
-    congestion: Literal["cubic", "bbr"] = knob(
-        "cubic", "How fast a tunnel over QUIC sends: less at every loss, or (bbr, experimental) as fast as it arrives."
+    congestion: Literal["system", "cubic", "bbr"] = knob(
+        "system",
+        "How fast a tunnel over QUIC sends: less at every loss (cubic), as fast as it arrives (bbr, experimental), or "
+        "system: bbr where the system has it for TCP, else cubic.",
     )
 
 

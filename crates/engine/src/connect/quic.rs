@@ -17,6 +17,7 @@ use crate::http1::head::{HeadLimits, parse_response};
 use crate::message::ResponseHead;
 use crate::snapshot::Transport;
 use crate::tunnel::endpoint;
+use crate::tunnel::endpoint::path::{discovery, largest};
 use crate::tunnel::hello::{self, Told, Upgrade};
 use crate::tunnel::quic::{Config, UNREAD, codes, start, transport};
 
@@ -47,12 +48,6 @@ impl Gateway {
     pub(super) async fn open_quic(&self, made_of: Transport, wanted: &Wanted<'_>) -> Result<Tunnel, Refused> {
         let tls = self.quic.as_ref().map_err(|why| self.broken(why))?;
         let name = tls.name(&self.host).map_err(|why| self.broken(why))?;
-        let mut config = ClientConfig::new(tls.crypto.clone());
-        let mut transport = transport(wanted.tunnel, wanted.asks);
-        if wanted.request.datagram {
-            transport.max_concurrent_bidi_streams(FLOWS);
-        }
-        config.transport_config(Arc::new(transport));
 
         let most = if wanted.asks { PATIENCE } else { Duration::MAX };
         let by = Instant::now() + wanted.timeouts.handshake.min(most);
@@ -62,6 +57,15 @@ impl Gateway {
             _ => return Err(self.broken(format!("cannot resolve {host}"))),
         };
         let silent = || self.broken(self.no_answer(wanted.quic_at));
+        let mut transport = transport(wanted.tunnel, wanted.asks);
+        // All of one host, and by the same way as a rule.
+        let largest = addresses.iter().map(|to| largest(*to)).min().unwrap_or_default();
+        transport.mtu_discovery_config(Some(discovery(largest)));
+        if wanted.request.datagram {
+            transport.max_concurrent_bidi_streams(FLOWS);
+        }
+        let mut config = ClientConfig::new(tls.crypto.clone());
+        config.transport_config(Arc::new(transport));
         let endpoint = endpoint::dialling(wanted.worker, wanted.drain).map_err(|error| self.broken(error))?;
         let connection = match timeout_at(by, first_of(&endpoint, &config, addresses, &name)).await {
             Ok(Ok(connection)) => connection,

@@ -30,6 +30,7 @@ use crate::message::RequestHead;
 use crate::proxy::secured::Fate;
 use crate::room::{Place, Room};
 use crate::snapshot;
+use crate::tunnel::endpoint::path::{USUAL, discovery, largest};
 use crate::tunnel::hello::{self, Offers, Welcome};
 use crate::tunnel::quic::{self as tunnel, codes};
 
@@ -66,6 +67,8 @@ pub struct QuicDoor {
     pub whom: Whom,
     /// How QUIC and TLS are spoken.
     pub server: Arc<ServerConfig>,
+    /// The same where the way back carries large datagrams.
+    pub roomy: Arc<ServerConfig>,
 }
 
 /// Whom a listener is for.
@@ -94,8 +97,10 @@ impl Whom {
 }
 
 /// What is spoken with whoever comes: sessions are watched like `tunnel` says, and only one stream is theirs to open.
-pub fn transport(tunnel: &snapshot::Tunnel) -> TransportConfig {
+/// `largest` is what a datagram may become.
+pub fn transport(tunnel: &snapshot::Tunnel, largest: u16) -> TransportConfig {
     let mut transport = tunnel::transport(tunnel, false);
+    transport.mtu_discovery_config(Some(discovery(largest)));
     transport.receive_window(STRANGERS_WINDOW).max_concurrent_bidi_streams(VarInt::from_u32(1));
     transport
 }
@@ -268,7 +273,8 @@ impl Caller {
 
     async fn shake_hands(&self, incoming: Incoming, by: Instant) -> Option<Connection> {
         let from = incoming.remote_address();
-        let shake = async { incoming.accept_with(self.door.server.clone())?.await };
+        let server = if largest(from) > USUAL { &self.door.roomy } else { &self.door.server };
+        let shake = async { incoming.accept_with(server.clone())?.await };
         let (outcome, connection) = match timeout_at(by, shake).await {
             Ok(Ok(connection)) => ("full", Ok(connection)),
             Ok(Err(error)) => (outcome(&error), Err(error)),

@@ -35,6 +35,7 @@ use crate::snapshot::{self, Gateway, Listener, ListenerKind, Transport};
 use crate::target::rules::Rules;
 use crate::terms::Terms;
 use crate::tunnel::endpoint::Keys;
+use crate::tunnel::endpoint::path::{LARGEST, USUAL};
 use crate::tunnel::hello::Offers;
 
 /// The listeners that run.
@@ -359,10 +360,15 @@ impl Listeners {
             Kind::Http(listener) => Whom::Forwards(Reached { listener: listener.clone(), acceptor: tls.acceptor()? }),
             Kind::Tcp(_) | Kind::Connect(_) | Kind::Udp(_) => return None,
         };
-        let mut server = self.keys.server(tls.quic()?);
-        server.transport_config(Arc::new(quic::transport(tunnel)));
+        let crypto = tls.quic()?;
+        let server = |largest| {
+            let mut server = self.keys.server(crypto.clone());
+            server.transport_config(Arc::new(quic::transport(tunnel, largest)));
+            Arc::new(server)
+        };
+        let (server, roomy) = (server(USUAL), server(LARGEST));
         let (name, room, connections) = (door.name.clone(), door.room.clone(), door.connections.clone());
-        Some(Arc::new(QuicDoor { name, room, connections, whom, server: Arc::new(server) }))
+        Some(Arc::new(QuicDoor { name, room, connections, whom, server, roomy }))
     }
 
     /// Takes connections over QUIC on an address that has just been bound.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
-use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{IdleTimeout, TransportConfig, VarInt};
 
 use crate::snapshot::{self, Congestion};
-use crate::tunnel::endpoint::LARGEST;
+use crate::tunnel::endpoint::path::{USUAL, discovery};
 
 /// Streams of the peer that may be open at once.
 pub const STREAMS: VarInt = VarInt::from_u32(1024);
@@ -28,8 +28,6 @@ pub fn transport(tunnel: &snapshot::Tunnel, asks: bool) -> TransportConfig {
     let every = if asks { tunnel.ping_interval.min(WATCHFUL) } else { tunnel.ping_interval };
     // Longer than 62 bits of milliseconds is for ever.
     let idle = IdleTimeout::try_from(tunnel.ping_interval + tunnel.ping_timeout).ok();
-    let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(LARGEST);
     let congestion: Arc<dyn ControllerFactory + Send + Sync> = match tunnel.congestion {
         Congestion::Cubic => Arc::new(CubicConfig::default()),
         Congestion::Bbr => Arc::new(BbrConfig::default()),
@@ -44,7 +42,7 @@ pub fn transport(tunnel: &snapshot::Tunnel, asks: bool) -> TransportConfig {
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW.0 as u32))
         .send_window(SEND_WINDOW.0)
         .congestion_controller_factory(congestion)
-        .mtu_discovery_config(Some(discovery))
+        .mtu_discovery_config(Some(discovery(USUAL)))
         .datagram_receive_buffer_size(Some(DATAGRAMS))
         .datagram_send_buffer_size(DATAGRAMS);
     config
