@@ -44,7 +44,7 @@ def _transports(value: object) -> object:
 
 
 def _quic_at(value: str) -> str:
-    host, port = bind_parts(value)
+    host, port = bind_parts(value) if ":" in value else ("", 0)
     if not host or port == 0 or not header_text(value) or " " in value:
         raise ValueError(f"{value!r} is no place to dial (write HOST:PORT, such as gate.example.com:9443)")
     return value

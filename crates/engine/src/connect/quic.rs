@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::{Gateway, REASON, Refused, Tunnel, Wanted};
 use crate::dial;
@@ -67,10 +67,10 @@ impl Gateway {
         let mut config = ClientConfig::new(tls.crypto.clone());
         config.transport_config(Arc::new(transport));
         let endpoint = endpoint::dialling(wanted.worker, wanted.drain).map_err(|error| self.broken(error))?;
-        let connection = match timeout_at(by, first_of(&endpoint, &config, addresses, &name)).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(Failure::Lost(ConnectionError::TimedOut))) | Err(_) => return Err(silent()),
-            Ok(Err(why)) => return Err(self.broken(words(made_of, &why))),
+        let connection = match first_of(&endpoint, &config, addresses, &name, by).await {
+            Ok(connection) => connection,
+            Err(Failure::Lost(ConnectionError::TimedOut)) => return Err(silent()),
+            Err(why) => return Err(self.broken(words(made_of, &why))),
         };
         let greeted = async {
             match made_of {
@@ -192,12 +192,13 @@ enum Failure {
     Lost(ConnectionError),
 }
 
-/// The first connection that comes about; else why the last one did not.
+/// The first connection that comes about by then; else why there is none, as whoever answered last says it.
 async fn first_of(
     endpoint: &Endpoint,
     config: &ClientConfig,
     addresses: Vec<SocketAddr>,
     name: &str,
+    by: Instant,
 ) -> Result<Connection, Failure> {
     let mut waiting = addresses.into_iter();
     // Dropping the set ends the attempts that lost.
@@ -217,9 +218,17 @@ async fn first_of(
         let attempt = tokio::select! {
             attempt = attempts.join_next() => attempt,
             () = sleep(if here { STAGGER_HERE } else { STAGGER }), if more => continue,
+            () = sleep_until(by) => {
+                return Err(match failure {
+                    Failure::Lost(error) => Failure::Lost(error),
+                    Failure::Never(_) => Failure::Lost(ConnectionError::TimedOut),
+                });
+            }
         };
         match attempt {
             Some(Ok(Ok(connection))) => return Ok(connection),
+            // That one address is silent says less than what another one has answered.
+            Some(Ok(Err(ConnectionError::TimedOut))) if matches!(failure, Failure::Lost(_)) => {}
             Some(Ok(Err(error))) => failure = Failure::Lost(error),
             Some(Err(_)) => {}
             None if more => {}

@@ -98,7 +98,7 @@ async fn the_largest_payload_is_told_and_nothing_larger_leaves() {
     let sent = loop {
         let most = here.max();
         assert!(most >= 1100, "{most}");
-        assert!(matches!(here.send(&vec![1; 2000]), Err(FlowError::TooBig { most }) if most >= 1100));
+        assert!(matches!(here.send(&vec![1; 9000]), Err(FlowError::TooBig { most }) if most >= 1100));
         match here.send(&vec![1; most + 1]) {
             Err(FlowError::TooBig { most: told }) if told == most => {}
             _ => continue,
