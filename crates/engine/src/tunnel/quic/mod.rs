@@ -2,9 +2,9 @@
 //!
 //! The first stream, opened by the client, carries a hello before it comes here; then `control` frames. Every other
 //! stream begins with one byte of whoever opened it and one of whoever took it, so that both are known at once.
-//! `transport` and `codes` are the numbers of the protocol, `channel` and `stream` are a stream, `demux` and `flow` a flow
-//! of datagrams, which is a stream and what bears its number, `shared` the books of a session; `driver` does what happens by itself, `tending` what is looked at from time to time. Endpoints, sockets
-//! and connections are made above.
+//! `transport` and `codes` are the numbers of the protocol, `channel` and `stream` are a stream, `demux` and `flow` a
+//! flow of datagrams, which is a stream and what bears its number, `shared` the books of a session; `driver` does what
+//! happens by itself, `tending` what is looked at from time to time. Endpoints, sockets and connections are made above.
 
 mod channel;
 pub mod codes;
