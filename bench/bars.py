@@ -156,7 +156,6 @@ BARS = (
     Bar("the same, datagrams received by one", "", None, None, (), lambda _, idle: idle[RECEIVED_AT_ONCE]),
     _lossy("5 % lost, 20 streams: QUIC against WebSocket, both cubic", LOSSY["cubic"]),
     _lossy("the same, both bbr", LOSSY["bbr"]),
-    _lossy("the same, as both come on this machine", LOSSY[""]),
     Bar("back on QUIC after UDP is", "s", 30, None, (), lambda _, idle: idle[BACK]),
     Bar("requests that failed on the way back", "", 0, None, (), lambda _, idle: idle[LOST]),
     Bar("memory of the gateway for an idle tunnel of QUIC", "KiB", 40, 16, (), lambda _, idle: idle[IDLE_QUIC]),

@@ -155,5 +155,5 @@ APPLY, SAVED, CHANGING = "apply", "saved", "changing"
 NEW_TOKEN, FLOOD = "new token", "flood"
 IDLE_QUIC, SENT_AT_ONCE, RECEIVED_AT_ONCE = "idle tunnel of QUIC", "sent at once", "received at once"
 BACK, LOST = "back on QUIC", "lost"
-# What QUIC makes of a bad link in terms of WebSocket: with the same congestion control, and as both come.
-LOSSY = {"cubic": "both cubic", "bbr": "both bbr", "": "as both come"}
+# What QUIC makes of a bad link in terms of WebSocket, with the same congestion control; the default is the system's.
+LOSSY = {"cubic": "both cubic", "bbr": "both bbr"}

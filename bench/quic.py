@@ -41,7 +41,7 @@ class Gate:
     """The authority that has signed its certificate."""
 
 
-def gateway(ground: Ground, host: str = "127.0.0.1", congestion: str = "cubic") -> Gate:
+def gateway(ground: Ground, host: str = "127.0.0.1", congestion: str = "system") -> Gate:
     """A gateway with one worker; agents connect to this address of it."""
     authority = Authority(ground.folder)
     cert, key = authority.issue("localhost")
@@ -76,7 +76,7 @@ def agent_file(
     *,
     connections: int = 1,
     transport: str = "quic",
-    congestion: str = "cubic",
+    congestion: str = "system",
 ) -> str:
     """What an agent is told, as a file: endpoints and where each leads."""
     whole = {

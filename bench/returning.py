@@ -27,7 +27,7 @@ def seconds_and_lost(tools: Tools, cpus: str) -> tuple[float, int]:
     """From the moment that UDP passes again to the last tunnel being QUIC, and the requests that failed meanwhile."""
     with losses.link() as link, Ground(tools, cpus) as ground:
         relay = link.open(ground, losses.kernels_own(), 0, 0)
-        gate = losses.start(ground, link, "auto", "cubic")
+        gate = losses.start(ground, link, "auto", "system")
 
         def over(transport: str) -> bool:
             return _tunnels(gate, transport) > 0 and _tunnels(gate) == _tunnels(gate, transport)

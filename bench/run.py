@@ -165,7 +165,7 @@ class Bench:
         """QUIC over WebSocket, round by round."""
         rates = {(each.transport, each.congestion): seen.rate for each, seen in self.carried.items()}
         for control, name in LOSSY.items():
-            ours, theirs = rates["quic", control or "cubic"], rates["websocket", control or losses.kernels_own()]
+            ours, theirs = rates["quic", control], rates["websocket", control]
             if ours.values and len(ours.values) == len(theirs.values):
                 self.idle[name] = ours.over(theirs)
 

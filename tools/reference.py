@@ -128,7 +128,7 @@ EVENTS = {
         "agent, forward",
         "The token could not be read again, and why; the one before stays in use. Said once for each reason.",
     ),
-    "address changed": ("gateway", "An agent's tunnel over QUIC goes on from another address."),
+    "address changed": ("gateway", "A session over QUIC goes on from another address."),
     "agent connected": ("gateway", "A session of an agent began: an endpoint has one listener more."),
     "agent disconnected": ("gateway", "A session ended, and why."),
     "credentials ended": (
@@ -145,10 +145,14 @@ EVENTS = {
     "accepting rests": ("all", "No descriptor or memory is left for another connection; tried again."),
     "connected": ("agent", "A tunnel is up; the address of the application, where the gateway told it."),
     "transport changed": (
-        "agent",
-        "New requests come over QUIC instead of WebSocket, or the other way round, and why.",
+        "agent, forward",
+        "New requests, or new connections of a forward, go over QUIC instead of WebSocket, or the other way round, and "
+        "why.",
     ),
-    "quic unavailable": ("agent", "Why a tunnel is no QUIC, said once for each reason; QUIC is tried again and again."),
+    "quic unavailable": (
+        "agent, forward",
+        "Why a tunnel is no QUIC, said once for each reason; QUIC is tried again and again.",
+    ),
     "disconnected": ("agent", "A tunnel ended or could not be opened; when it is tried again, in seconds."),
     "refused": ("agent", "A gateway does not want the endpoint, for a reason that no time will change."),
     "giving up": ("agent", "Every tunnel was refused for good: the agent ends with exit code 1."),

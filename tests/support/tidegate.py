@@ -151,7 +151,8 @@ class Forward(Tidegate):
         connect: str,
         endpoint: str,
         *options: str,
+        scheme: str = "http",
         env: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__("forward", "127.0.0.1:0", endpoint, "--connect", f"http://{connect}", *options, env=env)
+        super().__init__("forward", "127.0.0.1:0", endpoint, "--connect", f"{scheme}://{connect}", *options, env=env)
         self.address = str(self.ready("listening")["address"])

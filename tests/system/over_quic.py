@@ -1,4 +1,4 @@
-"""Gateways that take tunnels over QUIC, and agents that come by it."""
+"""Gateways that take tunnels and forwards over QUIC, and agents and forwards that come by it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.certificates import Authority
-from tests.support.tidegate import Agent
+from tests.support.tidegate import Agent, Forward
 
 
 class Quic:
@@ -24,6 +24,15 @@ class Quic:
     def config(self, **more: Any) -> dict[str, Any]:
         """A configuration with it as `agents`; `more` of the listener goes on top."""
         return {"listeners": {"agents": self.listener(**more)}}
+
+    def reached(self, **more: Any) -> dict[str, Any]:
+        """A listener of kind http that takes forwards over QUIC; `more` goes on top of it."""
+        return {"bind": "127.0.0.1:0", "tls": self.tls, "transports": ["websocket", "quic"], **more}
+
+    def forward(self, gate: str, endpoint: str, *options: str | Path, transport: str = "quic", **more: Any) -> Forward:
+        """A forward that trusts the gateway at `gate`, which is `host:port`."""
+        trust = ("--transport", transport, "--connect-ca", str(self.authority.ca))
+        return Forward(gate, endpoint, *trust, *map(str, options), scheme="https", **more)
 
     def agent(
         self, gate: str, kind: str, endpoint: str, to: str, *options: str | Path, transport: str = "quic", **more: Any

@@ -23,7 +23,7 @@ Handler = Callable[[socket.socket], None]
 Reach = Callable[[Handler], AbstractContextManager[str]]
 
 
-@pytest.fixture(params=["forward", "listener", "quic"])
+@pytest.fixture(params=["forward", "listener", "quic", "forward-quic"])
 def reach(request: pytest.FixtureRequest, authority: Authority) -> Reach:
     """Starts everything in front of a handler; gives the address that leads to it."""
 
@@ -32,17 +32,22 @@ def reach(request: pytest.FixtureRequest, authority: Authority) -> Reach:
         listeners: dict[str, Any] = {"db": {"bind": "127.0.0.1:0", "kind": "tcp", "to": {"endpoint": "db"}}}
         with ExitStack() as stack:
             service = stack.enter_context(TcpService(handle))
-            quic = Quic(authority) if request.param == "quic" else None
+            quic = Quic(authority) if "quic" in request.param else None
             if quic is not None:
-                listeners["agents"] = quic.listener()
-            gateway = stack.enter_context(Gateway({"listeners": listeners} if request.param != "forward" else None))
+                listeners |= {"agents": quic.listener(), "proxy": quic.reached()}
+            if "forward" in request.param:
+                # What a listener leads to is not reached by its name.
+                del listeners["db"]
+            gateway = stack.enter_context(Gateway({"listeners": listeners}))
             words = (gateway.agents, "tcp", "db", service.address)
             stack.enter_context(quic.agent(*words) if quic is not None else Agent(*words))
             gateway.until_offered("db")
-            if request.param != "forward":
+            if "forward" not in request.param:
                 yield gateway.address("db")
-            else:
+            elif quic is None:
                 yield stack.enter_context(Forward(gateway.proxy, "db")).address
+            else:
+                yield stack.enter_context(quic.forward(gateway.proxy, "db")).address
 
     return start
 

@@ -63,15 +63,22 @@ def test_where_quic_stands_elsewhere_agents_are_told(tls: str) -> None:
         ("transports: [tcp]", "transports"),
         ("TLS, transports: [quic], quic_at: 'a:1'", "`quic_at` is told by WebSocket"),
         ("quic_at: ':9443'", "is no place to dial"),
-        ("quic_at: 'gate.example.com'", "quic_at"),
+        ("quic_at: 'gate.example.com'", "is no place to dial"),
         ("quic_at: 'gate.example.com:0'", "is no place to dial"),
-        ("kind: http, transports: [websocket]", "`transports` belongs to listeners of kind tunnel"),
-        ("kind: http, quic_at: 'a:1'", "`quic_at` belongs to listeners of kind tunnel"),
+        (
+            "kind: tcp, to: {endpoint: a}, transports: [websocket]",
+            "`transports` belongs to listeners of kind tunnel and http",
+        ),
+        ("kind: tcp, to: {endpoint: a}, quic_at: 'a:1'", "`quic_at` belongs to listeners of kind tunnel and http"),
+        ("kind: http, transports: [websocket, quic]", "quic needs `tls: {certificates: [{cert: FILE, key: FILE}]}`"),
+        ("kind: http, tls: {}, transports: [websocket, quic]", "quic needs `tls: {certificates: ["),
+        ("kind: http, TLS, transports: [quic]", "its visitors come by TCP (add websocket)"),
+        ("kind: http, TLS, transports: [websocket, quic], proxy_protocol: [10.0.0.0/8]", "datagrams carry no header"),
     ],
 )
 def test_what_cannot_be_is_told(tls: str, written: str, sentence: str) -> None:
     if written.startswith("kind"):
-        text = f"listeners: {{web: {{bind: ':80', {written}}}}}"
+        text = f"listeners: {{web: {{bind: ':80', {written.replace('TLS', tls)}}}}}"
         assert sentence in mistake(lambda text: validate(Gateway, parse(text, "f")), text)
     else:
         assert sentence in mistake(listener, written.replace("TLS", tls))

@@ -142,9 +142,9 @@ pub struct Sample<'a> {
     /// The listener it came by.
     pub listener: &'a Arc<str>,
     /// The owner of the endpoint, or of the credential; empty where there are no tenants.
-    pub tenant: &'a Arc<str>,
+    pub tenant: &'a str,
     /// The endpoint it went to; empty where it reached none.
-    pub endpoint: &'a Arc<str>,
+    pub endpoint: &'a str,
     /// Its HTTP status; 0 for a raw stream.
     pub status: u16,
     /// What went wrong, if anything.
@@ -211,7 +211,7 @@ impl Metrics {
         let full = shard.series.len() >= SERIES;
         let series = match shard.series.get_mut(&key) {
             Some(series) => series,
-            None if !full => shard.series.entry((listener.clone(), tenant.clone(), endpoint.clone())).or_default(),
+            None if !full => shard.series.entry((listener.clone(), tenant.into(), endpoint.into())).or_default(),
             None => shard.series.entry((listener.clone(), "".into(), OTHERS.into())).or_default(),
         };
         match series.statuses.iter_mut().find(|(status, _)| *status == sample.status) {

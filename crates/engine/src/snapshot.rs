@@ -255,6 +255,8 @@ pub struct Forward {
     pub connect: Connect,
     /// Local ports and where they lead.
     pub forwards: Vec<ForwardPort>,
+    /// Sessions' keep-alive.
+    pub tunnel: Tunnel,
     /// Deadlines.
     pub timeouts: Timeouts,
     /// Sizes and numbers.

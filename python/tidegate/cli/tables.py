@@ -27,6 +27,9 @@ def screen(status: dict[str, Any]) -> str:
     if status.get("forwards"):
         rows = [[f.get("address"), f.get("endpoint"), f.get("connections")] for f in status["forwards"]]
         parts.append(table(["FORWARD", "ENDPOINT", "CONNECTIONS"], rows))
+    if status.get("gateways"):
+        rows = [[g.get("gateway"), g.get("transport"), g.get("not_quic")] for g in status["gateways"]]
+        parts.append(table(["GATEWAY", "TRANSPORT", "NOT QUIC"], rows))
     if status.get("totals"):
         parts.append(_totals(status["totals"]))
     parts.append(_problems(status.get("problems")))

@@ -33,7 +33,7 @@ def connect(written: Connect, checked: Checked, env: Mapping[str, str], token: s
         "token": token,
         "renews": written.token_file is not None or written.token_command is not None,
         "tenant": written.tenant,
-        "transport": written.transport if isinstance(written, AgentConnect) else "websocket",
+        "transport": written.transport,
         "proxies": [checked.call("connect.proxy", _proxy, written.proxy, url, env) for url in written.urls],
         "tls": _tls(written, checked),
     }

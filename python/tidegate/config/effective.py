@@ -142,7 +142,9 @@ def _idle(model: BaseModel, name: str) -> bool:
     if isinstance(model, Listener):
         if name in ("idle", "sessions"):
             return model.kind != "udp"
-        return name in ("transports", "quic_at", "quic_tunnel") and model.kind != "tunnel"
+        if name in ("transports", "quic_at"):
+            return model.kind not in ("tunnel", "http")
+        return name == "quic_tunnel" and model.kind != "tunnel"
     if isinstance(model, Auth):
         return True
     if isinstance(model, To):

@@ -44,7 +44,7 @@ def _transports(value: object) -> object:
 
 
 def _quic_at(value: str) -> str:
-    host, port = bind_parts(value)
+    host, port = bind_parts(value) if ":" in value else ("", 0)
     if not host or port == 0 or not header_text(value) or " " in value:
         raise ValueError(f"{value!r} is no place to dial (write HOST:PORT, such as gate.example.com:9443)")
     return value
@@ -98,12 +98,14 @@ class Listener(Model):
     transports: Annotated[tuple[Transport, ...] | None, BeforeValidator(_transports), Label("[websocket, quic]")] = (
         knob(
             None,
-            "Kind tunnel: what tunnels are made of, WebSocket by TCP, QUIC by UDP at the same port number. "
-            "By default both with `tls`, else WebSocket alone.",
+            "Kinds tunnel and http: what comes by TCP, and QUIC by UDP at the same port number. Kind tunnel: of what "
+            "tunnels are made, by default both with `tls`, else WebSocket alone. Kind http: quic is for forwards, by "
+            "default left out.",
         )
     )
     quic_at: Annotated[str | None, AfterValidator(lambda v: v and _quic_at(v)), Label("HOST:PORT")] = knob(
-        None, "Kind tunnel: where QUIC is reached if not at the port of the URL, told to agents."
+        None,
+        "Kinds tunnel and http: where QUIC is reached if not at the port of the URL, told to agents and forwards.",
     )
     quic_tunnel: QuicTunnel | None = Field(
         default=None,
@@ -133,8 +135,8 @@ class Listener(Model):
             )
         belongs: tuple[tuple[str, tuple[str, ...]], ...] = (
             ("to", ("tcp", "udp", "connect")), ("idle", ("udp",)), ("sessions", ("udp",)),
-            ("dynamic_endpoints", ("http",)), ("transports", ("tunnel",)),
-            ("quic_at", ("tunnel",)), ("quic_tunnel", ("tunnel",)),
+            ("dynamic_endpoints", ("http",)), ("transports", ("tunnel", "http")),
+            ("quic_at", ("tunnel", "http")), ("quic_tunnel", ("tunnel",)),
         )  # fmt: skip
         for key, kinds in belongs:
             if key in self.model_fields_set and getattr(self, key) is not None and self.kind not in kinds:
@@ -154,8 +156,12 @@ class Listener(Model):
                 raise ValueError(f"`to[{position}]` is for exactly what `to[{first}]` is for; remove one")
 
     def _transports_fit(self) -> None:
-        if "quic" in self.made_of() and self.tls is None:
+        if "quic" in self.made_of() and (self.tls is None or not self.tls.certificates):
             raise ValueError("`transports`: quic needs `tls: {certificates: [{cert: FILE, key: FILE}]}`")
+        if self.kind == "http" and "websocket" not in self.made_of():
+            raise ValueError("`transports` of a listener of kind http: its visitors come by TCP (add websocket)")
+        if "quic" in self.made_of() and self.proxy_protocol:
+            raise ValueError("`transports`: quic and `proxy_protocol` exclude each other: datagrams carry no header")
         if self.quic_at is not None and "websocket" not in self.made_of():
             raise ValueError("`quic_at` is told by WebSocket, which `transports` leaves out (write [websocket, quic])")
         if self.quic_tunnel is not None:
@@ -178,9 +184,9 @@ class Listener(Model):
         """What connects to it, each once; nothing where datagrams are all that comes."""
         if self.kind == "udp":
             return ()
-        if self.kind != "tunnel" or (self.transports is None and self.tls is None):
-            return ("websocket",)
-        return tuple(dict.fromkeys(self.transports or ("websocket", "quic")))
+        if self.transports is not None:
+            return tuple(dict.fromkeys(self.transports))
+        return ("websocket", "quic") if self.kind == "tunnel" and self.tls is not None else ("websocket",)
 
     def _auth_fits(self, auth: Auth) -> None:
         if auth.is_none:

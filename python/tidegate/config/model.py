@@ -106,8 +106,10 @@ class Tunnel(Model):
 
     ping_interval: Positive = knob(20.0, "A tunnel is asked for a sign of life after so long without one.")
     ping_timeout: Positive = knob(10.0, "A tunnel ends when that sign does not come within so long.")
-    congestion: Literal["cubic", "bbr"] = knob(
-        "cubic", "How fast a tunnel over QUIC sends: less at every loss, or (bbr, experimental) as fast as it arrives."
+    congestion: Literal["system", "cubic", "bbr"] = knob(
+        "system",
+        "How fast a tunnel over QUIC sends: less at every loss (cubic), as fast as it arrives (bbr, experimental), or "
+        "system: bbr where the system has it for TCP, else cubic.",
     )
 
 
@@ -326,6 +328,12 @@ class Connect(ClientTls):
     proxy: Annotated[str | None, Label("URL")] = knob(
         None, "HTTP proxy to the gateway (CONNECT); by default HTTPS_PROXY and NO_PROXY count.", flag="--proxy-url"
     )
+    transport: Literal["auto", "quic", "websocket"] = knob(
+        "auto",
+        "What connections to the gateway are made of; auto: QUIC where it works, else WebSocket. QUIC needs https:// "
+        "and a gateway whose listener takes it, and goes by UDP to the same port number, through no proxy.",
+        flag="--transport",
+    )
 
     @model_validator(mode="after")
     def _one_token(self) -> Self:
@@ -333,22 +341,6 @@ class Connect(ClientTls):
         if len(given) > 1:
             raise ValueError(f"{' and '.join(f'`{key}`' for key in given)} exclude each other")
         return self
-
-
-class AgentConnect(Connect):
-    """How an agent reaches its gateways."""
-
-    urls: Urls = knob(
-        ("http://localhost:8001",), "The gateway's address for agents; several share tunnels.", flag="--connect"
-    )
-    connections: Annotated[int, Field(ge=1, le=64)] = knob(2, "Tunnels kept for each endpoint.", flag="--connections")
-    transport: Literal["auto", "quic", "websocket", "quic-tunnel"] = knob(
-        "auto",
-        "What tunnels are made of; auto: QUIC where it works, else WebSocket. QUIC needs https:// and a gateway whose "
-        "listener takes it, and goes by UDP to the same port number, through no proxy. quic-tunnel is for a server of "
-        "quic-reverse-http-tunnel.",
-        flag="--transport",
-    )
 
     @model_validator(mode="after")
     def _quic_has_its_way(self) -> Self:
@@ -359,16 +351,35 @@ class AgentConnect(Connect):
             raise ValueError(f"{wanted} needs TLS, but no URL begins with https://")
         if self.proxy is not None:
             raise ValueError(f"{wanted} goes through no HTTP proxy (leave out `proxy`, or write websocket)")
-        if self.transport == "quic-tunnel":
-            self._is_known_by_certificate(wanted)
         return self
 
-    def _is_known_by_certificate(self, wanted: str) -> None:
+
+class AgentConnect(Connect):
+    """How an agent reaches its gateways."""
+
+    urls: Urls = knob(
+        ("http://localhost:8001",), "The gateway's address for agents; several share tunnels.", flag="--connect"
+    )
+    connections: Annotated[int, Field(ge=1, le=64)] = knob(2, "Tunnels kept for each endpoint.", flag="--connections")
+    transport: Literal["auto", "quic", "websocket", "quic-tunnel"] = knob(  # type: ignore[assignment]
+        "auto",
+        "What tunnels are made of; auto: QUIC where it works, else WebSocket. QUIC needs https:// and a gateway whose "
+        "listener takes it, and goes by UDP to the same port number, through no proxy. quic-tunnel is for a server of "
+        "quic-reverse-http-tunnel.",
+        flag="--transport",
+    )
+
+    @model_validator(mode="after")
+    def _is_known_by_certificate(self) -> Self:
+        if self.transport != "quic-tunnel":
+            return self
+        wanted = f"`transport: {self.transport}`"
         if self.cert is None:
             raise ValueError(f"{wanted} needs `cert` and `key`: its server asks for a certificate")
         for key in ("token", "token_file", "token_command", "tenant"):
             if getattr(self, key):
                 raise ValueError(f"{wanted} shows a certificate and nothing else (leave out `{key}`)")
+        return self
 
 
 CONNECT = "connect"
@@ -530,6 +541,7 @@ class Forward(Model):
     log: Log = Log()
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
+    tunnel: Tunnel = Tunnel()
 
 
 Role = Gateway | Agent | Forward

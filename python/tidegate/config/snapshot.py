@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 from tidegate import __version__
@@ -49,6 +50,8 @@ from tidegate.config.values import service
 # What a process needs besides connections: tunnels, listeners, logs, libraries.
 OTHER_DESCRIPTORS = 200
 FEWEST_CONNECTIONS = 16
+# A network of its own (a container's) may have another one than the machine; this is the one of who reads.
+TCP_CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 
 __all__ = [
     "agent_snapshot", "describe", "forward_snapshot", "gateway_snapshot", "new_agent_id", "note", "offer",
@@ -152,6 +155,7 @@ def forward_snapshot(config: Forward, where: Where | None = None, token: str | N
             "connect": connect(config.connect, checked, os.environ, token),
             "forwards": ports,
             **_common(config, checked),
+            "tunnel": _tunnel(config.tunnel),
         }
     )
 
@@ -285,7 +289,17 @@ def _common(config: Gateway | Agent | Forward, checked: Checked) -> dict[str, An
 
 
 def _tunnel(tunnel: Tunnel) -> dict[str, Any]:
-    return tunnel.model_dump()
+    own = _congestion_of_tcp() if tunnel.congestion == "system" else tunnel.congestion
+    return {**tunnel.model_dump(), "congestion": own}
+
+
+def _congestion_of_tcp() -> str:
+    """What the system has chosen for TCP, of what QUIC has too."""
+    try:
+        chosen = TCP_CONGESTION.read_text(encoding="ascii").strip()
+    except OSError:
+        chosen = ""
+    return chosen if chosen == "bbr" else "cubic"
 
 
 def _access_log(log: AccessLog, checked: Checked) -> dict[str, Any]:

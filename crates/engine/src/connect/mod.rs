@@ -1,8 +1,9 @@
 //! Reaches a gateway: what is known of one, and a tunnel to it of whatever it is made of.
 //!
-//! `websocket` dials by TCP, through a proxy and TLS where those are wanted, and `quic` by UDP. What is carried then is
-//! the caller's.
+//! `websocket` dials by TCP, through a proxy and TLS where those are wanted, and `quic` by UDP; `request` is what is
+//! said on either, and on the streams of a session. What is carried then is the caller's.
 
+mod request;
 mod quic;
 mod websocket;
 
@@ -17,7 +18,7 @@ use crate::shutdown::Drain;
 use crate::snapshot::{self, Connect, Secret, Timeouts, Transport, TransportChoice};
 use crate::tls;
 use crate::tls::client::Connector;
-use crate::tunnel::hello::{self, Ask, Told};
+use crate::tunnel::hello::{self, Ask, Told, Upgrade};
 use crate::tunnel::{Config, Session, start};
 use crate::worker::Worker;
 
@@ -81,6 +82,8 @@ pub struct Wanted<'a> {
     pub request: Request<'a>,
     /// Where QUIC is, if not at the URL's host and port: `host:port`.
     pub quic_at: Option<&'a str>,
+    /// The gateway opens streams on it.
+    pub serves: bool,
     /// There is another way than QUIC: whether it is answered is to be known within seconds.
     pub asks: bool,
     /// Deadlines.
@@ -192,13 +195,13 @@ impl Gateway {
         Ok(Tunnel { session, driver: Box::pin(driver), told })
     }
 
-    /// The words of a request; `key` is that of a WebSocket.
-    fn request(&self, request: &Request<'_>, key: Option<&str>) -> Vec<u8> {
+    /// The words of a request.
+    fn request(&self, request: &Request<'_>, upgrade: Upgrade<'_>) -> Vec<u8> {
         let token = self.token.secret.load_full();
         hello::request(&Ask {
             authority: &self.authority(),
             path: &format!("{}{}", self.prefix, request.path),
-            key,
+            upgrade,
             token: token.as_deref().map(Secret::expose),
             tenant: &self.tenant,
             agent: request.agent,

@@ -1,17 +1,13 @@
 //! By TCP: through a proxy and TLS where those are wanted, and an upgrade to WebSocket.
 
-use std::future::poll_fn;
 use std::io;
-use std::time::Duration;
 
-use super::{Gateway, REASON, Refused, Request};
+use super::{Gateway, Refused, Request};
 use crate::dial;
 use crate::error::{Code, Error};
-use crate::http1::head::{HeadLimits, parse_response};
 use crate::io::{BoxedIo, Buffer};
-use crate::message::ResponseHead;
 use crate::snapshot::Timeouts;
-use crate::tunnel::hello::{self, Told};
+use crate::tunnel::hello::{Told, Upgrade};
 use crate::tunnel::websocket::new_key;
 
 impl Gateway {
@@ -19,11 +15,8 @@ impl Gateway {
     pub async fn open(&self, request: &Request<'_>, timeouts: &Timeouts) -> Result<(BoxedIo, Buffer, Told), Refused> {
         let io =
             self.dial(timeouts).await.map_err(|error| Refused { reason: error.detail.into_owned(), status: None })?;
-        let upgrade = self.upgrade(io, request);
-        match tokio::time::timeout(timeouts.handshake, upgrade).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(self.silent(timeouts.handshake)),
-        }
+        let key = new_key();
+        self.ask(io, request, Upgrade::WebSocket(&key), timeouts.handshake).await
     }
 
     async fn dial(&self, timeouts: &Timeouts) -> Result<BoxedIo, Error> {
@@ -43,55 +36,4 @@ impl Gateway {
             Err(_) => Err(failed(self.silent(timeouts.handshake).reason)),
         }
     }
-
-    async fn upgrade(&self, mut io: BoxedIo, request: &Request<'_>) -> Result<(BoxedIo, Buffer, Told), Refused> {
-        let (key, mut out) = (new_key(), Buffer::new());
-        out.extend(&self.request(request, Some(&key)));
-        poll_fn(|cx| out.poll_drain(cx, &mut *io)).await.map_err(|error| self.broken(error))?;
-
-        let limits = HeadLimits { bytes: 64 * 1024, fields: 128 };
-        let (mut input, mut scanned, mut head) = (Buffer::new(), 0, ResponseHead::new());
-        loop {
-            match parse_response(input.chunk(), &mut scanned, &mut head, &limits) {
-                Ok(Some(length)) => {
-                    input.consume(length);
-                    scanned = 0;
-                    // A proxy on the way may say something before the answer.
-                    if !head.is_informational() || head.status == 101 {
-                        break;
-                    }
-                    continue;
-                }
-                Ok(None) => {}
-                Err(error) => return Err(self.broken(format!("it speaks no HTTP: {}", error.detail()))),
-            }
-            match poll_fn(|cx| input.poll_fill(cx, &mut *io)).await {
-                Ok(0) => return Err(self.broken("closed before it answered")),
-                Ok(_) => {}
-                Err(error) => return Err(self.broken(error)),
-            }
-        }
-        match hello::told(&head, Some(&key)) {
-            Ok(told) => Ok((io, input, told)),
-            Err(why) if head.status == 101 => Err(self.broken(why)),
-            Err(why) => {
-                read_reason(&mut *io, &mut input).await;
-                Err(self.refused(&why, head.status, input.chunk()))
-            }
-        }
-    }
-}
-
-/// Reads what a refusal's body says, as far as it comes at once.
-async fn read_reason(io: &mut dyn crate::io::Io, input: &mut Buffer) {
-    let read = async {
-        while input.len() < REASON && !input.chunk().contains(&b'}') {
-            match poll_fn(|cx| input.poll_fill(cx, io)).await {
-                Ok(0) | Err(_) => break,
-                Ok(_) => {}
-            }
-        }
-    };
-    // A body that does not come is not waited for.
-    let _ = tokio::time::timeout(Duration::from_secs(1), read).await;
 }

@@ -188,15 +188,21 @@ fn admit(
     let shared = tunnels.proxy.verdicts.allowance_of(&tenant);
     let all = identity.allowances.iter().cloned().chain(shared);
     let taken = Taken::from(all, Wanted::Session).map_err(too_many)?;
-    let leaving = match (tunnels.proxy.drain.is_begun(), listener.terms.have_ended()) {
-        (true, _) => Some("this gateway is leaving: connect to another"),
-        (_, true) => Some("the terms of this connection are in force no more: connect again"),
-        (false, false) => None,
+    stays(tunnels, &listener.terms)?;
+    Ok(Admitted { identity, tenant, ends, taken })
+}
+
+/// Refuses whoever would be told to leave at once.
+///
+/// # Errors
+/// Says why.
+pub fn stays(tunnels: &Tunnels, terms: &Terms) -> Result<()> {
+    let leaving = match (tunnels.proxy.drain.is_begun(), terms.have_ended()) {
+        (true, _) => "this gateway is leaving: connect to another",
+        (_, true) => "the terms of this connection are in force no more: connect again",
+        (false, false) => return Ok(()),
     };
-    match leaving {
-        Some(why) => Err(Error::new(Code::Draining, why)),
-        None => Ok(Admitted { identity, tenant, ends, taken }),
-    }
+    Err(Error::new(Code::Draining, leaving))
 }
 
 async fn identify(
@@ -224,6 +230,11 @@ pub fn log_refusal(error: &Error, from: SocketAddr) {
 /// The answer that refuses an agent, and the line about it.
 pub fn refusal(tunnels: &Tunnels, error: &Error, from: SocketAddr) -> Vec<u8> {
     log_refusal(error, from);
+    in_words(tunnels, error)
+}
+
+/// The answer that refuses a session.
+pub fn in_words(tunnels: &Tunnels, error: &Error) -> Vec<u8> {
     let id = tunnels.proxy.next_request();
     // A program asks here, whatever it accepts.
     let answer = Pages::default().answer(error, error.code.status(), id, false);

@@ -12,6 +12,7 @@ pub mod connect;
 pub mod hail;
 pub mod session;
 pub mod tunnel;
+pub mod reach;
 mod handshakes;
 pub mod quic;
 pub mod place;

@@ -1,4 +1,4 @@
-//! An address on which tunnels over QUIC are taken, with a socket for each worker.
+//! An address on which QUIC is taken, with a socket for each worker.
 //!
 //! Connections of QUIC live on the sockets that took them. So an address that a new configuration has no more is given
 //! up in two steps: nobody comes in any more and the agents are told; when the last of them has left the sockets close.

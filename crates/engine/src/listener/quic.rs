@@ -1,10 +1,11 @@
-//! Tunnels of QUIC at a listener of kind tunnel: who is let in, from the first datagram to the answer.
+//! QUIC at a listener: who is let in, from the first datagram to the answer on the first stream.
 //!
 //! One loop for each worker and address. Who comes from where nobody may come from is not answered; whoever has not
 //! proved an address proves it first when there are many; the handshake, the request and the answer have one deadline
-//! together. What the request asks for is `hail`'s to judge, as it is over WebSocket.
+//! together. What the request asks for is `hail`'s to judge where agents come, as it is over WebSocket, and `reach`'s
+//! where forwards do.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,15 +17,20 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::hail::{Applicant, Greeting, Over, TunnelListener, Tunnels, applicant, log_refusal, refusal, unspoken};
+use super::hail::{
+    Applicant, Greeting, Over, TunnelListener, Tunnels, applicant, in_words, log_refusal, refusal, unspoken,
+};
 use super::handshakes::{Handshake, Handshakes, Turn};
+use super::reach::{self, Arrived, Reached};
 use super::session;
 use crate::error::{Code, Error, Result};
 use crate::http1::head::{HeadLimits, parse_request};
 use crate::io::Buffer;
 use crate::message::RequestHead;
+use crate::proxy::secured::Fate;
 use crate::room::{Place, Room};
 use crate::snapshot;
+use crate::tunnel::endpoint::path::{USUAL, discovery, largest};
 use crate::tunnel::hello::{self, Offers, Welcome};
 use crate::tunnel::quic::{self as tunnel, codes};
 
@@ -33,6 +39,12 @@ const STRANGERS_WINDOW: VarInt = VarInt::from_u32(64 << 10);
 
 /// The same of an agent; it grows with the streams that are open.
 const WINDOW: VarInt = VarInt::from_u32(8 << 20);
+
+/// The same of a forward, which has not said who it is.
+const FORWARDS_WINDOW: VarInt = VarInt::from_u32(1 << 20);
+
+/// All streams of a forward together may have so much unread, at most.
+const FORWARDS_UNREAD: u64 = 16 << 20;
 
 /// How long somebody who was refused may take to read why.
 const READ_WHY: Duration = Duration::from_secs(5);
@@ -51,15 +63,44 @@ pub struct QuicDoor {
     pub room: Arc<Room>,
     /// Open connections of this listener.
     pub connections: Arc<AtomicUsize>,
-    /// Who is let in.
-    pub listener: Arc<TunnelListener>,
+    /// Whom it is for.
+    pub whom: Whom,
     /// How QUIC and TLS are spoken.
     pub server: Arc<ServerConfig>,
+    /// The same where the way back carries large datagrams.
+    pub roomy: Arc<ServerConfig>,
+}
+
+/// Whom a listener is for.
+pub enum Whom {
+    /// Agents, who offer something.
+    Agents(Arc<TunnelListener>),
+    /// Forwards, whose streams are connections of visitors.
+    Forwards(Reached),
+}
+
+impl Whom {
+    /// The kind of the listener.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Whom::Agents(_) => "tunnel",
+            Whom::Forwards(_) => "http",
+        }
+    }
+
+    fn admits(&self, tunnels: &Tunnels, from: IpAddr) -> bool {
+        match self {
+            Whom::Agents(listener) => listener.access.load().neighbours.admit(from),
+            Whom::Forwards(reached) => reached.admits(tunnels, from),
+        }
+    }
 }
 
 /// What is spoken with whoever comes: sessions are watched like `tunnel` says, and only one stream is theirs to open.
-pub fn transport(tunnel: &snapshot::Tunnel) -> TransportConfig {
+/// `largest` is what a datagram may become.
+pub fn transport(tunnel: &snapshot::Tunnel, largest: u16) -> TransportConfig {
     let mut transport = tunnel::transport(tunnel, false);
+    transport.mtu_discovery_config(Some(discovery(largest)));
     transport.receive_window(STRANGERS_WINDOW).max_concurrent_bidi_streams(VarInt::from_u32(1));
     transport
 }
@@ -126,7 +167,7 @@ enum Judged {
 
 fn judge(tunnels: &Tunnels, door: &QuicDoor, incoming: &Incoming, running: &Handshakes) -> Judged {
     let from = incoming.remote_address().ip().to_canonical();
-    if !door.listener.access.load().neighbours.admit(from) {
+    if !door.whom.admits(tunnels, from) {
         return Judged::Ignored("denied");
     }
     let (open, most) = door.room.taken();
@@ -154,43 +195,86 @@ struct Caller {
     place: Place,
 }
 
-/// What an agent says first, and the stream on which it is answered.
+/// What is said first, and the stream on which it is answered.
 struct Hello {
     send: SendStream,
     recv: RecvStream,
     head: Result<RequestHead>,
 }
 
+/// The first stream, behind the hello, where there was one.
+type Control = Option<(SendStream, RecvStream)>;
+
+/// Who was let in and the answer to them, or the refusal.
+type Judgement = std::result::Result<(Guest, Vec<u8>), Vec<u8>>;
+
+/// Somebody who was let in.
+enum Guest {
+    Agent(Applicant),
+    Forward(Fate),
+}
+
 impl Caller {
     async fn connection(self, incoming: Incoming, handshake: Handshake) {
+        // What is over when the session begins has a place of its own until then.
+        let arrived = Box::pin(self.arrive(incoming, handshake)).await;
+        let door = self.door.clone();
+        match (&door.whom, arrived) {
+            (Whom::Agents(listener), Some((connection, control, Guest::Agent(applicant)))) => {
+                self.run(listener, connection, control, applicant).await;
+            }
+            (Whom::Forwards(reached), Some((connection, control, Guest::Forward(fate)))) => {
+                Box::pin(self.reach(reached, connection, control, fate)).await;
+            }
+            _ => {}
+        }
+    }
+
+    /// From the first datagram to the answer; none where there is to be no session.
+    async fn arrive(&self, incoming: Incoming, handshake: Handshake) -> Option<(Connection, Control, Guest)> {
         let greeting = self.tunnels.greeting.load_full();
         self.place.idle(Instant::now());
-        // What is over when a session begins has a place of its own until then.
-        let begun = Box::pin(async {
+        let begun = async {
             let by = Instant::now() + greeting.handshake;
             let connection = self.shake_hands(incoming, by).await?;
             drop(handshake);
-            if self.door.listener.quic_tunnel.is_some() {
+            if let Whom::Agents(listener) = &self.door.whom
+                && listener.quic_tunnel.is_some()
+            {
                 return Some((connection, None));
             }
             let hello = timeout_at(by, hello(&connection, &greeting.head)).await.ok()??;
             Some((connection, Some(hello)))
-        });
-        let begun = tokio::select! {
-            begun = begun => begun,
-            () = self.place.evicted() => None,
         };
-        let Some((connection, hello)) = begun else { return };
+        let (connection, hello) = tokio::select! {
+            begun = begun => begun?,
+            () = self.place.evicted() => return None,
+        };
         self.place.busy();
-        match hello {
-            Some(hello) => self.serve(connection, hello, &greeting).await,
-            None => self.serve_unspoken(connection).await,
+        let Some(Hello { mut send, recv, head }) = hello else {
+            let applicant = self.unspoken(&connection)?;
+            return Some((connection, None, Guest::Agent(applicant)));
+        };
+        let judged = match (&self.door.whom, head) {
+            (Whom::Agents(listener), head) => self.applies(listener, &connection, head, &greeting).await,
+            (Whom::Forwards(reached), head) => self.forwards(reached, &connection, head, &greeting),
+        };
+        match judged {
+            Ok((guest, answer)) => {
+                timeout(greeting.handshake, send.write_all(&answer)).await.ok()?.ok()?;
+                Some((connection, Some((send, recv)), guest))
+            }
+            Err(refusal) => {
+                refuse(&connection, send, recv, &refusal).await;
+                None
+            }
         }
     }
 
     async fn shake_hands(&self, incoming: Incoming, by: Instant) -> Option<Connection> {
         let from = incoming.remote_address();
-        let shake = async { incoming.accept_with(self.door.server.clone())?.await };
+        let server = if largest(from) > USUAL { &self.door.roomy } else { &self.door.server };
+        let shake = async { incoming.accept_with(server.clone())?.await };
         let (outcome, connection) = match timeout_at(by, shake).await {
             Ok(Ok(connection)) => ("full", Ok(connection)),
             Ok(Err(error)) => (outcome(&error), Err(error)),
@@ -204,57 +288,95 @@ impl Caller {
         connection.ok()
     }
 
-    async fn serve(self, connection: Connection, hello: Hello, greeting: &Greeting) {
-        let Hello { mut send, recv, head } = hello;
-        let from = address(&connection);
-        let certificate = certificate(&connection);
-        let (tunnels, listener) = (&self.tunnels, &self.door.listener);
+    /// An agent asks; the answer, or a refusal, as it is said.
+    async fn applies(
+        &self,
+        listener: &TunnelListener,
+        connection: &Connection,
+        head: Result<RequestHead>,
+        greeting: &Greeting,
+    ) -> Judgement {
+        let (tunnels, from, certificate) = (&self.tunnels, address(connection), certificate(connection));
         let applicant = match head {
-            Ok(head) => Box::pin(applicant(tunnels, listener, (Over::Quic, &head), certificate.as_deref(), from)).await,
+            Ok(head) => applicant(tunnels, listener, (Over::Quic, &head), certificate.as_deref(), from).await,
             Err(error) => Err(error),
         };
-        let applicant = match applicant {
-            Ok(applicant) => applicant,
-            Err(error) => return refuse(&connection, send, recv, &refusal(tunnels, &error, from)).await,
-        };
+        let applicant = applicant.map_err(|error| refusal(tunnels, &error, from))?;
         let answer = welcome(tunnels, &applicant, greeting, from);
-        if !matches!(timeout(greeting.handshake, send.write_all(&answer)).await, Ok(Ok(()))) {
-            return;
-        }
-        self.run(connection, Some((send, recv)), applicant).await;
+        Ok((Guest::Agent(applicant), answer))
+    }
+
+    /// The same of a forward: whoever speaks as one may come in, and each of its streams is judged by itself.
+    fn forwards(
+        &self,
+        reached: &Reached,
+        connection: &Connection,
+        head: Result<RequestHead>,
+        greeting: &Greeting,
+    ) -> Judgement {
+        let fate = head.and_then(|head| reached.greeted(&self.tunnels, &head, connection));
+        let fate = fate.map_err(|error| in_words(&self.tunnels, &error))?;
+        let (node, version) = (&*greeting.node, &*greeting.version);
+        let answer = hello::accept_tunnel(None, &Welcome { node, version, url: None, quic: &Offers::No });
+        Ok((Guest::Forward(fate), answer))
     }
 
     /// Agents of quic-reverse-http-tunnel wait for streams, and that is all.
-    async fn serve_unspoken(self, connection: Connection) {
-        let listener = &self.door.listener;
+    fn unspoken(&self, connection: &Connection) -> Option<Applicant> {
+        let Whom::Agents(listener) = &self.door.whom else { return None };
         let endpoint = listener.quic_tunnel.as_deref().unwrap_or_default();
         match unspoken(&self.tunnels, listener, endpoint) {
-            Ok(applicant) => self.run(connection, None, applicant).await,
+            Ok(applicant) => Some(applicant),
             Err(error) => {
-                log_refusal(&error, address(&connection));
+                log_refusal(&error, address(connection));
                 connection.close(codes::NOT_WELCOME, error.detail.as_bytes());
+                None
             }
         }
     }
 
-    async fn run(&self, connection: Connection, control: Option<(SendStream, RecvStream)>, applicant: Applicant) {
-        let (listener, whom) = (&self.door.listener, (self.worker, address(&connection)));
+    async fn run(&self, listener: &TunnelListener, connection: Connection, control: Control, applicant: Applicant) {
+        let whom = (self.worker, address(&connection));
         // A stranger was given what a request needs, an agent gets what its streams need.
         connection.set_receive_window(WINDOW);
-        let config = tunnel::Config { takes_streams: false, datagrams: false, asks: false };
+        let unread = tunnel::UNREAD;
+        let config = tunnel::Config { takes_streams: false, datagrams: false, asks: false, unread };
         let (session, driver) = tunnel::start(connection.clone(), control, config);
         let session = (session, Box::pin(driver) as session::Driver);
         let ends = (&*listener.terms, &self.closed);
         tokio::select! {
             () = session::run(self.tunnels.clone(), whom, ends, applicant, session) => {}
             // It only ever ends the connection.
-            () = follow(&connection, listener) => {}
+            () = follow(&connection, &self.tunnels, &self.door.whom) => {}
+        }
+    }
+
+    /// A forward's session.
+    async fn reach(self, reached: &Reached, connection: Connection, control: Control, fate: Fate) {
+        connection.set_receive_window(FORWARDS_WINDOW);
+        connection.set_max_concurrent_bi_streams(tunnel::STREAMS);
+        let unread = (FORWARDS_WINDOW.into_inner(), FORWARDS_UNREAD);
+        let config = tunnel::Config { takes_streams: true, datagrams: false, asks: false, unread };
+        let session = tunnel::start(connection.clone(), control, config);
+        let door = &self.door;
+        let arrived = Arrived {
+            worker: self.worker,
+            name: door.name.clone(),
+            room: door.room.clone(),
+            connections: door.connections.clone(),
+            fate,
+            certificate: certificate(&connection),
+        };
+        tokio::select! {
+            () = reach::run(self.tunnels.clone(), reached, arrived, (self.place, &self.closed), session) => {}
+            // It only ever ends the connection.
+            () = follow(&connection, &self.tunnels, &self.door.whom) => {}
         }
     }
 }
 
-/// Watches where an agent is: whoever moves to where nobody may come from is let go.
-async fn follow(connection: &Connection, listener: &TunnelListener) {
+/// Watches where the other end is: whoever moves to where nobody may come from is let go.
+async fn follow(connection: &Connection, tunnels: &Tunnels, whom: &Whom) {
     let mut last = address(connection);
     loop {
         sleep(LOOK).await;
@@ -264,7 +386,7 @@ async fn follow(connection: &Connection, listener: &TunnelListener) {
         }
         debug!(before = %last, address = %now, "address changed");
         last = now;
-        if !listener.access.load().neighbours.admit(now.ip()) {
+        if !whom.admits(tunnels, now.ip()) {
             connection.close(codes::ADDRESS_DENIED, b"this address may not connect");
             return std::future::pending().await;
         }
@@ -315,13 +437,13 @@ async fn refuse(connection: &Connection, mut send: SendStream, mut recv: RecvStr
     connection.close(codes::NOT_WELCOME, b"refused");
 }
 
-/// Where the agent is, in the form that networks are compared with.
+/// Where the other end is, in the form that networks are compared with.
 fn address(connection: &Connection) -> SocketAddr {
     let address = connection.remote_address();
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// What the agent has shown by TLS, checked against `client_ca`.
+/// What the other end has shown by TLS, checked against `client_ca`.
 fn certificate(connection: &Connection) -> Option<CertificateDer<'static>> {
     let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     chain.into_iter().next()

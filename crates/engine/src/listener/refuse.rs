@@ -4,10 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::net::TcpStream;
-
 use crate::error::{Code, Error};
-use crate::io::{BoxedIo, Buffer, Io};
+use crate::io::{BoxedIo, Buffer};
 use crate::message::Version;
 use crate::proxy::access::{Answered, Record};
 use crate::proxy::http1::Http1;
@@ -25,7 +23,7 @@ pub fn for_want_of_room(
     proxy: &Arc<Proxy>,
     worker: usize,
     listener: &Arc<str>,
-    mut stream: TcpStream,
+    mut stream: BoxedIo,
     from: SocketAddr,
     (full, speaks_http): (Full, bool),
 ) {
@@ -39,7 +37,7 @@ pub fn for_want_of_room(
         let last = answer.to_http1(Version::Http11, false, false);
         proxy.drain.spawn_on(proxy.runtime(worker), async move {
             let _under_way = UnderWay;
-            part(Box::new(stream), &last).await;
+            part(stream, &last).await;
         });
     } else {
         stream.reset();

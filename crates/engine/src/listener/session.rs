@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::hail::{Applicant, Tunnels};
+use crate::aside::Aside;
 use crate::terms::Terms;
 use crate::tunnel::hello::Features;
 use crate::tunnel::{Ending, Session};
@@ -91,7 +92,18 @@ struct Ends<'a> {
 
 /// Runs a session to its end, which is the agent's, that of its credential, or ours when the gateway leaves or its
 /// listener's terms have ended.
-async fn drive(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>, mut driver: Driver) {
+async fn drive(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>, driver: Driver) {
+    // Bytes come often, everything else once in the life of a session.
+    let heeding = Aside::new(heed(tunnels, session, ends));
+    tokio::select! {
+        biased;
+        () = driver => {}
+        () = heeding => {}
+    }
+}
+
+/// Tells a session what it has to know of the world around it, for as long as it lives.
+async fn heed(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>) {
     let identity = &session.identity;
     let (known, expires) = (!identity.is_anonymous(), ends.with_credential);
     let mut leaving = pin!(tunnels.proxy.drain.begun());
@@ -103,7 +115,6 @@ async fn drive(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>, mut d
     let (mut said, mut withdrawn, mut ended) = (false, false, false);
     loop {
         tokio::select! {
-            () = &mut driver => return,
             () = &mut gone_away, if !withdrawn => {
                 // The agent drains: nothing new goes there, and what is kept idle is given up, so that it can leave.
                 withdrawn = true;
@@ -135,6 +146,7 @@ async fn drive(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>, mut d
                 ended = true;
                 end(&session.tunnel, session.features);
             }
+            else => return std::future::pending().await,
         }
     }
 }

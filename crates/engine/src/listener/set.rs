@@ -18,7 +18,8 @@ use super::bind::ListenError;
 use super::hail::{TunnelListener, Tunnels};
 use super::place::Place;
 use super::plan::{Origin, plan};
-use super::quic::{self, QuicDoor};
+use super::quic::{self, QuicDoor, Whom};
+use super::reach::Reached;
 use super::tcp;
 use super::tls::{self, Tls};
 use super::udp::{Receiving, To, UdpListener};
@@ -34,6 +35,7 @@ use crate::snapshot::{self, Gateway, Listener, ListenerKind, Transport};
 use crate::target::rules::Rules;
 use crate::terms::Terms;
 use crate::tunnel::endpoint::Keys;
+use crate::tunnel::endpoint::path::{LARGEST, USUAL};
 use crate::tunnel::hello::Offers;
 
 /// The listeners that run.
@@ -322,7 +324,8 @@ impl Listeners {
         let kind = match &listener.kind {
             ListenerKind::Http { .. } => {
                 let (name, terms) = (name.clone(), terms.clone());
-                Kind::Http(Arc::new(HttpListener { name, last: access, terms }))
+                let quic = ArcSwap::from_pointee(offers(listener));
+                Kind::Http(Arc::new(HttpListener { name, last: access, terms, quic }))
             }
             ListenerKind::Tcp { to } => {
                 let to = ArcSwap::from_pointee(tcp::To::new(to, table));
@@ -351,19 +354,30 @@ impl Listeners {
 
     /// What connections over QUIC come to; none where none are taken.
     fn quic_door(&self, door: &Door<Leads>, tunnel: &snapshot::Tunnel) -> Option<Arc<QuicDoor>> {
-        let Kind::Tunnel(listener) = &door.leads.kind else { return None };
-        let mut server = self.keys.server(door.leads.tls.load().as_ref()?.quic()?);
-        server.transport_config(Arc::new(quic::transport(tunnel)));
+        let tls = door.leads.tls.load_full()?;
+        let whom = match &door.leads.kind {
+            Kind::Tunnel(listener) => Whom::Agents(listener.clone()),
+            Kind::Http(listener) => Whom::Forwards(Reached { listener: listener.clone(), acceptor: tls.acceptor()? }),
+            Kind::Tcp(_) | Kind::Connect(_) | Kind::Udp(_) => return None,
+        };
+        let crypto = tls.quic()?;
+        let server = |largest| {
+            let mut server = self.keys.server(crypto.clone());
+            server.transport_config(Arc::new(quic::transport(tunnel, largest)));
+            Arc::new(server)
+        };
+        let (server, roomy) = (server(USUAL), server(LARGEST));
         let (name, room, connections) = (door.name.clone(), door.room.clone(), door.connections.clone());
-        Some(Arc::new(QuicDoor { name, room, connections, listener: listener.clone(), server: Arc::new(server) }))
+        Some(Arc::new(QuicDoor { name, room, connections, whom, server, roomy }))
     }
 
-    /// Takes tunnels over QUIC on an address that has just been bound.
+    /// Takes connections over QUIC on an address that has just been bound.
     fn take(&self, address: SocketAddr, sockets: Vec<UdpSocket>, door: &Arc<QuicDoor>) -> Option<Arc<Place>> {
         let place = Place::open(&self.tunnels, &self.keys, (address, sockets), door.clone());
         match place {
             Ok(place) => {
-                info!(listener = &*door.name, kind = "tunnel", address = %address, transport = "quic", "listening");
+                let kind = door.whom.kind();
+                info!(listener = &*door.name, kind, address = %address, transport = "quic", "listening");
                 Some(place)
             }
             // Only where the process has no descriptor left for a selector, and then nothing works.
@@ -416,7 +430,7 @@ impl Listeners {
                         let leads = &door.leads;
                         let speaks_http = !matches!(leads.kind, Kind::Tcp(_)) && leads.tls.load().is_none();
                         let how = (full, speaks_http);
-                        refuse::for_want_of_room(&tunnels.proxy, worker, &door.name, stream, from, how);
+                        refuse::for_want_of_room(&tunnels.proxy, worker, &door.name, Box::new(stream), from, how);
                     }
                 },
             )
@@ -572,13 +586,14 @@ fn update(door: Arc<Door<Leads>>, wanted: &Listener, table: &Table) -> Arc<Door<
         (Kind::Udp(listener), ListenerKind::Udp { to, idle, sessions }) => {
             listener.lead_to(To::new(to, *idle, *sessions));
         }
+        (Kind::Http(listener), _) => listener.quic.store(Arc::new(offers(wanted))),
         (Kind::Tunnel(listener), _) => listener.quic.store(Arc::new(offers(wanted))),
         _ => {}
     }
     door
 }
 
-/// Where agents that come by WebSocket are told that QUIC is.
+/// Where those who come by WebSocket are told that QUIC is.
 fn offers(listener: &Listener) -> Offers {
     match &listener.quic_at {
         Some(at) => Offers::At(at.clone()),

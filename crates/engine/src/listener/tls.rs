@@ -95,6 +95,11 @@ impl Tls {
         kept.map_or_else(made, Ok).map(Some)
     }
 
+    /// What ends it over TCP, if anything.
+    pub fn acceptor(&self) -> Option<Arc<Acceptor>> {
+        self.acceptor.clone()
+    }
+
     /// What ends it in QUIC, where that is spoken.
     pub fn quic(&self) -> Option<Arc<QuicServerConfig>> {
         self.quic.clone()
@@ -177,7 +182,7 @@ pub async fn http(mut knock: Knock, listener: Arc<HttpListener>, tls: Arc<Tls>) 
             let (proxy, worker) = (knock.proxy.clone(), knock.worker);
             let Some((arrival, agreed)) = knock.end_tls(acceptor, certificate).await else { return };
             let (http2, client, acceptor) = (agreed.http2, agreed.client, acceptor.clone());
-            let secured = Secured { client, http2, fate, acceptor };
+            let secured = Secured { client, http2, fate, acceptor, session: None };
             http::connection(proxy, worker, listener, arrival, Some(Arc::new(secured))).await;
         }
         _ => knock.refuse(Refusal::Alert(Alert::UnrecognizedName), true).await,
@@ -293,7 +298,7 @@ impl Knock {
         let asked = poll_fn(|cx| connection.poll_request(cx, &mut head, &limits));
         let heard = matches!(within(&place, &proxy, by, asked).await, Ok(Ok(true)));
         if heard {
-            record.asked = proxy.access.load().is_some().then(|| Words::of(&head));
+            record.asked = proxy.access.is_on().then(|| Words::of(&head));
         }
         let prefers_html = heard && respond::prefers_html(head.fields.all(Known::Accept));
         let error = Error::new(Code::TlsExpected, "ask for https:// instead of http://");

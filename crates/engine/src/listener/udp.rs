@@ -218,9 +218,9 @@ fn lead(
     }
     let tenant = &listener.access.load().tenant;
     let (upstreams, label) = proxy.destination(&to.endpoint, tenant, client.ip()).ok_or_else(nobody)?;
-    record.endpoint = label;
+    record.endpoint = Some(label);
     if let Some(owner) = upstreams.owner() {
-        record.tenant = owner.clone();
+        record.tenant = Some(owner.clone());
         record.taken = Allowed::from(proxy.verdicts.allowance_of(owner), Wanted::Stream).map_err(too_many)?;
     }
     Ok(upstreams)

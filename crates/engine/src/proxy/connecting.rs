@@ -54,7 +54,7 @@ impl Connecting {
                 return proxy.finish(worker, &record);
             }
         };
-        record.asked = proxy.access.load().is_some().then(|| Words::of(&head));
+        record.asked = proxy.access.is_on().then(|| Words::of(&head));
         proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
         let within = settings.timeouts.connect;
         let resolve = |host: String, port| async move { self.lookups.resolve(&host, port).await };

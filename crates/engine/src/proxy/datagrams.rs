@@ -248,20 +248,21 @@ impl<'a> Pump<'a> {
         let within = proxy.settings.load().timeouts.connect;
         let (mut tried, mut kept) = (Vec::new(), Vec::new());
         let mut last = Error::undelivered(Code::NoUpstream, "no agent offers it as UDP, over QUIC");
-        proxy.earn_retry(worker);
+        proxy.earn_retry(worker, self.record.began);
         while let Some(upstream) = upstreams.pick_for(StreamKind::Datagram, worker, &tried) {
             if self.record.attempts > 0 && !proxy.spend_retry(worker) {
                 break;
             }
             self.record.attempts += 1;
             self.record.upstream = upstream.to_string();
-            let busy = upstream.busy();
+            let busy = upstream.begin();
+            let upstream = busy.upstream();
             tried.push(upstream.id());
             let mut flow = match upstream.open_flow().await {
                 Ok(flow) => flow,
                 Err(error) => {
                     if error.code.side() == Side::Upstream {
-                        upstreams.report(&upstream, Some(&error));
+                        upstreams.report(upstream, Some(&error));
                     }
                     last = error;
                     continue;
@@ -269,7 +270,7 @@ impl<'a> Pump<'a> {
             };
             let error = match timeout(within, self.taken(&mut flow, near, &mut kept)).await {
                 Ok(Ok(())) => {
-                    upstreams.report(&upstream, None);
+                    upstreams.report(upstream, None);
                     return Ok((flow, busy));
                 }
                 Ok(Err(Broken::Near)) => return Err(Error::new(Code::DownstreamClosed, "it gave way to another one")),
@@ -279,7 +280,7 @@ impl<'a> Pump<'a> {
                 Ok(Err(Broken::Far(error))) => Error::new(Code::UpstreamClosed, error.to_string()),
                 Err(_) => Error::new(Code::UpstreamClosed, "the agent does not answer"),
             };
-            upstreams.report(&upstream, Some(&error));
+            upstreams.report(upstream, Some(&error));
             last = error;
         }
         Err(last)
@@ -369,7 +370,7 @@ impl<'a> Pump<'a> {
         self.proxy.metrics.datagram(direction, sent.err().map_or(Fate::Sent, Unsent::fate));
         if let (Err(Unsent::TooBig { most }), false) = (sent, self.told) {
             self.told = true;
-            let (listener, endpoint) = (&*self.record.listener, &*self.record.endpoint);
+            let (listener, endpoint) = (&*self.record.listener, self.record.endpoint.as_deref().unwrap_or_default());
             warn!(listener, endpoint, size = payload.len(), most, direction = direction.word(), "datagram too big");
         }
         let bytes = payload.len() as u64;

@@ -4,6 +4,7 @@
 //! belongs to the connection it came by: no Host walks around what its own server name would have met. Neither needs a
 //! connection, so that `explain` asks them too.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
@@ -17,6 +18,7 @@ use crate::message::{Known, RequestHead, Version};
 use crate::route::server_name::Decision;
 use crate::sniff::name;
 use crate::tls::server::{Acceptor, CertificateNames};
+use crate::tunnel::Session;
 
 /// What becomes of a TLS connection on a listener of kind http.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,12 +93,35 @@ pub struct Secured {
     pub fate: Fate,
     /// What ended TLS.
     pub acceptor: Arc<Acceptor>,
+    /// The session that it is a stream of, where it is one.
+    pub session: Option<Within>,
+}
+
+/// A session that connections are streams of, as it was when one of them began.
+pub struct Within {
+    /// The session.
+    pub session: Session,
+    /// Where its other end was.
+    pub from: IpAddr,
+}
+
+impl Within {
+    /// Refuses what is asked in the name of an address that the session has left.
+    fn admit(&self) -> Result<()> {
+        match self.session.remote() {
+            Some(now) if now.ip().to_canonical() != self.from => {
+                Err(Error::new(Code::Misdirected, "the address has changed: open another stream"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Secured {
     /// Refuses a request that does not belong to this connection.
     pub fn admit(&self, head: &RequestHead, site: &Site, proxy: &Proxy) -> Result<()> {
         let Site::Listener(listener) = site else { return Ok(()) };
+        self.session.as_ref().map_or(Ok(()), Within::admit)?;
         let (table, shared) = (proxy.table.load(), head.version == Version::Http2);
         if !shared && !table.pass_through() {
             return Ok(());

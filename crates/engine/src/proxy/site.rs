@@ -26,6 +26,7 @@ use crate::route::{self, Named, path, redirect};
 use crate::snapshot::route::{Action, Forward, PathRewrite, Redirect};
 use crate::snapshot::{Destination, DynamicEndpoints, HostHeader};
 use crate::terms::Terms;
+use crate::tunnel::hello::Offers;
 use crate::upstream::{Upstream, UpstreamSet};
 use crate::verdict::Access;
 
@@ -46,6 +47,8 @@ pub struct HttpListener {
     pub last: ArcSwap<Access>,
     /// What connections were let in by.
     pub terms: Arc<Terms>,
+    /// Where forwards are told that QUIC is.
+    pub quic: ArcSwap<Offers>,
 }
 
 /// Who may come in by a listener.
@@ -89,8 +92,8 @@ pub struct Service {
 
 /// What becomes of a request.
 pub enum Way {
-    /// It is sent on.
-    On(Route),
+    /// It is sent on: where to, and what logs and metrics call that.
+    On(Route, Arc<str>),
     /// The configuration answers it.
     Answered(Answer, Arc<Lead>),
 }
@@ -99,13 +102,11 @@ pub enum Way {
 pub struct Route {
     /// Whoever may serve it.
     pub upstreams: UpstreamSet,
-    /// The endpoint's name, or that of the upstream, for logs and metrics.
-    pub endpoint: Arc<str>,
     /// The route of the configuration that it took, where it took one.
     pub lead: Option<Arc<Lead>>,
     /// The target that is sent on, where it is another one.
     pub target: Option<Vec<u8>>,
-    /// A byte stream over WebSocket is asked for, not an HTTP exchange.
+    /// A byte stream is asked for, not an HTTP exchange.
     pub tcp: bool,
 }
 
@@ -154,13 +155,13 @@ impl Site {
     }
 
     /// Who asks, as far as is known: behind a tunnel only the gateway saw, and says so in the head.
-    pub fn visitor(&self, head: &RequestHead, peer: SocketAddr, proto: &'static str, proxy: &Proxy) -> Visitor {
+    pub fn visitor(&self, head: &RequestHead, peer: SocketAddr, proto: &'static str, table: &Table) -> Visitor {
         let said = || {
             let first = tokens(head.fields.get(Known::XForwardedFor)?).next()?;
             std::str::from_utf8(first).ok()?.parse().ok()
         };
         match self {
-            Site::Listener(_) => Visitor::of(&head.fields, peer, proto, &proxy.table.load().trusted_proxies),
+            Site::Listener(_) => Visitor::of(&head.fields, peer, proto, &table.trusted_proxies),
             Site::Service(_) => Visitor::direct(said().map_or(peer, |ip| SocketAddr::new(ip, 0)), proto),
         }
     }
@@ -212,13 +213,9 @@ impl Site {
     ) -> Result<Way> {
         let listener = match self {
             Site::Service(service) => {
-                return Ok(Way::On(Route {
-                    upstreams: UpstreamSet::One(service.upstream.clone()),
-                    endpoint: service.endpoint.clone(),
-                    lead: None,
-                    target: None,
-                    tcp: false,
-                }));
+                let upstreams = UpstreamSet::One(service.upstream.clone());
+                let route = Route { upstreams, lead: None, target: None, tcp: false };
+                return Ok(Way::On(route, service.endpoint.clone()));
             }
             Site::Listener(listener) => listener,
         };
@@ -232,7 +229,7 @@ impl Site {
         let endpoint = found.ok_or(Error::undelivered(Code::NoUpstream, ""))?;
         let label = endpoint.name.clone();
         let upstreams = UpstreamSet::Endpoint(endpoint);
-        Ok(Way::On(Route { upstreams, endpoint: label, lead: None, target: None, tcp }))
+        Ok(Way::On(Route { upstreams, lead: None, target: None, tcp }, label))
     }
 }
 
@@ -307,12 +304,12 @@ fn follow(
         }
     };
     let client = visitor.client.ip();
-    let (upstreams, endpoint) = match &lead.group {
+    let (upstreams, label) = match &lead.group {
         Some(group) => UpstreamSet::of_group(group, Some(head), client),
         None => proxy.destination(&forward.to, tenant, client).ok_or(Error::undelivered(Code::NoUpstream, ""))?,
     };
     let target = rewritten(head, &lead, forward)?;
-    Ok(Way::On(Route { upstreams, endpoint, lead: Some(lead), target, tcp: false }))
+    Ok(Way::On(Route { upstreams, lead: Some(lead), target, tcp: false }, label))
 }
 
 /// The target that is sent on, where it is another one than came.
@@ -391,7 +388,7 @@ mod tests {
         .expect("a listener");
         // The table is in force, and the listener has not heard of it yet.
         let (last, terms) = (ArcSwap::new(before.access("web")), Terms::of(&listener, &Drain::new()));
-        let listener = HttpListener { name: "web".into(), last, terms };
+        let listener = HttpListener { name: "web".into(), last, terms, quic: ArcSwap::default() };
         assert!(listener.access(&before).dynamic.permits_any() && !listener.access(&after).dynamic.permits_any());
         assert!(listener.access(&Table::empty()).dynamic.permits_any());
     }

@@ -1,4 +1,5 @@
-//! Raw byte streams to an endpoint: from a TCP listener, from a WebSocket, and after a protocol upgrade.
+//! Raw byte streams to an endpoint: from a TCP listener, from a WebSocket or a stream of a session, and after a
+//! protocol upgrade.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use super::http1::Http1;
 use super::opening::open;
 use super::relay::{Ended, Leg, Passed, relay};
 use super::shared::{Proxy, Settings};
-use super::site::Route;
+use super::site::{Route, Site};
 use crate::error::{Code, Error, Result};
 use crate::identity::Identity;
 use crate::io::{BoxedIo, Buffer};
@@ -39,20 +40,43 @@ impl Drop for Joined {
     }
 }
 
-/// Answers a request for a byte stream over WebSocket (compat.md §1.3) and relays until it ends.
-pub async fn over_websocket(
+/// In what form somebody gets a byte stream.
+enum Form {
+    /// Inside a WebSocket, whose ends are told apart where both sides know how.
+    WebSocket { key: String, half_close: bool },
+    /// As they are.
+    Bytes,
+}
+
+/// Answers a request for a byte stream (compat.md §1.3) and relays until it ends. `bare`: it came by a stream that is
+/// nobody else's and tells its two ends apart, so that nothing has to be put around the bytes.
+pub async fn answer(
     exchange: &mut Exchange<'_>,
     down: &mut Http,
     head: &RequestHead,
     route: &Route,
+    bare: bool,
 ) -> Result<Next> {
-    let key = hello::websocket_key(head)?;
-    let half_close = hello::Features::of(&head.fields).half_close;
+    let form = match bare && hello::wants_bytes(head) {
+        true => Form::Bytes,
+        false => Form::WebSocket {
+            key: hello::websocket_key(head)?,
+            half_close: hello::Features::of(&head.fields).half_close,
+        },
+    };
     let record = &mut *exchange.record;
     let (up, busy) =
         open(exchange.proxy, exchange.worker, &route.upstreams, exchange.visitor.client, None, record).await?;
     let Http::One(connection) = &mut *down else { return Ok(Next::Reset) };
-    connection.send_raw(&hello::accept_channel(&key, half_close));
+    connection.send_raw(&match (&form, exchange.site) {
+        (Form::Bytes, _) => hello::accept_bytes(),
+        (Form::WebSocket { key, half_close }, Site::Listener(listener)) => {
+            hello::accept_channel(key, *half_close, &listener.quic.load())
+        }
+        (Form::WebSocket { key, half_close }, Site::Service(_)) => {
+            hello::accept_channel(key, *half_close, &hello::Offers::No)
+        }
+    });
     if !down.flush_within(exchange.timer, exchange.settings.timeouts.idle).await {
         return Ok(Next::Reset);
     }
@@ -60,7 +84,12 @@ pub async fn over_websocket(
     record.first_byte = Some(Instant::now());
     let Http::One(connection) = down else { return Ok(Next::Reset) };
     let (io, read) = connection.take_stream();
-    let near = Leg { io: Box::new(Channel::new(io, read, Side::Server, half_close)), read: Buffer::new() };
+    let near = match form {
+        Form::Bytes => Leg { io, read },
+        Form::WebSocket { half_close, .. } => {
+            Leg { io: Box::new(Channel::new(io, read, Side::Server, half_close)), read: Buffer::new() }
+        }
+    };
     let far = Leg { io: up, read: Buffer::new() };
     let mut both = Joined { near, far, whose: exchange.identity.clone() };
     let idle = exchange.settings.timeouts.idle;

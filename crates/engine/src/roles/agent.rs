@@ -3,7 +3,6 @@
 //! Each endpoint has its own tunnels (compat.md §1.1: one session per listener). Each
 //! tunnel has a place that keeps one up, `slot`, which asks `choice` what it is made of.
 
-pub mod choice;
 pub mod service;
 pub mod slot;
 pub mod state;
@@ -18,6 +17,7 @@ use serde_json::{Value, json};
 use tracing::info;
 
 use super::handle::{Role, StartError};
+use super::link::Changes;
 use crate::connect::Gateway;
 use crate::event::Events;
 use crate::metrics::Page;
@@ -111,11 +111,7 @@ impl Role for Agent {
         for (offer, flows) in self.offers.iter().filter_map(|offer| Some((offer, offer.flows()?))) {
             page.value(&[("endpoint", &offer.name)], flows as f64);
         }
-        page.family("tidegate_transport_changes_total", "counter", "Changes from one transport to the other.");
-        let words = [Transport::Quic, Transport::WebSocket].map(Transport::word);
-        for (i, count) in self.dialler.changes().into_iter().enumerate() {
-            page.value(&[("from", words[1 - i]), ("to", words[i])], count as f64);
-        }
+        Changes::render([&self.dialler.changes], &mut page);
         page.finish()
     }
 

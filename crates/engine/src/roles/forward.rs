@@ -1,39 +1,46 @@
-//! A forward: local TCP ports that lead to endpoints, one WebSocket a connection (compat.md §1.3).
+//! A forward: local TCP ports that lead to endpoints.
+//!
+//! Each connection of a `port` is a byte stream at a gateway: of the one session that `reach` keeps there where QUIC
+//! works, else a WebSocket of its own (compat.md §1.3).
 
-use std::net::SocketAddr;
+pub mod port;
+pub mod reach;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::handle::{Role, StartError};
-use crate::connect::{Gateway, Request, Token};
-use crate::error::{Code, Error};
+use super::link::Changes;
+use crate::connect::{Gateway, Token};
 use crate::event::Events;
-use crate::io::{BoxedIo, Buffer, Io};
 use crate::listener::ListenError;
-use crate::listener::accept::{Door, accept};
 use crate::listener::bind::bind;
 use crate::metrics::Page;
-use crate::proxy::access::{AccessLog, Answered, Record};
-use crate::proxy::relay::Leg;
+use crate::proxy::access::AccessLog;
 use crate::proxy::shared::{Proxy, Settings};
-use crate::proxy::stream;
 use crate::registry::Registry;
-use crate::room::{self, Place, Room};
+use crate::room::{self, Room};
 use crate::shutdown::Drain;
 use crate::snapshot::{self, Snapshot};
-use crate::tunnel::hello::TCP_PATH;
-use crate::tunnel::websocket::{Channel, Side};
 use crate::worker::Workers;
+
+use port::{Port, Shared};
+use reach::{Dialler, Keeper, Reach};
+
+/// How long sessions may take to end after the last connection.
+const SESSIONS_END: Duration = Duration::from_secs(1);
 
 /// A running forward.
 pub struct Forward {
     ports: Vec<Arc<Port>>,
+    ways: Vec<Arc<Reach>>,
+    /// Ends the sessions.
+    sessions: Drain,
     proxy: Arc<Proxy>,
     room: Arc<Room>,
     stop: CancellationToken,
@@ -43,22 +50,8 @@ pub struct Forward {
     workers: Workers,
 }
 
-/// A local port.
-struct Port {
-    address: SocketAddr,
-    endpoint: Arc<str>,
-    connections: Arc<AtomicUsize>,
-}
-
-/// What all connections share.
-struct Shared {
-    proxy: Arc<Proxy>,
-    gateways: Vec<Gateway>,
-    version: String,
-}
-
 impl Forward {
-    /// Starts a forward. Its ports are bound when this returns; the gateway is dialled for each connection.
+    /// Starts a forward. Its ports are bound when this returns; sessions come up by themselves, and come back.
     pub fn start(snapshot: snapshot::Forward, events: &Arc<Events>) -> Result<Self, StartError> {
         // What can be wrong is found before anything is started.
         let (gateways, token) = Gateway::all(&snapshot.connect).map_err(StartError::Snapshot)?;
@@ -68,7 +61,20 @@ impl Forward {
         let list = workers.list().clone();
         let proxy = Proxy::new(settings, &snapshot.limits, Registry::new(), access, Drain::new(), list);
 
-        let shared = Arc::new(Shared { proxy: proxy.clone(), gateways, version: snapshot.version.clone() });
+        // Sessions end after the connections on them, so they are drained apart.
+        let sessions = Drain::new();
+        let transport = snapshot.connect.transport;
+        let ways: Vec<_> = gateways.into_iter().map(|gateway| Reach::new(gateway, transport)).collect();
+        let dialler = Arc::new(Dialler {
+            proxy: proxy.clone(),
+            sessions: sessions.clone(),
+            version: snapshot.version.clone(),
+            timeouts: snapshot.timeouts.clone(),
+            tunnel: snapshot.tunnel.clone(),
+            token: token.clone(),
+        });
+        let version = snapshot.version.clone();
+        let shared = Arc::new(Shared { proxy: proxy.clone(), ways: ways.clone(), version });
         let (stop, room) = (CancellationToken::new(), Room::new(snapshot.limits.connections));
         let mut ports = Vec::new();
         for forward in &snapshot.forwards {
@@ -89,78 +95,12 @@ impl Forward {
                 ports.push(port);
             }
         }
-        Ok(Forward { ports, proxy, room, stop, token, version: snapshot.version, since: Instant::now(), workers })
-    }
-}
-
-impl Port {
-    async fn accept(
-        self: Arc<Self>,
-        socket: std::net::TcpListener,
-        shared: Arc<Shared>,
-        stop: CancellationToken,
-        room: Arc<Room>,
-    ) {
-        // Fails only where the process has no descriptor left for the selector, and then nothing works.
-        let Ok(socket) = TcpListener::from_std(socket) else { return };
-        let (name, connections) = (self.endpoint.clone(), self.connections.clone());
-        let door = Arc::new(Door { name, room, connections, balancers: Vec::new(), leads: () });
-        accept(
-            socket,
-            stop,
-            || door.clone(),
-            |_, mut stream, from, place| {
-                shared.proxy.metrics.connections.fetch_add(1, Ordering::Relaxed);
-                match place {
-                    Ok(place) => {
-                        let task = self.clone().carry(shared.clone(), stream, from, place);
-                        shared.proxy.drain.spawn_on(shared.proxy.runtime(0), task);
-                    }
-                    Err(_) => stream.reset(),
-                }
-            },
-        )
-        .await;
-    }
-
-    /// Carries one connection.
-    async fn carry(self: Arc<Self>, shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr, _place: Place) {
-        let proxy = &shared.proxy;
-        let mut record = Record::new(proxy.next_request(), from, self.endpoint.clone(), Answered::Upstream);
-        record.endpoint = self.endpoint.clone();
-        proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
-        match self.open(&shared, &mut record).await {
-            Ok(channel) => {
-                let near = Leg { io: Box::new(stream), read: Buffer::new() };
-                stream::relay_open(proxy, near, channel, &mut record).await
-            }
-            Err(reason) => {
-                warn!(endpoint = &*self.endpoint, reason = &*reason, "stream refused");
-                stream.reset();
-                record.error = Some(Error::undelivered(Code::UpstreamUnreachable, reason));
-            }
+        for reach in &ways {
+            let keeper = Keeper::new(reach.clone(), dialler.clone());
+            sessions.spawn_on(&workers.list()[0].runtime, keeper.keep());
         }
-        proxy.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
-        proxy.finish(0, &record);
-    }
-
-    /// Opens a byte stream at the first gateway that has the endpoint; else what the last one said.
-    async fn open(&self, shared: &Shared, record: &mut Record) -> Result<BoxedIo, String> {
-        let path = &*format!("{TCP_PATH}{}", self.endpoint);
-        let request = Request { path, agent: None, version: &shared.version, h2: false, datagram: false, not_quic: "" };
-        let timeouts = &shared.proxy.settings.load_full().timeouts;
-        let mut last = String::new();
-        for gateway in &shared.gateways {
-            record.attempts += 1;
-            record.upstream.clone_from(&gateway.url);
-            match gateway.open(&request, timeouts).await {
-                Ok((io, early, told)) => {
-                    return Ok(Box::new(Channel::new(io, early, Side::Client, told.features.half_close)));
-                }
-                Err(refused) => last = refused.reason,
-            }
-        }
-        Err(last)
+        let (version, since) = (snapshot.version, Instant::now());
+        Ok(Forward { ports, ways, sessions, proxy, room, stop, token, version, since, workers })
     }
 }
 
@@ -185,6 +125,7 @@ impl Role for Forward {
             "uptime": self.since.elapsed().as_secs_f64(),
             "state": if self.proxy.drain.is_begun() { "draining" } else { "running" },
             "forwards": forwards,
+            "gateways": self.ways.iter().map(|reach| reach.describe()).collect::<Value>(),
             "totals": {"requests": requests, "errors": errors},
         })
     }
@@ -193,16 +134,19 @@ impl Role for Forward {
         let mut page = Page::default();
         self.proxy.metrics.render(&mut page);
         room::render(&[&self.room], &mut page);
+        Changes::render(self.ways.iter().map(|reach| &reach.changes), &mut page);
         page.finish()
     }
 
     fn drain(&self, grace: Duration) {
         let requests = self.proxy.metrics.in_flight.load(Ordering::Relaxed);
-        info!(requests, sessions = 0, "draining");
+        let open = self.ways.iter().filter(|reach| reach.is_up()).count();
+        info!(requests, sessions = open, "draining");
         self.stop.cancel();
-        let proxy = self.proxy.clone();
+        let (proxy, sessions) = (self.proxy.clone(), self.sessions.clone());
         self.workers.list()[0].runtime.spawn(async move {
             let clean = proxy.drain.finish(grace).await;
+            sessions.finish(SESSIONS_END).await;
             info!(clean, "stopped");
         });
     }
@@ -216,5 +160,6 @@ impl Role for Forward {
         self.stop.cancel();
         self.proxy.drain.cut();
         self.proxy.close_log();
+        self.sessions.cut();
     }
 }

@@ -14,6 +14,9 @@ pub const UPSTREAM_PATH: &str = "/piko/v1/upstream/";
 /// Where byte streams to an endpoint are opened; its name follows.
 pub const TCP_PATH: &str = "/_piko/v1/tcp/";
 
+/// What a forward asks for on the first stream of a connection of QUIC; over TCP it is not served.
+pub const REACH_PATH: &str = "/_tidegate/v1/reach";
+
 /// The longest reason that an agent gives, in characters.
 const LONGEST_REASON: usize = 200;
 
@@ -81,6 +84,9 @@ pub fn websocket_key(head: &RequestHead) -> Result<String> {
 /// What a tunnel over QUIC upgrades its first stream to.
 pub const QUIC_UPGRADE: &str = "tidegate/1";
 
+/// What a stream of a forward's session is upgraded to, to carry bytes as they are.
+pub const BYTES_UPGRADE: &str = "tidegate-bytes";
+
 /// What both ends of one name by ALPN.
 pub const QUIC_PROTOCOLS: &[&[u8]] = &[QUIC_UPGRADE.as_bytes()];
 
@@ -89,20 +95,53 @@ pub const QUIC_TUNNEL_PROTOCOLS: &[&[u8]] = &[b"quic-echo-example"];
 
 /// An error where the request does not ask for a tunnel on the connection of QUIC that it came by.
 pub fn quic_upgrade(head: &RequestHead) -> Result<()> {
-    let has = |known: Known, word: &str| {
-        head.fields.all(known).flat_map(tokens).any(|token| token.eq_ignore_ascii_case(word.as_bytes()))
-    };
-    let fits = head.method() == b"GET" && head.version == Version::Http11;
-    if fits && has(Known::Upgrade, QUIC_UPGRADE) && has(Known::Connection, "upgrade") {
+    if upgrades_to(head, QUIC_UPGRADE) {
         return Ok(());
     }
     Err(Error::new(Code::MalformedRequest, "a tunnel over QUIC begins with GET over HTTP/1.1 and Upgrade: tidegate/1"))
 }
 
-/// The answer that begins a byte stream over WebSocket.
-pub fn accept_channel(key: &str, half_close: bool) -> Vec<u8> {
-    let features = if half_close { "x-tidegate-features: half-close\r\n" } else { "" };
-    switching(Some(key), features)
+/// True where a request asks for bytes as they are, on a stream that can carry them.
+pub fn wants_bytes(head: &RequestHead) -> bool {
+    upgrades_to(head, BYTES_UPGRADE)
+}
+
+fn upgrades_to(head: &RequestHead, word: &str) -> bool {
+    let has = |known: Known, word: &str| {
+        head.fields.all(known).flat_map(tokens).any(|token| token.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    let fits = head.method() == b"GET" && head.version == Version::Http11;
+    fits && has(Known::Upgrade, word) && has(Known::Connection, "upgrade")
+}
+
+/// The answer that begins a byte stream over WebSocket, and says where QUIC is to whoever could have come by it.
+pub fn accept_channel(key: &str, half_close: bool, quic: &Offers) -> Vec<u8> {
+    let words = [(half_close, "half-close"), (*quic == Offers::SamePort, "quic")];
+    let words: Vec<_> = words.into_iter().filter(|(said, _)| *said).map(|(_, word)| word).collect();
+    let mut fields = String::new();
+    if !words.is_empty() {
+        fields += &format!("x-tidegate-features: {}\r\n", words.join(", "));
+    }
+    if let Offers::At(at) = quic {
+        fields += &format!("x-tidegate-quic: {at}\r\n");
+    }
+    switching(&Upgrade::WebSocket(key), &fields)
+}
+
+/// The answer that begins a stream of bytes as they are.
+pub fn accept_bytes() -> Vec<u8> {
+    switching(&Upgrade::Bytes, "")
+}
+
+/// What a connection or a stream becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upgrade<'a> {
+    /// A WebSocket, with this key.
+    WebSocket(&'a str),
+    /// The first stream of a session over QUIC.
+    Session,
+    /// A stream of bytes as they are.
+    Bytes,
 }
 
 /// What a gateway tells an agent that it accepts.
@@ -160,14 +199,16 @@ pub fn accept_tunnel(key: Option<&str>, welcome: &Welcome<'_>) -> Vec<u8> {
     if let Offers::At(at) = welcome.quic {
         fields += &format!("x-tidegate-quic: {at}\r\n");
     }
-    switching(key, &fields)
+    switching(&key.map_or(Upgrade::Session, Upgrade::WebSocket), &fields)
 }
 
-fn switching(key: Option<&str>, fields: &str) -> Vec<u8> {
-    let upgrade = match key {
-        Some(key) => format!("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}", accept_key(key)),
-        None => format!("Upgrade: {QUIC_UPGRADE}\r\nConnection: Upgrade"),
+fn switching(upgrade: &Upgrade<'_>, fields: &str) -> Vec<u8> {
+    let (word, accept) = match upgrade {
+        Upgrade::WebSocket(key) => ("websocket", format!("\r\nSec-WebSocket-Accept: {}", accept_key(key))),
+        Upgrade::Session => (QUIC_UPGRADE, String::new()),
+        Upgrade::Bytes => (BYTES_UPGRADE, String::new()),
     };
+    let upgrade = format!("Upgrade: {word}\r\nConnection: Upgrade{accept}");
     format!("HTTP/1.1 101 Switching Protocols\r\n{upgrade}\r\n{fields}\r\n").into_bytes()
 }
 
@@ -177,8 +218,8 @@ pub struct Ask<'a> {
     pub authority: &'a str,
     /// The whole path.
     pub path: &'a str,
-    /// The WebSocket key; none over QUIC.
-    pub key: Option<&'a str>,
+    /// What is asked for.
+    pub upgrade: Upgrade<'a>,
     /// The bearer token.
     pub token: Option<&'a str>,
     /// The tenant; empty for none.
@@ -197,9 +238,10 @@ pub struct Ask<'a> {
 
 /// The request that opens a tunnel or a byte stream. Every value has been checked to hold no control character.
 pub fn request(ask: &Ask<'_>) -> Vec<u8> {
-    let upgrade = match ask.key {
-        Some(key) => format!("websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}"),
-        None => QUIC_UPGRADE.to_owned(),
+    let upgrade = match ask.upgrade {
+        Upgrade::WebSocket(key) => format!("websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}"),
+        Upgrade::Session => QUIC_UPGRADE.to_owned(),
+        Upgrade::Bytes => BYTES_UPGRADE.to_owned(),
     };
     let mut text = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\
@@ -238,8 +280,8 @@ pub struct Told {
     pub quic: Offers,
 }
 
-/// Reads the answer's head; `key` is that of a WebSocket. An error says why there is no tunnel.
-pub fn told(head: &ResponseHead, key: Option<&str>) -> std::result::Result<Told, String> {
+/// Reads the head of the answer to a request for `upgrade`. An error says why there is none.
+pub fn told(head: &ResponseHead, upgrade: &Upgrade<'_>) -> std::result::Result<Told, String> {
     let text = |name: &str| {
         let value = head.fields.find(name).unwrap_or_default();
         String::from_utf8_lossy(&value[..value.len().min(1024)]).into_owned()
@@ -247,8 +289,9 @@ pub fn told(head: &ResponseHead, key: Option<&str>) -> std::result::Result<Told,
     if head.status != 101 {
         return Err(format!("answered {}", head.status));
     }
-    let fits = |key: &str| head.fields.find("sec-websocket-accept") == Some(accept_key(key).as_bytes());
-    if !key.is_none_or(fits) {
+    if let Upgrade::WebSocket(key) = upgrade
+        && head.fields.find("sec-websocket-accept") != Some(accept_key(key).as_bytes())
+    {
         return Err("its Sec-WebSocket-Accept does not fit: it is no WebSocket server".to_owned());
     }
     Ok(Told {

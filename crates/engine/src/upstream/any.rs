@@ -101,13 +101,13 @@ impl Upstream {
         matches!(self, Upstream::Address(address) if address.spec.proxy_protocol.is_some())
     }
 
-    /// Counts a request on it until the guard is dropped.
-    pub fn busy(&self) -> Busy {
+    /// Begins a request on it, which counts until the guard is dropped.
+    pub fn begin(self) -> Busy {
         self.in_flight().fetch_add(1, Ordering::Relaxed);
-        if let Upstream::Address(address) = self {
+        if let Upstream::Address(address) = &self {
             address.requests.fetch_add(1, Ordering::Relaxed);
         }
-        Busy(self.clone())
+        Busy(self)
     }
 }
 

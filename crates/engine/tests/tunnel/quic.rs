@@ -8,7 +8,7 @@ use quinn::congestion::Bbr;
 use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarInt};
 use tidegate_engine::snapshot::{Congestion, Tunnel};
 use tidegate_engine::tunnel::quic::control::Frame;
-use tidegate_engine::tunnel::quic::{Config, codes, start};
+use tidegate_engine::tunnel::quic::{Config, UNREAD, codes, start};
 use tidegate_engine::tunnel::{End, Ending, Session, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -22,9 +22,9 @@ mod relay;
 mod support;
 
 /// Both ends take streams.
-pub(crate) const TAKES: Config = Config { takes_streams: true, datagrams: true, asks: false };
+pub(crate) const TAKES: Config = Config { takes_streams: true, datagrams: true, asks: false, unread: UNREAD };
 /// The same, and the other's silence is of interest.
-const ASKS: Config = Config { takes_streams: true, datagrams: true, asks: true };
+const ASKS: Config = Config { takes_streams: true, datagrams: true, asks: true, unread: UNREAD };
 /// Longer than anything here takes.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
@@ -148,7 +148,8 @@ async fn eighty_streams_that_nobody_reads_hold_up_nobody() {
 
 #[tokio::test]
 async fn a_flood_of_streams_ends_the_session() {
-    let (session, peer, _first) = bare(Config { takes_streams: false, datagrams: false, asks: false }).await;
+    let config = Config { takes_streams: false, datagrams: false, asks: false, unread: UNREAD };
+    let (session, peer, _first) = bare(config).await;
     let mut opened = 0u32;
     while let Ok((mut send, mut recv)) = peer.open_bi().await {
         opened += 1;

@@ -133,7 +133,7 @@ impl Offered {
     /// Serves one stream that a gateway opened. `patient`: only the gateway ends it while it is idle.
     pub async fn serve(&self, proxy: Arc<Proxy>, worker: usize, stream: BoxedIo, patient: bool) {
         let mut record = Record::new(proxy.next_request(), UNKNOWN, self.name.clone(), Answered::Agent);
-        record.endpoint = self.name.clone();
+        record.endpoint = Some(self.name.clone());
         let local = match &self.serves {
             Serves::Http(local) => {
                 let connection = Connection {
@@ -186,7 +186,7 @@ impl Offered {
     pub async fn serve_flow(&self, proxy: Arc<Proxy>, worker: usize, mut flow: Flow) {
         let Serves::Udp(local) = &self.serves else { return };
         let mut record = Record::new(proxy.next_request(), UNKNOWN, self.name.clone(), Answered::Agent);
-        record.endpoint = self.name.clone();
+        record.endpoint = Some(self.name.clone());
         record.upstream = local.address();
         record.attempts = 1;
         proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);

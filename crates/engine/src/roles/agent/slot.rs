@@ -2,23 +2,23 @@
 //!
 //! For a moment there may be two tunnels, one of QUIC and one of WebSocket; what was taken back finishes by itself.
 
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::choice::{Choice, Input, Offer, Output, Way};
 use super::service::Offered;
 use super::state::Word;
-use super::tunnel::{Attempt, Dialler, withdraw};
+use super::tunnel::{Attempt, Dialler};
 use crate::backoff::Backoff;
 use crate::connect::{Gateway, Refused, Tunnel};
-use crate::snapshot::{Transport, TransportChoice};
+use crate::roles::choice::{Choice, Input, Offer, Output, Way};
+use crate::roles::link::{News, offer_of, until, watch, wind_down};
+use crate::snapshot::TransportChoice;
 use crate::tunnel::Session;
-use crate::tunnel::hello::Offers;
 
 /// Tunnels of one slot that may be beside each other before a number comes again, which would end the oldest.
 const NUMBERS: usize = 16;
@@ -179,8 +179,8 @@ impl Slot {
                 }
                 outcome = dialled(&mut self.quic.dial) => self.came(Way::Quic, outcome),
                 outcome = dialled(&mut self.websocket.dial) => self.came(Way::WebSocket, outcome),
-                news = watch(self.quic.up.as_mut()) => self.heard(Way::Quic, news),
-                news = watch(self.websocket.up.as_mut()) => self.heard(Way::WebSocket, news),
+                news = watch(watched(&mut self.quic.up)) => self.heard(Way::Quic, news),
+                news = watch(watched(&mut self.websocket.up)) => self.heard(Way::WebSocket, news),
                 () = until(due) => Input::Tick,
             };
             next = self.takes(input);
@@ -274,7 +274,7 @@ impl Slot {
         let (dialler, offer) = (self.dialler.clone(), self.offer.clone());
         self.dialler.tunnels.spawn_on(self.dialler.proxy.runtime(0), async move {
             if let Ok(tunnel) = dial.await {
-                withdraw(dialler.serve(&offer, tunnel, number)).await;
+                wind_down(dialler.serve(&offer, tunnel, number)).await;
             }
         });
     }
@@ -358,15 +358,7 @@ impl Slot {
     /// Where the gateway that has just answered over WebSocket says that QUIC is.
     fn offered(&mut self) -> Option<Offer> {
         let (tunnel, _) = self.websocket.came.as_ref()?;
-        let known = &mut self.quic_at[self.websocket.dialled_at];
-        let told = match &tunnel.told.quic {
-            Offers::No => return Some(Offer::No),
-            Offers::SamePort => None,
-            Offers::At(place) => Some(place.clone()),
-        };
-        let offer = if *known == told { Offer::Here } else { Offer::Elsewhere };
-        *known = told;
-        Some(offer)
+        Some(offer_of(&tunnel.told.quic, &mut self.quic_at[self.websocket.dialled_at]))
     }
 
     fn connected(&mut self, way: Way) {
@@ -379,7 +371,7 @@ impl Slot {
 
     fn changed(&mut self, from: Way, to: Way, reason: &str) {
         self.connected(to);
-        self.dialler.changed(to);
+        self.dialler.changes.add(to);
         let made_of = |way| self.dialler.made_of(way);
         let (endpoint, slot, from, to) = (&*self.offer.name, self.slot, made_of(from).word(), made_of(to).word());
         info!(endpoint, slot, from, to, reason, "transport changed");
@@ -411,38 +403,8 @@ impl Slot {
     }
 }
 
-/// What a session tells.
-enum News {
-    /// What is sent is not answered, or is again.
-    Silence(bool),
-    /// Its gateway drains.
-    Leaving,
-    /// It has ended.
-    Ended(String),
-}
-
-/// What happens next to a tunnel that is up.
-async fn watch(up: Option<&mut Up>) -> News {
-    let Some(up) = up else { return pending().await };
-    let news = tokio::select! {
-        biased;
-        end = up.session.ended() => News::Ended(end.to_string()),
-        () = up.session.gone_away() => News::Leaving,
-        () = toggled(&up.session, !up.silent) => {
-            up.silent = !up.silent;
-            News::Silence(up.silent)
-        }
-    };
-    // What ends has told everybody else, too.
-    up.session.end_reason().map_or(news, |end| News::Ended(end.to_string()))
-}
-
-/// Only QUIC falls silent.
-async fn toggled(session: &Session, silent: bool) {
-    match session.transport() {
-        Transport::WebSocket => pending().await,
-        _ => session.silence(silent).await,
-    }
+fn watched(up: &mut Option<Up>) -> Option<(&Session, &mut bool)> {
+    up.as_mut().map(|up| (&up.session, &mut up.silent))
 }
 
 /// Waits for an attempt, if there is one.
@@ -454,11 +416,4 @@ async fn dialled(attempt: &mut Option<(Dial, Arc<()>)>) -> (Result<Tunnel, Refus
     .await;
     let number = attempt.take().map_or_else(Arc::default, |(_, number)| number);
     (outcome, number)
-}
-
-async fn until(due: Option<std::time::Instant>) {
-    match due {
-        Some(due) => sleep_until(due.into()).await,
-        None => pending().await,
-    }
 }

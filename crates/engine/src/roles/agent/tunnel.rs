@@ -2,21 +2,16 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::time::sleep;
-
-use super::choice::Way;
 use super::service::Offered;
 use crate::connect::{Gateway, Refused, Request, Token, Tunnel, Wanted};
 use crate::proxy::shared::Proxy;
+use crate::roles::choice::Way;
+use crate::roles::link::{Changes, wind_down};
 use crate::shutdown::Drain;
 use crate::snapshot::{self, Timeouts, Transport, TransportChoice};
 use crate::tunnel::hello::UPSTREAM_PATH;
 use crate::tunnel::{Ending, Session};
-
-/// How often a tunnel that was taken back is looked at.
-const LOOK: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// What all tunnels of an agent share.
 pub struct Dialler {
@@ -31,8 +26,7 @@ pub struct Dialler {
     pub(super) tunnel: snapshot::Tunnel,
     pub(super) proxy: Arc<Proxy>,
     pub(super) tunnels: Drain,
-    /// How often new requests came over the other transport from then on: to QUIC, to WebSocket.
-    changes: [AtomicU64; 2],
+    pub(super) changes: Changes,
 }
 
 /// What differs from one attempt to dial to the next.
@@ -69,7 +63,7 @@ impl Dialler {
             tunnel: snapshot.tunnel.clone(),
             proxy,
             tunnels,
-            changes: [const { AtomicU64::new(0) }; 2],
+            changes: Changes::default(),
         }
     }
 
@@ -80,16 +74,6 @@ impl Dialler {
             (Way::Quic, TransportChoice::QuicTunnel) => Transport::QuicTunnel,
             (Way::Quic, _) => Transport::Quic,
         }
-    }
-
-    /// New requests come over `to` from now on.
-    pub fn changed(&self, to: Way) {
-        self.changes[usize::from(to == Way::WebSocket)].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How often that was, to QUIC and to WebSocket.
-    pub fn changes(&self) -> [u64; 2] {
-        [&self.changes[0], &self.changes[1]].map(|count| count.load(Ordering::Relaxed))
     }
 
     /// Opens a tunnel for what is offered.
@@ -105,6 +89,7 @@ impl Dialler {
         let wanted = Wanted {
             request,
             quic_at: attempt.quic_at.as_deref(),
+            serves: true,
             asks: offer.transport(self.transport) == TransportChoice::Auto,
             timeouts: &self.timeouts,
             tunnel: &self.tunnel,
@@ -128,21 +113,10 @@ impl Dialler {
         session
     }
 
-    /// Takes a tunnel back.
+    /// Takes a tunnel back: the gateway gives up what it keeps idle there.
     pub fn withdraw(&self, session: Session) {
-        self.tunnels.spawn_on(self.proxy.runtime(0), withdraw(session));
+        self.tunnels.spawn_on(self.proxy.runtime(0), wind_down(session));
     }
-}
-
-/// The gateway is told to open nothing more on a tunnel and gives up what it keeps idle there; the tunnel ends when
-/// what runs on it has ended.
-pub async fn withdraw(session: Session) {
-    session.go_away();
-    session.settle().await;
-    while session.streams() > 0 && session.end_reason().is_none() {
-        sleep(LOOK).await;
-    }
-    session.end(Ending::Close);
 }
 
 /// Tells the gateway when the agent leaves, and waits for the streams that crossed that word: they are served, or

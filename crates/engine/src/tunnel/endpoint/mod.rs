@@ -1,9 +1,11 @@
 //! Where QUIC is spoken: endpoints with a socket for each worker at one address, and those of somebody who dials.
 //!
-//! `ids` says in a connection's id which worker has it, `route` reads that in a datagram, `socket` hands datagrams on.
+//! `ids` says in a connection's id which worker has it, `route` reads that in a datagram, `socket` hands datagrams on;
+//! `path` says how large they may be.
 //! Who is let in, and what a connection carries, is decided above.
 
 pub mod ids;
+pub mod path;
 pub mod route;
 pub mod socket;
 
@@ -21,15 +23,12 @@ use crate::shutdown::Drain;
 use crate::worker::Worker;
 
 use ids::Generator;
+use path::LARGEST;
 use runtime::Of;
 use socket::{Counts, Mailbox, Socket};
 
 /// What a socket is asked to hold of what has come: bursts of windows of 1 MiB. The system may allow less.
 const RECEIVE_BUFFER: usize = 2 * 1024 * 1024;
-
-/// The largest datagram that is tried, in bytes: on jumbo frames and inside a machine, as far as the path carries it.
-/// `quinn` gives the system ten in one piece, which together may have 65,507 bytes.
-pub const LARGEST: u16 = 6_500;
 
 /// Connections that may wait to be looked at, of a worker's socket.
 const WAITING: usize = 1024;

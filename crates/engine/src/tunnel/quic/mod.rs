@@ -28,7 +28,7 @@ use shared::Shared;
 
 pub use flow::{Flow, FlowError, Sent};
 pub(super) use handle::Handle;
-pub use transport::transport;
+pub use transport::{RECEIVE_WINDOW as UNREAD, STREAMS, transport};
 
 /// How a session over QUIC behaves.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,9 @@ pub struct Config {
     pub datagrams: bool,
     /// Whether the peer is asked for a sign of life within a second, because there is another way than this.
     pub asks: bool,
+    /// What all streams together may bring before it is read: with few streams, and at most. Where it is not
+    /// [`UNREAD`], the caller has told the connection the first of them.
+    pub unread: (u64, u64),
 }
 
 /// Starts a session on a connection. `control` is its first stream, behind the hello; none: the connection carries

@@ -9,7 +9,7 @@ use quinn::{ConnectionStats, FrameStats, VarInt};
 use super::Config;
 use super::channel::Channel;
 use super::shared::Shared;
-use super::transport::{RECEIVE_WINDOW, SEND_WINDOW, STREAM_WINDOW};
+use super::transport::{SEND_WINDOW, STREAM_WINDOW};
 
 /// Time between two looks while there are streams.
 const TICK: Duration = Duration::from_millis(250);
@@ -47,7 +47,7 @@ impl Tending {
             received: 0,
             eliciting: 0,
             unanswered: None,
-            receive_window: RECEIVE_WINDOW.0,
+            receive_window: config.unread.0,
             send_window: SEND_WINDOW.0,
             blocked: 0,
         }
@@ -103,7 +103,7 @@ impl Tending {
 
     /// Lets as much be on its way as is used.
     fn size(&mut self, shared: &Shared, stats: &ConnectionStats, streams: u64) {
-        let receive = receive_window(streams);
+        let receive = receive_window(streams, self.config.unread);
         if receive != self.receive_window {
             self.receive_window = receive;
             self.set_receive_window(shared, receive);
@@ -123,7 +123,7 @@ impl Tending {
 
     /// Makes room where the peer has none left because of streams that nobody reads.
     fn relieve(&mut self, shared: &Shared, stats: &ConnectionStats, now: Instant) {
-        let pressed = stats.frame_rx.data_blocked > self.blocked && self.receive_window == RECEIVE_WINDOW.1;
+        let pressed = stats.frame_rx.data_blocked > self.blocked && self.receive_window == self.config.unread.1;
         self.blocked = stats.frame_rx.data_blocked;
         if !pressed {
             return;
@@ -149,8 +149,8 @@ impl Tending {
 }
 
 /// Bytes that may be on their way to us, and wait here to be read.
-fn receive_window(streams: u64) -> u64 {
-    (streams * 2 * u64::from(STREAM_WINDOW)).clamp(RECEIVE_WINDOW.0, RECEIVE_WINDOW.1)
+fn receive_window(streams: u64, (first, most): (u64, u64)) -> u64 {
+    (streams * 2 * u64::from(STREAM_WINDOW)).clamp(first, most)
 }
 
 /// Bytes that we keep until they are acknowledged: as many again as the path takes at once.
@@ -191,12 +191,16 @@ fn eliciting(sent: &FrameStats) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tunnel::quic::UNREAD;
 
     const MIB: u64 = 1 << 20;
 
     #[test]
     fn windows_grow_with_the_streams_and_with_the_path_to_a_bound() {
-        assert_eq!([0, 1, 4, 5, 20, 32, 33, 1024].map(receive_window), [8, 8, 8, 10, 40, 64, 64, 64].map(|n| n * MIB));
+        assert_eq!(
+            [0, 1, 4, 5, 20, 32, 33, 1024].map(|streams| receive_window(streams, UNREAD)),
+            [8, 8, 8, 10, 40, 64, 64, 64].map(|n| n * MIB)
+        );
         assert_eq!([0, MIB / 2, MIB, 5 * MIB, u64::MAX].map(send_window), [1, 1, 2, 10, 16].map(|n| n * MIB));
     }
 }

@@ -1,9 +1,9 @@
 //! Whether a tunnel is made of QUIC or of WebSocket: which of them is dialled, serves and is taken back, and when.
 //!
 //! Decides only, by a clock that is handed in: dialling, serving and waiting are the caller's. Where both are wanted,
-//! QUIC has a head start. A QUIC tunnel whose packets are not answered gets a WebSocket beside it; an agent on
+//! QUIC has a head start. A QUIC tunnel whose packets are not answered gets a WebSocket beside it; whoever is on
 //! WebSocket tries QUIC again and again, and goes back to it before it takes the WebSocket back, so that nothing is
-//! lost.
+//! lost. A forward has no tunnel of WebSocket: there the word stands for one of its own for each connection.
 
 use std::time::{Duration, Instant};
 
@@ -130,7 +130,7 @@ enum Probe {
     Running,
 }
 
-/// The choice for one tunnel of an agent.
+/// The choice for one tunnel of an agent, or for one gateway of a forward.
 pub struct Choice {
     policy: TransportChoice,
     state: State,
