@@ -137,3 +137,4 @@ bench-peers:
 	cargo install --quiet --locked --root $(BUILD)/bench/kiagateway-$(KIAGATEWAY) --version $(KIAGATEWAY) kiagateway
 	@cp $(BUILD)/bench/kiagateway-$(KIAGATEWAY)/bin/kiagateway $(BUILD)/bench/kiagateway
 	$(CC) -O2 -o $(BUILD)/bench/responder bench/peers/responder.c
+	$(CC) -O2 -o $(BUILD)/bench/lossy bench/peers/lossy.c

@@ -9,7 +9,10 @@ from cases import (
     ADDRESS,
     ADDRESS_BULK,
     APPLY,
+    BACK,
     CHANGING,
+    COPIED,
+    COPIED_BULK,
     ENDED,
     FLOOD,
     GO,
@@ -19,7 +22,10 @@ from cases import (
     HAPROXY_TCP,
     HELP,
     IDLE_AGENT,
+    IDLE_QUIC,
     IDLE_TUNNEL,
+    LOSSY,
+    LOST,
     NEW_TOKEN,
     NGINX,
     NGINX_BULK,
@@ -28,7 +34,10 @@ from cases import (
     NGINX_STREAMED,
     PASSED,
     PASSED_BULK,
+    QUIC_GO_BULK,
+    RECEIVED_AT_ONCE,
     SAVED,
+    SENT_AT_ONCE,
     SHAKEN,
     SHOWN,
     STREAMED,
@@ -82,6 +91,11 @@ def _cost(what: str, case: Case, yardstick: Case, first: float | None, goal: flo
     return Bar(what, unit, first, goal, (case,), lambda cases, _: cases[case].cost, yardstick=yardstick)
 
 
+def _lossy(what: str, name: str) -> Bar:
+    """A bar on QUIC in terms of WebSocket, over a bad link."""
+    return Bar(what, "times", 1.3, 1.8, (), lambda _, idle: idle[name], at_least=True)
+
+
 BARS = (
     _cost("HTTP through the tunnel, gateway + agent", TUNNEL, NGINX, 45, 22),
     Bar(
@@ -127,6 +141,24 @@ BARS = (
     Bar("200 new ES256 tokens a second: p99", "ms", 20, None, (), lambda _, idle: idle[NEW_TOKEN]),
     Bar("a flood of forged tokens: p99 of others", "times", 1.5, None, (), lambda _, idle: idle[FLOOD]),
     Bar("memory of the gateway for an idle tunnel", "KiB", 40, 16, (), lambda _, idle: idle[IDLE_TUNNEL]),
+    _cost("QUIC: TCP listener, gateway + agent", COPIED, NGINX, 36, 25),
+    _cost("bulk through the same", COPIED_BULK, NGINX_BULK, 2300, 1500),
+    Bar(
+        "the same, MiB/s against the Go pair, all on one core",
+        "times",
+        2,
+        None,
+        (COPIED_BULK, QUIC_GO_BULK),
+        lambda cases, _: cases[COPIED_BULK].rate.over(cases[QUIC_GO_BULK].rate),
+        at_least=True,
+    ),
+    Bar("the same, datagrams sent by a system call", "", None, None, (), lambda _, idle: idle[SENT_AT_ONCE]),
+    Bar("the same, datagrams received by one", "", None, None, (), lambda _, idle: idle[RECEIVED_AT_ONCE]),
+    _lossy("5 % lost, 20 streams: QUIC against WebSocket, both cubic", LOSSY["cubic"]),
+    _lossy("the same, both bbr", LOSSY["bbr"]),
+    Bar("back on QUIC after UDP is", "s", 30, None, (), lambda _, idle: idle[BACK]),
+    Bar("requests that failed on the way back", "", 0, None, (), lambda _, idle: idle[LOST]),
+    Bar("memory of the gateway for an idle tunnel of QUIC", "KiB", 40, 16, (), lambda _, idle: idle[IDLE_QUIC]),
     Bar("10,000 routes, from `apply` to in force", "ms", 200, None, (), lambda _, idle: idle[APPLY]),
     Bar("10,000 routes, from a saved file to in force", "s", 5, None, (), lambda _, idle: idle[SAVED]),
     Bar(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import gates
 import paths
+import quic
 from load import BULK, HANDSHAKES, SHOWING, SMALL, STREAMS, TLS_BULK, TLS_SMALL, Shape
 
 
@@ -42,6 +43,8 @@ class Measured:
     """CPU of the proxies, µs a request."""
     rate: Series = field(default_factory=Series)
     """Requests/s."""
+    bulk: Series = field(default_factory=Series)
+    """MiB/s of one answer over a bad link."""
     latency: dict[str, Series] = field(default_factory=dict)
     """p50, p99, p99.9 and our own lateness, µs."""
     errors: list[str] = field(default_factory=list)
@@ -86,6 +89,10 @@ SHAKEN = Case("tidegate", gates.ended, HANDSHAKES)
 NGINX_SHAKEN = Case("nginx", gates.nginx_ended, HANDSHAKES)
 STREAMED = Case("tidegate", gates.ended, STREAMS)
 NGINX_STREAMED = Case("nginx", gates.nginx_ended, STREAMS)
+COPIED = Case("tidegate: TCP listener, QUIC, agent", quic.copied, SMALL)
+COPIED_BULK = Case("tidegate: TCP listener, QUIC, agent", quic.copied, BULK)
+QUIC_GO = Case("Go pair: TCP listener, quic-go, agent", quic.go_pair, SMALL)
+QUIC_GO_BULK = Case("Go pair: TCP listener, quic-go, agent", quic.go_pair, BULK)
 
 GROUPS: dict[str, tuple[tuple[Case, ...], ...]] = {
     "requests": (
@@ -132,10 +139,12 @@ GROUPS: dict[str, tuple[tuple[Case, ...], ...]] = {
         (SHAKEN, NGINX_SHAKEN),
         (STREAMED, NGINX_STREAMED),
     ),
+    "quic": (
+        (NGINX, COPIED, QUIC_GO, Case("tidegate: HTTP through a tunnel of QUIC", quic.tunnel, SMALL)),
+        (NGINX_BULK, COPIED_BULK, QUIC_GO_BULK, Case("tidegate: HTTP through a tunnel of QUIC", quic.tunnel, BULK)),
+    ),
 }
 """What is loaded in every round, in tables of one shape each."""
-UNITS = {"requests": ("request", "requests"), "bulk": ("MiB", "MiB"), "tls": ("request", "requests")}
-"""What the cost of a group is of, and its plural."""
 
 # At a fixed rate; the load has a CPU of its own.
 PACED = (DIRECT, TUNNEL, GO)
@@ -144,3 +153,7 @@ Cases = Mapping[Case, Measured]
 IDLE_TUNNEL, IDLE_AGENT, HELP = "idle tunnel", "idle agent", "help"
 APPLY, SAVED, CHANGING = "apply", "saved", "changing"
 NEW_TOKEN, FLOOD = "new token", "flood"
+IDLE_QUIC, SENT_AT_ONCE, RECEIVED_AT_ONCE = "idle tunnel of QUIC", "sent at once", "received at once"
+BACK, LOST = "back on QUIC", "lost"
+# What QUIC makes of a bad link in terms of WebSocket, with the same congestion control; the default is the system's.
+LOSSY = {"cubic": "both cubic", "bbr": "both bbr"}

@@ -11,10 +11,13 @@ import time
 
 import cpu
 import paths
+import quic
 from programs import BenchError, Ground, Tools
 
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 30.0
 SETTLE_SECONDS = 10.0
+# The most tunnels that an agent keeps for an endpoint.
+PER_ENDPOINT = 64
 # Any 16 bytes will do; these are the example of RFC 6455.
 UPGRADE = (
     "GET /piko/v1/upstream/idle-{number} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -32,6 +35,17 @@ def idle_tunnel_kib(tools: Tools, cpus: str, count: int) -> float:
         for number in range(1, count + 1):
             tunnels.enter_context(_open(agents, number))
         return (_settled(gate.pid) - before) / count
+
+
+def idle_quic_kib(tools: Tools, cpus: str, count: int) -> float:
+    """The same for a tunnel of QUIC; agents open them, as many as one may have for an endpoint."""
+    with Ground(tools, cpus) as ground:
+        gate = quic.gateway(ground)
+        _connect(ground, gate, 1, 1)
+        before = _settled(gate.program.pid)
+        endpoints = max(1, count // PER_ENDPOINT)
+        _connect(ground, gate, endpoints, PER_ENDPOINT)
+        return (_settled(gate.program.pid) - before) / (endpoints * PER_ENDPOINT)
 
 
 def idle_agent_mib(tools: Tools, cpus: str) -> float:
@@ -58,6 +72,19 @@ def _open(address: str, number: int) -> socket.socket:
         tunnel.close()
         raise BenchError(f"tunnel {number} was refused: {answer[:200]!r}")
     return tunnel
+
+
+def _connect(ground: Ground, gate: quic.Gate, endpoints: int, each: int) -> None:
+    """One more agent, and waits for all its tunnels."""
+    wanted = quic.metric(gate, "tidegate_sessions") + endpoints * each
+    leads = {f"idle-{endpoints}-{number}": "tcp://127.0.0.1:9" for number in range(endpoints)}
+    file = quic.agent_file(ground, gate, leads, connections=each)
+    agent = ground.start(f"agent-{endpoints}", ground.tools.tidegate, "agent", "start", "--config", file, *paths.QUIET)
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while quic.metric(gate, "tidegate_sessions") < wanted:
+        if time.monotonic() > deadline:
+            raise BenchError(f"not all tunnels came about within {CONNECT_SECONDS:g} s:\n{agent.tail()}")
+        time.sleep(0.1)
 
 
 def _settled(pid: int) -> int:

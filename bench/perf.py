@@ -14,6 +14,7 @@ from pathlib import Path
 import gates
 import load
 import paths
+import quic
 from programs import BenchError, Ground, Tools, default_tools, end_on_sigterm
 
 WAYS = {
@@ -26,6 +27,9 @@ WAYS = {
     "ended": (gates.ended, load.TLS_SMALL),
     "handshakes": (gates.ended, load.HANDSHAKES),
     "streams": (gates.ended, load.STREAMS),
+    "quic": (quic.tunnel, load.SMALL),
+    "quic-copied": (quic.copied, load.SMALL),
+    "quic-bulk": (quic.copied, load.BULK),
 }
 WARM_UP_SECONDS = 1
 # Prime, so that it does not beat with timers of the programs.

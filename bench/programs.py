@@ -45,7 +45,8 @@ class Tools:
 
     def missing(self, *commands: str) -> list[str]:
         """What has to be installed or built first."""
-        names = ("responder", "piko-server", "piko-agent", "piko-forward", "kiagateway", "nanoproxy")
+        names = ["responder", "piko-server", "piko-agent", "piko-forward", "kiagateway", "nanoproxy"]
+        names += ["quic-server", "quic-agent", "lossy"]
         own = [self.peer(name) for name in names]
         return [name for name in (self.tidegate, *own, *commands) if shutil.which(name) is None]
 
@@ -105,6 +106,10 @@ class Program:
         """The last lines it printed."""
         lines = [line for file in self._lines for line in file.read_text(errors="replace").splitlines()]
         return "\n".join(lines[-SHOWN_LINES:])
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it a signal."""
+        self._process.send_signal(number)
 
     def ask_to_end(self) -> None:
         """SIGTERM, and waits for the end."""

@@ -20,20 +20,29 @@ import changes
 import cpu
 import latency
 import load
+import losses
 import memory
+import quic
+import returning
 import table
 import tokens
 from cases import (
     APPLY,
+    BACK,
     CHANGING,
     FLOOD,
     GROUPS,
     HELP,
     IDLE_AGENT,
+    IDLE_QUIC,
     IDLE_TUNNEL,
+    LOSSY,
+    LOST,
     NEW_TOKEN,
     PACED,
+    RECEIVED_AT_ONCE,
     SAVED,
+    SENT_AT_ONCE,
     Case,
     Measured,
     Series,
@@ -57,6 +66,8 @@ class Bench:
         loads = [case for name, tables in GROUPS.items() if name in chosen for cases in tables for case in cases]
         self.cases = {case: Measured() for case in loads}
         self.paced = {case: Measured() for case in PACED} if "latency" in chosen else {}
+        self.carried = {carrier: Measured() for carrier in losses.CARRIERS} if "quic" in chosen else {}
+        self.back = Measured()
         self.idle: dict[str, Series] = {}
 
     def run(self) -> None:
@@ -67,6 +78,12 @@ class Bench:
             for case, measured in self.paced.items():
                 name = f"round {number}: {case.name}, open loop"
                 self._attempt(measured, name, partial(self._pace, case, measured))
+            for carrier, measured in self.carried.items():
+                name = f"round {number}: {carrier.name}"
+                self._attempt(measured, name, partial(self._carry, carrier, measured))
+            if "quic" in self.options.only:
+                self._compare()
+                self._count(number)
             if "changes" in self.options.only:
                 self._change(number)
             if "tokens" in self.options.only:
@@ -87,12 +104,14 @@ class Bench:
 
     def report(self) -> str:
         """The heading and the tables."""
-        return f"{self.heading()}\n\n{table.everything(self.cases, self.paced, self.idle)}"
+        tables = table.everything(self.cases, self.paced, self.carried, self.idle, self.options.only)
+        return f"{self.heading()}\n\n{tables}"
 
     @property
     def broken(self) -> bool:
         """Whether some case had errors."""
-        return any(measured.errors for group in (self.cases, self.paced) for measured in group.values())
+        groups = (self.cases.values(), self.paced.values(), self.carried.values(), (self.back,))
+        return any(measured.errors for group in groups for measured in group)
 
     def _attempt(self, measured: Measured, name: str, step: Callable[[], str]) -> None:
         """Runs a step; what goes wrong there is an error of its case, and the run goes on."""
@@ -135,6 +154,36 @@ class Bench:
         for name in ("p50", "p99", "p999", "late"):
             measured.latency.setdefault(name, Series()).values.append(getattr(seen, name))
         return f"p50 {seen.p50:.0f} µs, p99 {seen.p99:.0f} µs, p99.9 {seen.p999:.0f} µs"
+
+    def _carry(self, carrier: losses.Carrier, measured: Measured) -> str:
+        seen = losses.measure(self.tools, self._pins(1), carrier, self.options.seconds)
+        measured.rate.values.append(seen.requests)
+        measured.bulk.values.append(seen.mib)
+        return f"{seen.requests:.0f}/s, {seen.mib:.2f} MiB/s"
+
+    def _compare(self) -> None:
+        """QUIC over WebSocket, round by round."""
+        rates = {(each.transport, each.congestion): seen.rate for each, seen in self.carried.items()}
+        for control, name in LOSSY.items():
+            ours, theirs = rates["quic", control], rates["websocket", control]
+            if ours.values and len(ours.values) == len(theirs.values):
+                self.idle[name] = ours.over(theirs)
+
+    def _count(self, number: int) -> None:
+        pins = self._pins(1)
+        told = quic.at_once(self.tools, pins)
+        for name, value in zip((SENT_AT_ONCE, RECEIVED_AT_ONCE), told, strict=True):
+            self.idle.setdefault(name, Series()).values.append(value)
+        print(f"round {number}: datagrams a call: {told[0]:.1f} out, {told[1]:.1f} in", file=sys.stderr, flush=True)
+        if number > 1:
+            return
+        self.idle[IDLE_QUIC] = Series([memory.idle_quic_kib(self.tools, pins, self.options.tunnels)])
+        self._attempt(self.back, "an idle tunnel of QUIC, and the way back to it", self._come_back)
+
+    def _come_back(self) -> str:
+        took, lost = returning.seconds_and_lost(self.tools, self._pins(1))
+        self.idle[BACK], self.idle[LOST] = Series([took]), Series([float(lost)])
+        return f"{self.idle[IDLE_QUIC].median:.1f} KiB, {took:.1f} s, {lost} requests lost"
 
     def _change(self, number: int) -> None:
         pins = self._pins(1)

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bars import BARS, NGINX_MICROSECONDS, Bar
-from cases import GROUPS, PACED, UNITS, Case, Cases, Measured, Series
+from cases import GROUPS, PACED, Case, Cases, Measured, Series
+from load import Shape
+from losses import DELAY_MICROSECONDS, LOSS_PERCENT, REQUESTS, Carrier
 from programs import BenchError
 
 BEGIN = "<!-- what `bench/run.py --write` measured -->"
@@ -19,16 +21,18 @@ NO_RESULT = "no result"
 Table = list[tuple[str, ...]]
 
 
-def everything(cases: Cases, paced: Cases, idle: Mapping[str, Series]) -> str:
-    """All tables, one below the other."""
+def everything(
+    cases: Cases, paced: Cases, carried: Mapping[Carrier, Measured], idle: Mapping[str, Series], chosen: Sequence[str]
+) -> str:
+    """All tables of the chosen groups, one below the other."""
     parts = [bars(cases, idle)]
-    for name, tables in GROUPS.items():
-        parts += [costs(cases, group, UNITS[name]) for group in tables if any(case in cases for case in group)]
+    parts += [costs(cases, group) for name, tables in GROUPS.items() if name in chosen for group in tables]
+    if carried:
+        parts.append(losses(carried))
     if paced:
         parts.append(latencies(paced))
-    problems = [
-        f"- {case.name}: {error}" for group in (cases, paced) for case, m in group.items() for error in m.errors
-    ]
+    groups: tuple[Mapping[Case, Measured] | Mapping[Carrier, Measured], ...] = (cases, paced, carried)
+    problems = [f"- {case.name}: {error}" for group in groups for case, m in group.items() for error in m.errors]
     if problems:
         parts.append("\n".join(["Errors:", "", *problems]))
     return "\n\n".join(parts)
@@ -41,9 +45,10 @@ def bars(cases: Cases, idle: Mapping[str, Series]) -> str:
     return aligned(rows)
 
 
-def costs(cases: Cases, group: Sequence[Case], unit: tuple[str, str]) -> str:
-    """CPU and throughput of the cases of a group."""
-    rows: Table = [(group[0].shape.words, f"CPU µs/{unit[0]}", "spread", f"{unit[1]}/s", "spread")]
+def costs(cases: Cases, group: Sequence[Case]) -> str:
+    """CPU and throughput of the cases of a group, which are asked for the same."""
+    one, many = unit(group[0].shape)
+    rows: Table = [(group[0].shape.words, f"CPU µs/{one}", "spread", f"{many}/s", "spread")]
     for case in group:
         measured = cases.get(case, Measured())
         if measured.errors or not measured.cost.values:
@@ -52,6 +57,24 @@ def costs(cases: Cases, group: Sequence[Case], unit: tuple[str, str]) -> str:
             cost, rate = measured.cost, measured.rate
             rows.append((case.name, number(cost.median), spread(cost), number(rate.median), spread(rate)))
     return aligned(rows)
+
+
+def losses(carried: Mapping[Carrier, Measured]) -> str:
+    """What comes through a tunnel over a bad link."""
+    words = f"{DELAY_MICROSECONDS * 2 / 1000:g} ms, {LOSS_PERCENT} % lost each way; {REQUESTS.words}"
+    rows: Table = [(words, "requests/s", "spread", "one answer, MiB/s", "spread")]
+    for carrier, seen in carried.items():
+        if seen.errors or not seen.rate.values:
+            rows.append((carrier.name, NO_RESULT, *[""] * 3))
+        else:
+            rate, bulk = seen.rate, seen.bulk
+            rows.append((carrier.name, number(rate.median), spread(rate), number(bulk.median), spread(bulk)))
+    return aligned(rows)
+
+
+def unit(shape: Shape) -> tuple[str, str]:
+    """What the cost of a shape is of, and its plural."""
+    return ("MiB", "MiB") if shape.body == 1 << 20 else ("request", "requests")
 
 
 def latencies(paced: Cases) -> str:

@@ -156,6 +156,10 @@ EVENTS = {
     "disconnected": ("agent", "A tunnel ended or could not be opened; when it is tried again, in seconds."),
     "refused": ("agent", "A gateway does not want the endpoint, for a reason that no time will change."),
     "giving up": ("agent", "Every tunnel was refused for good: the agent ends with exit code 1."),
+    "datagram too big": (
+        "gateway, agent",
+        "A datagram of a UDP endpoint was dropped: the path carries `most` bytes of one. Said once for each flow.",
+    ),
     "nothing is allowed": (
         "agent",
         "An endpoint serves CONNECT and has no `allow`: whatever is asked for is refused.",

@@ -45,7 +45,6 @@ def test_a_key_that_is_written_twice_is_a_mistake() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "listeners: {a: {bind: ':80', kind: udp}}",
         "cluster: {join: [gate-0:8002]}",
         "cluster: {tls: {}}",
     ],

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tidegate.config import binds
+from tidegate.config import binds, snapshot
 from tidegate.config.load import parse, validate
 from tidegate.config.model import Agent, Forward, Gateway
 from tidegate.config.snapshot import agent_snapshot, describe, forward_snapshot, gateway_snapshot, note
@@ -35,6 +35,21 @@ def gateway(text: str = "") -> dict[str, Any]:
 def agent(text: str) -> dict[str, Any]:
     data: dict[str, Any] = json.loads(agent_snapshot(validate(Agent, parse(text, "f")), "id"))
     return data
+
+
+@pytest.mark.parametrize(
+    ("system", "ours"), [("bbr\n", "bbr"), ("cubic\n", "cubic"), ("reno\n", "cubic"), (None, "cubic")]
+)
+def test_quic_sends_as_the_system_does_it_for_tcp_unless_told(
+    system: str | None, ours: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "tcp_congestion_control"
+    if system is not None:
+        told.write_text(system)
+    monkeypatch.setattr(snapshot, "TCP_CONGESTION", told)
+    assert gateway()["tunnel"]["congestion"] == ours
+    assert gateway("tunnel: {congestion: bbr}")["tunnel"]["congestion"] == "bbr"
+    assert gateway("tunnel: {congestion: cubic}")["tunnel"]["congestion"] == "cubic"
 
 
 def test_a_gateway_without_configuration_is_on_loopback_only() -> None:

@@ -4,8 +4,8 @@
 //! what a stranger may not say, and only then ours are added, so that no peer can have them removed again. Fields that
 //! carry our own messages (`x-tidegate-...`) are pushed by the caller, after this.
 
-use std::io::Write;
-use std::net::IpAddr;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::forwarded::Visitor;
 use crate::http1::framing::Framing;
@@ -226,13 +226,13 @@ fn speak_of(visitor: &Visitor, host: &[u8], fields: &mut Fields) {
         list.extend_from_slice(&[b", ", proxy.get()].concat());
         forwarded.extend_from_slice(&[open, proxy.get(), close].concat());
     }
-    fields.push_parts(b"X-Forwarded-For", &[client.get(), &list]);
+    fields.push_known(Known::XForwardedFor, b"X-Forwarded-For", &[client.get(), &list]);
     if !host.is_empty() {
-        fields.push(b"X-Forwarded-Host", host);
+        fields.push_known(Known::XForwardedHost, b"X-Forwarded-Host", &[host]);
     }
-    fields.push(b"X-Forwarded-Proto", proto);
+    fields.push_known(Known::XForwardedProto, b"X-Forwarded-Proto", &[proto]);
     let own = [open, client.get(), close, before_host, host, behind_host, b";proto=", proto, &forwarded];
-    fields.push_parts(b"Forwarded", &own);
+    fields.push_known(Known::Forwarded, b"Forwarded", &own);
 }
 
 /// An address as text, without allocating.
@@ -248,7 +248,11 @@ impl Text {
         let mut bytes = [0; 48];
         let mut rest = &mut bytes[..];
         // The longest address has 45 characters.
-        let _ = write!(rest, "{address}");
+        let _ = match address {
+            // Every request that a gateway sends on has one: a tenth of the cost of formatting.
+            IpAddr::V4(ip) => write_ipv4(ip, &mut rest),
+            IpAddr::V6(ip) => write!(rest, "{ip}"),
+        };
         let length = 48 - rest.len();
         Text { bytes, length, is_ipv6: address.is_ipv6() }
     }
@@ -256,6 +260,17 @@ impl Text {
     fn get(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
+}
+
+fn write_ipv4(ip: Ipv4Addr, mut out: impl Write) -> io::Result<()> {
+    let mut number = itoa::Buffer::new();
+    for (place, octet) in ip.octets().into_iter().enumerate() {
+        if place > 0 {
+            out.write_all(b".")?;
+        }
+        out.write_all(number.format(octet).as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Takes fields out, sets and adds them, as a route wants it. Its names were found editable before.

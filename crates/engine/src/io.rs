@@ -6,15 +6,20 @@
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// A byte stream with two directions that end separately.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Ready when a read would not wait: bytes, an end or an error. May be ready in vain, never silent in vain.
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// True when there is nothing to read, not even an end, as far as is known now. Nobody is woken when that changes.
+    fn is_quiet(&mut self) -> bool {
+        self.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
 
     /// Ready when the other side has taken the stream; before that an error may say that it never will.
     fn poll_taken(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -80,6 +85,11 @@ impl Io for TcpStream {
         TcpStream::poll_read_ready(self, cx).map(drop)
     }
 
+    fn is_quiet(&mut self) -> bool {
+        // Unlike a poll it leaves the waker of whoever waits alone, and takes no lock.
+        self.try_io(Interest::READABLE, || Ok(())).is_err()
+    }
+
     fn reset(&mut self) {
         // The socket may be gone already; then there is nothing left to reset.
         let _ = socket2::SockRef::from(&*self).set_linger(Some(std::time::Duration::ZERO));
@@ -97,6 +107,10 @@ impl Io for TcpStream {
 impl Io for BoxedIo {
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         (**self).poll_read_ready(cx)
+    }
+
+    fn is_quiet(&mut self) -> bool {
+        (**self).is_quiet()
     }
 
     fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -218,12 +232,19 @@ impl Buffer {
     }
 
     /// Makes room for at least `n` more bytes.
+    #[inline]
     pub fn reserve(&mut self, n: usize) {
+        if self.bytes.len() - self.end < n {
+            self.make_room(n);
+        }
+    }
+
+    fn make_room(&mut self, n: usize) {
         if self.bytes.is_empty() {
             self.bytes = POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BUFFER_SIZE]);
-        }
-        if self.bytes.len() - self.end >= n {
-            return;
+            if self.bytes.len() >= n {
+                return;
+            }
         }
         self.bytes.copy_within(self.start..self.end, 0);
         self.end -= self.start;
@@ -306,6 +327,10 @@ impl<S: Io> WithEarly<S> {
 impl<S: Io> Io for WithEarly<S> {
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.early.is_empty() { self.stream.poll_read_ready(cx) } else { Poll::Ready(()) }
+    }
+
+    fn is_quiet(&mut self) -> bool {
+        self.early.is_empty() && self.stream.is_quiet()
     }
 
     fn reset(&mut self) {

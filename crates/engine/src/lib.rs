@@ -5,6 +5,7 @@ pub mod error;
 pub mod event;
 pub mod snapshot;
 pub mod metrics;
+pub mod aside;
 pub mod shutdown;
 pub mod timer;
 pub mod io;

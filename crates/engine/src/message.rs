@@ -78,35 +78,53 @@ impl Known {
     /// What `name` is.
     pub fn of(name: &[u8]) -> Known {
         use Known::*;
-        let candidates: &[(&str, Known)] = match name.len() {
-            2 => &[("te", Te)],
-            3 => &[("via", Via)],
-            4 => &[("host", Host)],
-            6 => &[("cookie", Cookie), ("accept", Accept), ("expect", Expect)],
-            7 => &[("upgrade", Upgrade), ("trailer", Trailer)],
-            9 => &[("forwarded", Forwarded), ("x-real-ip", XForwarded)],
-            10 => &[("connection", Connection), ("keep-alive", KeepAlive), ("set-cookie", SetCookie)],
-            13 => &[("authorization", Authorization)],
-            14 => &[("content-length", ContentLength), ("http2-settings", Http2Settings)],
-            15 => &[("x-forwarded-for", XForwardedFor)],
-            16 => &[("x-forwarded-host", XForwardedHost), ("proxy-connection", ProxyConnection)],
-            17 => &[("transfer-encoding", TransferEncoding), ("x-forwarded-proto", XForwardedProto)],
-            18 => &[("proxy-authenticate", ProxyAuthenticate)],
-            19 => &[("proxy-authorization", ProxyAuthorization)],
-            _ => &[],
-        };
-        for (candidate, known) in candidates {
-            if name.eq_ignore_ascii_case(candidate.as_bytes())
-                || (candidate.starts_with("x-") && alias(name, candidate))
-            {
-                return *known;
-            }
+        // Length and first letter leave one name to compare with, mostly none: every field of every head comes by here.
+        let first = name.first().map_or(0, u8::to_ascii_lowercase);
+        if first == b'x' {
+            return Known::with_x(name);
         }
-        match name.first() {
-            Some(b'x' | b'X') if starts(name, "x-tidegate-") => XTidegate,
-            Some(b'x' | b'X') if starts(name, "x-piko-") => XPiko,
-            Some(b'x' | b'X') if starts(name, "x-forwarded-") => XForwarded,
-            Some(b'c' | b'C') if name.get(..8).is_some_and(|n| n.eq_ignore_ascii_case(b"content-")) => Content,
+        let (wanted, known) = match (name.len(), first) {
+            (2, b't') => ("te", Te),
+            (3, b'v') => ("via", Via),
+            (4, b'h') => ("host", Host),
+            (6, b'c') => ("cookie", Cookie),
+            (6, b'a') => ("accept", Accept),
+            (6, b'e') => ("expect", Expect),
+            (7, b'u') => ("upgrade", Upgrade),
+            (7, b't') => ("trailer", Trailer),
+            (9, b'f') => ("forwarded", Forwarded),
+            (10, b'c') => ("connection", Connection),
+            (10, b'k') => ("keep-alive", KeepAlive),
+            (10, b's') => ("set-cookie", SetCookie),
+            (13, b'a') => ("authorization", Authorization),
+            (14, b'c') => ("content-length", ContentLength),
+            (14, b'h') => ("http2-settings", Http2Settings),
+            (16, b'p') => ("proxy-connection", ProxyConnection),
+            (17, b't') => ("transfer-encoding", TransferEncoding),
+            (18, b'p') => ("proxy-authenticate", ProxyAuthenticate),
+            (19, b'p') => ("proxy-authorization", ProxyAuthorization),
+            _ => ("", Other),
+        };
+        match known {
+            Other => {}
+            _ if name.eq_ignore_ascii_case(wanted.as_bytes()) => return known,
+            _ => {}
+        }
+        let describes = first == b'c' && name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case(b"content-"));
+        if describes { Content } else { Other }
+    }
+
+    /// The same of a name that begins with an X.
+    fn with_x(name: &[u8]) -> Known {
+        use Known::*;
+        match name.len() {
+            9 if alias(name, "x-real-ip") => XForwarded,
+            15 if alias(name, "x-forwarded-for") => XForwardedFor,
+            16 if alias(name, "x-forwarded-host") => XForwardedHost,
+            17 if alias(name, "x-forwarded-proto") => XForwardedProto,
+            _ if starts(name, "x-tidegate-") => XTidegate,
+            _ if starts(name, "x-piko-") => XPiko,
+            _ if starts(name, "x-forwarded-") => XForwarded,
             _ => Other,
         }
     }
@@ -196,6 +214,12 @@ impl Fields {
 
     /// Appends a field whose value is `parts`, one after the other.
     pub fn push_parts(&mut self, name: &[u8], parts: &[&[u8]]) {
+        self.push_known(Known::of(name), name, parts);
+    }
+
+    /// The same where it is known what the name is.
+    pub fn push_known(&mut self, known: Known, name: &[u8], parts: &[&[u8]]) {
+        debug_assert_eq!(Known::of(name), known, "field name {name:?}");
         debug_assert!(
             !name.is_empty() && name.iter().all(|b| b.is_ascii_graphic() && *b != b':'),
             "field name {name:?}"
@@ -209,12 +233,7 @@ impl Fields {
         }
         let value = self.bytes.len() - start - name.len() - SEPARATOR.len();
         self.bytes.extend_from_slice(LINE_END);
-        self.entries.push(Entry {
-            start: start as u32,
-            name: name.len() as u32,
-            value: value as u32,
-            known: Known::of(name),
-        });
+        self.entries.push(Entry { start: start as u32, name: name.len() as u32, value: value as u32, known });
     }
 
     /// Gives the first field of this kind another value, in its place and spelling; false where there is none.
@@ -236,16 +255,20 @@ impl Fields {
         self.entries.iter().map(|entry| entry.field(&self.bytes))
     }
 
+    /// The fields of these kinds, in order.
+    pub fn of(&self, wanted: impl Fn(Known) -> bool) -> impl Iterator<Item = Field<'_>> {
+        self.entries.iter().filter(move |entry| wanted(entry.known)).map(|entry| entry.field(&self.bytes))
+    }
+
     /// The values of all fields of this kind, in order.
     pub fn all(&self, known: Known) -> impl Iterator<Item = &[u8]> {
-        self.entries.iter().filter(move |entry| entry.known == known).map(|entry| entry.field(&self.bytes).value)
+        self.of(move |other| other == known).map(|field| field.value)
     }
 
     /// The values of the fields of this kind whose names hold no `_` in the place of `-`: proxies that write such a
     /// field leave the other spelling as a stranger has sent it.
     pub fn spelled(&self, known: Known) -> impl Iterator<Item = &[u8]> {
-        let fields =
-            self.entries.iter().filter(move |entry| entry.known == known).map(|entry| entry.field(&self.bytes));
+        let fields = self.of(move |other| other == known);
         fields.filter(|field| !field.name.contains(&b'_')).map(|field| field.value)
     }
 

@@ -38,6 +38,56 @@ pub struct Metrics {
     /// The same over QUIC.
     quic_handshakes: Mutex<BTreeMap<(Arc<str>, &'static str), u64>>,
     http2_closed: [AtomicU64; Http2Closed::ALL.len()],
+    datagrams: [[AtomicU64; Fate::ALL.len()]; 2],
+}
+
+/// Which way a datagram goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From whoever asked.
+    In,
+    /// To whoever asked.
+    Out,
+}
+
+impl Direction {
+    const ALL: [Direction; 2] = [Direction::In, Direction::Out];
+
+    /// Its name.
+    pub fn word(self) -> &'static str {
+        match self {
+            Direction::In => "in",
+            Direction::Out => "out",
+        }
+    }
+}
+
+/// What became of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was sent on.
+    Sent,
+    /// The path carries none of its size.
+    TooBig,
+    /// Too much waited, to be sent or to be taken.
+    QueueFull,
+    /// There was nobody to send it to.
+    NoSession,
+    /// It came from where none may come from.
+    Denied,
+    /// The system or the other end took none.
+    Failed,
+}
+
+impl Fate {
+    const ALL: [(Fate, &'static str); 6] = [
+        (Fate::Sent, "sent"),
+        (Fate::TooBig, "too_big"),
+        (Fate::QueueFull, "queue_full"),
+        (Fate::NoSession, "no_session"),
+        (Fate::Denied, "denied"),
+        (Fate::Failed, "failed"),
+    ];
 }
 
 /// Why we ended a connection of HTTP/2 that its peer could have kept.
@@ -92,9 +142,9 @@ pub struct Sample<'a> {
     /// The listener it came by.
     pub listener: &'a Arc<str>,
     /// The owner of the endpoint, or of the credential; empty where there are no tenants.
-    pub tenant: &'a Arc<str>,
+    pub tenant: &'a str,
     /// The endpoint it went to; empty where it reached none.
-    pub endpoint: &'a Arc<str>,
+    pub endpoint: &'a str,
     /// Its HTTP status; 0 for a raw stream.
     pub status: u16,
     /// What went wrong, if anything.
@@ -119,6 +169,7 @@ impl Metrics {
             handshakes: Mutex::default(),
             quic_handshakes: Mutex::default(),
             http2_closed: Default::default(),
+            datagrams: Default::default(),
         }
     }
 
@@ -139,6 +190,16 @@ impl Metrics {
         self.http2_closed[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a datagram of a UDP endpoint.
+    pub fn datagram(&self, direction: Direction, fate: Fate) {
+        self.datagrams(direction, fate, 1);
+    }
+
+    /// Counts so many.
+    pub fn datagrams(&self, direction: Direction, fate: Fate, number: u64) {
+        self.datagrams[direction as usize][fate as usize].fetch_add(number, Ordering::Relaxed);
+    }
+
     /// Counts a finished request in the shard of its worker.
     pub fn record(&self, worker: usize, sample: &Sample<'_>) {
         let mut shard = self.shards[worker].lock().unwrap_or_else(PoisonError::into_inner);
@@ -150,7 +211,7 @@ impl Metrics {
         let full = shard.series.len() >= SERIES;
         let series = match shard.series.get_mut(&key) {
             Some(series) => series,
-            None if !full => shard.series.entry((listener.clone(), tenant.clone(), endpoint.clone())).or_default(),
+            None if !full => shard.series.entry((listener.clone(), tenant.into(), endpoint.into())).or_default(),
             None => shard.series.entry((listener.clone(), "".into(), OTHERS.into())).or_default(),
         };
         match series.statuses.iter_mut().find(|(status, _)| *status == sample.status) {
@@ -239,6 +300,17 @@ impl Metrics {
         page.family("tidegate_http2_closed_total", "counter", "HTTP/2 connections ended for what their peer did.");
         for ((_, reason), count) in Http2Closed::ALL.iter().zip(&self.http2_closed) {
             page.value(&[("reason", reason)], count.load(Ordering::Relaxed) as f64);
+        }
+        page.family(
+            "tidegate_udp_datagrams_total",
+            "counter",
+            "Datagrams of UDP endpoints, from visitors (in) and to them (out): sent on, or why they were dropped.",
+        );
+        for direction in Direction::ALL {
+            for ((_, outcome), count) in Fate::ALL.iter().zip(&self.datagrams[direction as usize]) {
+                let labels = [("direction", direction.word()), ("outcome", outcome)];
+                page.value(&labels, count.load(Ordering::Relaxed) as f64);
+            }
         }
         for (name, kind, help, counter) in [
             ("tidegate_connections_total", "counter", "Accepted connections.", &self.connections),

@@ -78,6 +78,8 @@ pub struct Place {
     here: Arc<AtomicUsize>,
     number: u64,
     seat: Arc<Seat>,
+    /// Who is woken when it is to end: the seat knows that already.
+    registered: Option<Waker>,
 }
 
 /// Why there is no place.
@@ -166,7 +168,7 @@ impl Room {
         let number = seats.next;
         seats.next += 1;
         seats.taken.insert(number, seat.clone());
-        Ok(Place { room: self.clone(), here: here.clone(), number, seat })
+        Ok(Place { room: self.clone(), here: here.clone(), number, seat, registered: None })
     }
 
     fn say(&self, most: usize) {
@@ -221,6 +223,21 @@ impl Seat {
         }
         evicted
     }
+
+    fn is_evicted(&self) -> bool {
+        self.since.load(Ordering::Acquire) == EVICTED
+    }
+
+    fn poll_evicted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_evicted() {
+            return Poll::Ready(());
+        }
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
 }
 
 impl Place {
@@ -250,20 +267,17 @@ impl Place {
     }
 
     /// Ready when the connection is to end to make room for another.
-    pub fn poll_evicted(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut waker = self.seat.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.seat.since.load(Ordering::Acquire) == EVICTED {
-            return Poll::Ready(());
+    pub fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.registered = Some(cx.waker().clone());
+            return self.seat.poll_evicted(cx);
         }
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
-        Poll::Pending
+        if self.seat.is_evicted() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Resolves when the connection is to end to make room for another.
     pub async fn evicted(&self) {
-        std::future::poll_fn(|cx| self.poll_evicted(cx)).await;
+        std::future::poll_fn(|cx| self.seat.poll_evicted(cx)).await;
     }
 }
 

@@ -11,6 +11,8 @@ use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
+use crate::aside::Aside;
+
 /// Says when to drain and when to stop, and knows when all tasks have ended.
 #[derive(Clone, Default)]
 pub struct Drain {
@@ -41,7 +43,9 @@ impl Drain {
     }
 
     fn until_cut(&self, task: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static {
-        let cut = self.cut.clone().cancelled_owned();
+        let cut = Aside::new(self.cut.clone().cancelled_owned());
+        // Waited for where it is: moved once more it would take its room twice, for as long as it runs.
+        let task = Box::pin(task);
         async move {
             tokio::select! {
                 biased;

@@ -11,11 +11,17 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
+mod agent;
 pub mod auth;
+mod listener;
 pub mod route;
 pub mod upstream;
 
+pub use agent::{Agent, AllowEntry, ConnectRules, HostHeader, Offer, OfferKind, Target};
 pub use auth::{Auth, Neighbours};
+pub use listener::{
+    Certificate, ClientCertificate, ConnectTo, DynamicEndpoints, Listener, ListenerKind, ServerTls, TlsVersion,
+};
 pub use route::{Destination, Route};
 pub use upstream::Upstream;
 
@@ -75,48 +81,6 @@ pub struct Gateway {
     pub tenants: Option<BTreeMap<String, Option<auth::Allowed>>>,
 }
 
-/// A local address that downstreams or agents connect to.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-pub struct Listener {
-    /// Its name in the configuration, in logs and metrics.
-    pub name: String,
-    /// The addresses it binds, resolved; port 0 lets the system pick.
-    pub bind: Vec<SocketAddr>,
-    /// Where it speaks TLS; without certificates everything is passed through.
-    pub tls: Option<ServerTls>,
-    /// Sources from which every connection begins with a PROXY header; elsewhere one is refused. Empty: nowhere.
-    pub proxy_protocol: Vec<IpNet>,
-    /// The owner of the endpoints that it leads to or that are offered on it, where nothing else says; may be empty.
-    #[serde(default)]
-    pub tenant: String,
-    /// Addresses that may connect; empty: all.
-    #[serde(default)]
-    pub allow: Vec<IpNet>,
-    /// Addresses that may not.
-    #[serde(default)]
-    pub deny: Vec<IpNet>,
-    /// Which credentials open it; none: nothing is asked for.
-    #[serde(default)]
-    pub auth: Option<Auth>,
-    /// What connects to it: WebSocket and everything else that is TCP, or QUIC at the same port numbers.
-    pub transports: Vec<Transport>,
-    /// Where QUIC is reached, where that is not the port of the URL: told to agents.
-    pub quic_at: Option<String>,
-    /// What agents of quic-reverse-http-tunnel offer, who name nothing: they alone connect to it then.
-    #[serde(default)]
-    pub quic_tunnel: Option<String>,
-    /// What is spoken on it.
-    #[serde(flatten)]
-    pub kind: ListenerKind,
-}
-
-impl Listener {
-    /// True where this connects to it.
-    pub fn takes(&self, transport: Transport) -> bool {
-        self.transports.contains(&transport)
-    }
-}
-
 /// What a tunnel is made of.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
@@ -156,51 +120,6 @@ pub enum TransportChoice {
     QuicTunnel,
 }
 
-/// How a listener speaks TLS.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-pub struct ServerTls {
-    /// What it shows, chosen by server name; the first one where no name fits. Empty: nothing is decrypted.
-    pub certificates: Vec<Certificate>,
-    /// PEM of the authorities whose client certificates are believed; none: none is asked for.
-    pub client_ca: Option<String>,
-    /// Whether a connection without one is refused.
-    pub client_certificate: ClientCertificate,
-    /// The oldest version that is spoken: 1.2 or 1.3.
-    pub min_version: TlsVersion,
-}
-
-/// A certificate and its key.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-pub struct Certificate {
-    /// PEM of the chain, the leaf first.
-    pub cert: String,
-    /// PEM of the leaf's private key.
-    pub key: Secret,
-    /// What to call it in messages: the file's name.
-    pub name: String,
-}
-
-/// Whether a client certificate is needed.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum ClientCertificate {
-    /// Nobody gets in without.
-    Required,
-    /// One that is shown must be good.
-    Optional,
-}
-
-/// A version of TLS.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd)]
-pub enum TlsVersion {
-    /// RFC 5246.
-    #[serde(rename = "1.2")]
-    Tls12,
-    /// RFC 8446.
-    #[serde(rename = "1.3")]
-    Tls13,
-}
-
 /// Which of several matching routes counts.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
@@ -219,66 +138,6 @@ pub struct ErrorPages {
     pub html: Option<String>,
     /// For programs; none: the built-in object.
     pub json: Option<String>,
-}
-
-/// What is spoken on a listener.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum ListenerKind {
-    /// HTTP requests, routed each by itself.
-    Http {
-        /// Which endpoints a request may name.
-        dynamic_endpoints: DynamicEndpoints,
-    },
-    /// Raw bytes to one endpoint or upstream.
-    Tcp {
-        /// Where they lead.
-        to: Destination,
-    },
-    /// Agents.
-    Tunnel {},
-    /// CONNECT requests, each to the endpoint that its target leads to.
-    Connect {
-        /// Which targets lead where; the first that fits counts.
-        to: Vec<ConnectTo>,
-    },
-}
-
-/// Where a listener of kind connect leads some targets: those of a network, or those of a name.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-pub struct ConnectTo {
-    /// Targets that are written as addresses of this network.
-    #[serde(default)]
-    pub network: Option<IpNet>,
-    /// Targets of this name, in its normal form; `*.` and a name stands for one label or more, `*` for every name.
-    #[serde(default)]
-    pub name: Option<String>,
-    /// Where they lead.
-    #[serde(flatten)]
-    pub to: EndpointRef,
-}
-
-/// Which endpoints a request may name by itself on a listener of kind http.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(rename_all = "lowercase")]
-pub enum DynamicEndpoints {
-    /// Every one that nothing in the configuration names.
-    Unnamed,
-    /// Exactly these. Empty: none.
-    Allow(Vec<String>),
-}
-
-impl Default for DynamicEndpoints {
-    fn default() -> Self {
-        DynamicEndpoints::Allow(Vec::new())
-    }
-}
-
-impl DynamicEndpoints {
-    /// True when there is an endpoint that a request may name by itself.
-    pub fn permits_any(&self) -> bool {
-        *self != DynamicEndpoints::Allow(Vec::new())
-    }
 }
 
 /// An endpoint as the configuration names it.
@@ -387,29 +246,6 @@ pub enum AccessLogFormat {
     Json,
 }
 
-/// An agent, whole.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Agent {
-    /// The program's version, told to gateways.
-    pub version: String,
-    /// Random, the same for the life of the process: a gateway ends the old session of an agent that comes back.
-    pub id: String,
-    /// Where its gateways are.
-    pub connect: Connect,
-    /// Tunnels it keeps per endpoint.
-    pub connections: usize,
-    /// What it offers.
-    pub endpoints: Vec<Offer>,
-    /// Deadlines.
-    pub timeouts: Timeouts,
-    /// Sizes and numbers.
-    pub limits: Limits,
-    /// Tunnels' keep-alive.
-    pub tunnel: Tunnel,
-    /// One line a request, or none.
-    pub access_log: AccessLog,
-}
-
 /// A forward, whole.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Forward {
@@ -462,93 +298,6 @@ pub struct ClientTls {
     pub server_name: Option<String>,
     /// Accept any certificate.
     pub insecure_skip_verify: bool,
-}
-
-/// One endpoint that an agent offers.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Offer {
-    /// Its name.
-    pub name: String,
-    /// What the streams carry.
-    pub kind: OfferKind,
-    /// The local service; none for kind connect, where each stream says its own.
-    pub to: Option<Target>,
-    /// Kind connect: what streams may be connected to.
-    #[serde(default)]
-    pub allow: Vec<AllowEntry>,
-    /// Kind connect: what counts besides that list.
-    #[serde(default)]
-    pub connect: ConnectRules,
-    /// What the local service sees as Host.
-    pub host_header: HostHeader,
-    /// The HTTP version of the local service and, where the gateway knows it too, of the streams.
-    pub protocol: upstream::Protocol,
-    /// How the service is asked whether it works; while it fails the endpoint is withdrawn. None: it is not asked.
-    pub health: Option<upstream::Health>,
-}
-
-/// What the streams of an endpoint carry.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum OfferKind {
-    /// HTTP requests.
-    Http,
-    /// Raw bytes.
-    Tcp,
-    /// A CONNECT request, and then raw bytes.
-    Connect,
-}
-
-/// Something that an agent may connect to: a network or a name, and ports.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-pub struct AllowEntry {
-    /// The addresses of a network, whatever name leads to them.
-    #[serde(default)]
-    pub network: Option<IpNet>,
-    /// A name in its normal form; `*.` and a name stands for one label or more.
-    #[serde(default)]
-    pub name: Option<String>,
-    /// The first port.
-    pub low: u16,
-    /// The last one.
-    pub high: u16,
-}
-
-/// What counts for an agent's CONNECT besides its list.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-pub struct ConnectRules {
-    /// Whatever is neither of this machine nor of its link is allowed, too.
-    #[serde(default)]
-    pub only_safe: bool,
-    /// Addresses of our own that only their exact entry opens; an unspecified one is every address of this machine.
-    #[serde(default)]
-    pub never: Vec<SocketAddr>,
-    /// The status of whatever is refused or fails, where it is always the same.
-    #[serde(default)]
-    pub failed_status: Option<u16>,
-}
-
-/// A local service.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Target {
-    /// An IP address or a name; `localhost` means `::1` and `127.0.0.1`, both tried.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-    /// Where it speaks TLS.
-    pub tls: Option<ClientTls>,
-}
-
-/// What an upstream sees as Host.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(rename_all = "lowercase")]
-pub enum HostHeader {
-    /// What the downstream sent.
-    Keep,
-    /// The upstream's own host and port.
-    Rewrite,
-    /// This.
-    Set(String),
 }
 
 /// A local port that leads to an endpoint.

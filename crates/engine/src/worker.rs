@@ -2,6 +2,7 @@
 //!
 //! Signals are Python's: whoever starts the workers blocks them first, and threads inherit that.
 
+use std::hint::black_box;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -10,6 +11,11 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
 use crate::event::{self, Events};
+
+/// The C library gives what was freed back to the system at once where it is more than 128 KiB, and has it brought
+/// back, page by page, for the next burst. From the largest block that it has seen come and go it learns to keep more:
+/// of each thread twice as much as that block.
+const KEPT: usize = 2 << 20;
 
 /// One worker thread, from outside.
 #[derive(Clone)]
@@ -30,6 +36,7 @@ pub struct Workers {
 impl Workers {
     /// Starts `count` threads named `role-0`, `role-1`, …
     pub fn start(role: &str, count: usize, events: &Arc<Events>) -> io::Result<Self> {
+        drop(black_box(Vec::<u8>::with_capacity(KEPT)));
         let stop = CancellationToken::new();
         let mut list = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);

@@ -4,6 +4,8 @@
 mod balance;
 #[path = "tunnel/floods.rs"]
 mod floods;
+#[path = "tunnel/flows.rs"]
+mod flows;
 #[path = "tunnel/quic.rs"]
 mod quic;
 #[path = "tunnel/suite.rs"]

@@ -47,6 +47,7 @@ def _prefixed(known: Knob) -> Knob:
 _SERVICE_TLS = {plain: _prefixed(known) for plain, known in _PLAIN_TLS.items()}
 _ALLOW = next(known for known in knobs(Offer) if known.path[0] == "allow")
 _OFFER = {known.path[0]: known for known in knobs(Offer) if known.path[0] in ("host_header", "protocol", "health")}
+_IDLE = {known.path[0]: known for known in knobs(Offer) if known.path[0] == "idle"}
 
 
 @click.group()
@@ -61,6 +62,7 @@ def agent() -> None:
       tidegate agent http web 3000          # http://web.localhost:8000 at a gateway on this machine
       tidegate agent http 3000              # the same under a name that nobody can guess
       tidegate agent tcp postgres 5432      # for `tidegate forward 5432 postgres`
+      tidegate agent udp dns 10.0.0.53:53 --connect https://gate.example.com:8001
       tidegate agent connect dc1 --allow 10.0.0.0/8:10250    # each stream says by CONNECT where it leads
       tidegate agent start --config agent.yaml
     """
@@ -81,7 +83,7 @@ def _one(kind: str, target: tuple[str, ...], config: str | None) -> int:
     shorthands = _chosen(_PLAIN_TLS, flags)
     for plain, value in _chosen(_SERVICE_TLS, flags).items():
         offer[_PLAIN_TLS[plain].path[-1]] = value
-    offer.update(_chosen(_OFFER, flags))
+    offer.update(_chosen(_IDLE if kind == "udp" else _OFFER, flags))
 
     source = Source(Agent, find_file(Agent, config, os.environ), flags, dict(os.environ), {"endpoints": [offer]})
     if shorthands:
@@ -130,6 +132,10 @@ def _tcp(target: tuple[str, ...], config: str | None, **_: object) -> int:
     return _one("tcp", target, config)
 
 
+def _udp(target: tuple[str, ...], config: str | None, **_: object) -> int:
+    return _one("udp", target, config)
+
+
 def _connect(endpoint: str, config: str | None, **_: object) -> int:
     flags = given(click.get_current_context())
     spell_out_tls(flags)
@@ -159,6 +165,8 @@ def _params(kind: str) -> list[click.Parameter]:
     ]
     if kind == "tcp":
         parameters.append(KnobOption(_OFFER["health"], SERVICE))
+    if kind == "udp":
+        parameters.append(KnobOption(_IDLE["idle"], SERVICE))
     if kind == "http":
         parameters += knob_options(_OFFER.values(), lambda _: SERVICE)
         parameters += knob_options(_SERVICE_TLS.values(), lambda _: SERVICE)
@@ -196,6 +204,25 @@ agent.add_command(
       tidegate agent tcp postgres 5432
       tidegate agent tcp ssh 192.168.1.5:22 --connect https://gate.example.com:8001
     {_NOTES.format(schemes=" or tcp://HOST:3000")}""",
+    )
+)
+agent.add_command(
+    Command(
+        "udp",
+        callback=_udp,
+        params=_params("udp"),
+        short_help="Offer a local UDP service.",
+        help=f"""
+    Offer a local UDP service as an endpoint.
+
+    Datagrams are carried by QUIC and nothing else, so the gateway's URL begins with https://. One that is larger than
+    the path carries, about 1,150 bytes at least, is dropped and told of in the log.
+
+    \b
+    Examples:
+      tidegate agent udp dns 10.0.0.53:53 --connect https://gate.example.com:8001
+      tidegate agent udp syslog 514 --idle 10s --connect https://gate.example.com:8001
+    {_NOTES.format(schemes=" or udp://HOST:3000")}""",
     )
 )
 agent.add_command(
@@ -246,19 +273,3 @@ agent.add_command(
     """,
     )
 )
-
-
-def _not_built(kind: str) -> click.Command:
-    def refuse(rest: tuple[str, ...]) -> int:  # noqa: ARG001
-        raise ConfigError(f"`tidegate agent {kind}` is not built yet in this version")
-
-    return click.Command(
-        kind,
-        callback=refuse,
-        params=[click.Argument(["rest"], nargs=-1)],
-        hidden=True,
-        context_settings={"ignore_unknown_options": True},
-    )
-
-
-agent.add_command(_not_built("udp"))

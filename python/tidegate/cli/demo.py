@@ -87,7 +87,7 @@ def _leave(number: int, _: object) -> NoReturn:
 
 def _start(programs: Programs) -> None:
     begun = time.perf_counter()
-    click.echo("starting a gateway, a sample service, an agent and a forward ... ", nl=False)
+    click.echo("starting a gateway, a sample service, two agents and a forward ... ", nl=False)
     programs.start()
     click.echo(f"{time.perf_counter() - begun:.1f} s\n")
 

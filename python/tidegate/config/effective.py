@@ -140,6 +140,8 @@ def _key(node: Any, part: str | int) -> str | int | None:
 def _idle(model: BaseModel, name: str) -> bool:
     """True for a key that means nothing beside the others."""
     if isinstance(model, Listener):
+        if name in ("idle", "sessions"):
+            return model.kind != "udp"
         if name in ("transports", "quic_at"):
             return model.kind not in ("tunnel", "http")
         return name == "quic_tunnel" and model.kind != "tunnel"

@@ -1,4 +1,4 @@
-"""Where listeners lead what comes by them: one place for kind tcp, a list of rules for kind connect."""
+"""Where listeners lead what comes by them: one place for kinds tcp and udp, a list of rules for kind connect."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Self

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tidegate.config.auth import Allowed, Auth, Denied, TenantName
-from tidegate.config.knobs import Bind, Endpoint, Label, Model, Networks, knob
+from tidegate.config.knobs import Bind, Endpoint, Label, Model, Networks, Positive, knob
 from tidegate.config.leading import ListenerTo
 from tidegate.config.tls import ServerTls
 from tidegate.config.values import bind_parts, header_text
@@ -36,12 +36,6 @@ class DynamicEndpoints(Model):
         raise ValueError("write true, false or {allow: [NAMES]}")
 
 
-def _kind(value: object) -> object:
-    if value == "udp":
-        raise ValueError(f"kind {value} {LATER}")
-    return value
-
-
 def _transports(value: object) -> object:
     transports = [value] if isinstance(value, str) else value
     if isinstance(transports, (list, tuple)) and not transports:
@@ -50,7 +44,7 @@ def _transports(value: object) -> object:
 
 
 def _quic_at(value: str) -> str:
-    host, port = bind_parts(value)
+    host, port = bind_parts(value) if ":" in value else ("", 0)
     if not host or port == 0 or not header_text(value) or " " in value:
         raise ValueError(f"{value!r} is no place to dial (write HOST:PORT, such as gate.example.com:9443)")
     return value
@@ -68,8 +62,10 @@ class Listener(Model):
     narrows: ClassVar[tuple[str, ...]] = ("tls", "dynamic_endpoints", "auth", "tenant", "allow", "deny")
 
     bind: Bind = knob(..., "Address to accept connections on; `:80` is port 80 of all interfaces, port 0 is picked.")
-    kind: Annotated[Literal["http", "tcp", "tunnel", "connect"], BeforeValidator(_kind)] = knob(
-        "http", "What connects to it: HTTP downstreams, TCP downstreams, agents, or clients that say CONNECT."
+    kind: Literal["http", "tcp", "udp", "tunnel", "connect"] = knob(
+        "http",
+        "What connects to it: HTTP downstreams, TCP downstreams, whoever sends datagrams, agents, or clients that say "
+        "CONNECT.",
     )
     dynamic_endpoints: Annotated[DynamicEndpoints | None, Label("true|false|{allow: [NAMES]}")] = knob(
         None,
@@ -77,7 +73,11 @@ class Listener(Model):
         "By default true where there are no routes, else false.",
     )
     to: ListenerTo | None = Field(
-        default=None, description="Kind tcp: where it leads. Kind connect: a list, which target leads where."
+        default=None, description="Kinds tcp and udp: where it leads. Kind connect: a list, which target leads where."
+    )
+    idle: Positive = knob(60.0, "Kind udp: a source address that says and gets nothing for so long is forgotten.")
+    sessions: Annotated[int, Field(ge=1, le=1_000_000)] = knob(
+        4096, "Kind udp: most source addresses at once; of more, the one that has been idle longest is forgotten."
     )
     tls: ServerTls | None = Field(default=None, description="Where it speaks TLS.")
     allow: Allowed = knob((), "Networks that may connect; by default every one.")
@@ -117,20 +117,25 @@ class Listener(Model):
     def _fits_its_kind(self) -> Self:
         if self.kind == "tcp" and (self.to is None or self.to.rules):
             raise ValueError("a listener of kind tcp needs `to: {endpoint: NAME}`")
+        if self.kind == "udp" and (self.to is None or self.to.endpoint is None):
+            raise ValueError("a listener of kind udp needs `to: {endpoint: NAME}`")
         if self.kind == "connect":
             self._leads_somewhere()
+        if self.kind == "udp" and self.tls is not None:
+            raise ValueError("`tls` belongs to what is spoken over TCP, this listener is of kind udp")
         if self.tls is not None and self.kind != "http" and not self.tls.certificates:
             raise ValueError(
                 f"`tls` of a listener of kind {self.kind} needs `certificates: [{{cert: FILE, key: FILE}}]`"
             )
         if self.auth is not None:
             self._auth_fits(self.auth)
-        if self.proxy_protocol and self.kind == "tunnel":
+        if self.proxy_protocol and self.kind in ("tunnel", "udp"):
             raise ValueError(
-                "`proxy_protocol` belongs to listeners of kind http, tcp and connect, this one is of kind tunnel"
+                f"`proxy_protocol` belongs to listeners of kind http, tcp and connect, this one is of kind {self.kind}"
             )
         belongs: tuple[tuple[str, tuple[str, ...]], ...] = (
-            ("to", ("tcp", "connect")), ("dynamic_endpoints", ("http",)), ("transports", ("tunnel", "http")),
+            ("to", ("tcp", "udp", "connect")), ("idle", ("udp",)), ("sessions", ("udp",)),
+            ("dynamic_endpoints", ("http",)), ("transports", ("tunnel", "http")),
             ("quic_at", ("tunnel", "http")), ("quic_tunnel", ("tunnel",)),
         )  # fmt: skip
         for key, kinds in belongs:
@@ -178,7 +183,9 @@ class Listener(Model):
             )
 
     def made_of(self) -> tuple[Transport, ...]:
-        """What connects to it, each once."""
+        """What connects to it, each once; nothing where datagrams are all that comes."""
+        if self.kind == "udp":
+            return ()
         if self.transports is not None:
             return tuple(dict.fromkeys(self.transports))
         return ("websocket", "quic") if self.kind == "tunnel" and self.tls is not None else ("websocket",)
@@ -186,6 +193,8 @@ class Listener(Model):
     def _auth_fits(self, auth: Auth) -> None:
         if auth.is_none:
             return
+        if self.kind == "udp":
+            raise ValueError("`auth`: datagrams show no credential (use `allow: [NETWORK]` and `deny`)")
         if self.kind == "tcp":
             raise ValueError(
                 "`auth`: connections of kind tcp show no credential "

@@ -36,7 +36,7 @@ from tidegate.config.listeners import LATER, Listener, default_listeners
 from tidegate.config.routes import Route
 from tidegate.config.tls import AdminTls, ClientTls
 from tidegate.config.upstreams import Health, Upstream, UpstreamName, health_written
-from tidegate.config.values import bind_parts, header_text, service
+from tidegate.config.values import Service, bind_parts, header_text, service
 
 __all__ = [
     "CONNECT",
@@ -106,8 +106,10 @@ class Tunnel(Model):
 
     ping_interval: Positive = knob(20.0, "A tunnel is asked for a sign of life after so long without one.")
     ping_timeout: Positive = knob(10.0, "A tunnel ends when that sign does not come within so long.")
-    congestion: Literal["cubic", "bbr"] = knob(
-        "cubic", "How fast a tunnel over QUIC sends: less at every loss, or (bbr, experimental) as fast as it arrives."
+    congestion: Literal["system", "cubic", "bbr"] = knob(
+        "system",
+        "How fast a tunnel over QUIC sends: less at every loss (cubic), as fast as it arrives (bbr, experimental), or "
+        "system: bbr where the system has it for TCP, else cubic.",
     )
 
 
@@ -402,8 +404,11 @@ class Offer(ClientTls):
     name: Endpoint = knob(..., "Name of the endpoint.")
     to: Annotated[str, BeforeValidator(_service), Label("ADDR")] = knob(
         ...,
-        "The local service: 3000, HOST:3000, http://HOST:3000, https://HOST:3000 or tcp://HOST:5432; or connect: each "
-        "stream says by CONNECT where it leads.",
+        "The local service: 3000, HOST:3000, http://HOST:3000, https://HOST:3000, tcp://HOST:5432 or udp://HOST:53; or "
+        "connect: each stream says by CONNECT where it leads.",
+    )
+    idle: Positive = knob(
+        60.0, "With `to: udp://...`: what one source address says and gets ends after so long without.", flag="--idle"
     )
     allow: Allows = knob(
         (),
@@ -433,6 +438,10 @@ class Offer(ClientTls):
         if self.allow:
             raise ValueError(f"`allow` belongs to `to: connect`, `to` is {service(self.to)}")
         to = service(self.to)
+        if to.kind == "udp":
+            return self._fits_datagrams(to)
+        if "idle" in self.model_fields_set:
+            raise ValueError(f"`idle` belongs to UDP services, `to` is {to} (write udp://HOST:PORT)")
         if to.kind == "tcp" and self.protocol != "http1":
             raise ValueError(f"`protocol: {self.protocol}` belongs to HTTP services, `to` is {to}")
         if to.tls and self.protocol == "h2c":
@@ -441,8 +450,14 @@ class Offer(ClientTls):
             raise ValueError(f"a health check with a path belongs to HTTP services, `to` is {to} (write health: tcp)")
         return self
 
-    def _fits_connect(self) -> Self:
+    def _fits_datagrams(self, to: Service) -> Self:
         for key in ("host_header", "protocol", "health", *ClientTls.model_fields):
+            if key in self.model_fields_set and getattr(self, key) is not None:
+                raise ValueError(f"`{key}` means nothing to datagrams, `to` is {to}")
+        return self
+
+    def _fits_connect(self) -> Self:
+        for key in ("idle", "host_header", "protocol", "health", *ClientTls.model_fields):
             if key in self.model_fields_set and getattr(self, key) is not None:
                 raise ValueError(f"`{key}` belongs to one local service, `to` is connect")
         return self
@@ -475,6 +490,25 @@ class Agent(Model):
         connect: AgentConnect | None = parts.value("connect")
         if connect is not None and connect.transport == "quic-tunnel":
             yield from _one_for_all(offers)
+        elif connect is not None:
+            yield from _datagrams_have_a_way(offers, connect)
+
+
+def _datagrams_have_a_way(
+    offers: Mapping[int, Offer | None], connect: AgentConnect
+) -> Iterable[tuple[tuple[str | int, ...], str]]:
+    """Nothing but QUIC carries datagrams."""
+    if connect.transport == "websocket":
+        what_to_do = "write transport: auto or quic"
+    elif not any(url.startswith(("https:", "wss:")) for url in connect.urls):
+        what_to_do = "no URL begins with https://"
+    elif connect.proxy is not None:
+        what_to_do = "leave out `proxy`: it goes through none"
+    else:
+        return
+    for position, offer in offers.items():
+        if offer is not None and offer.to != CONNECT and service(offer.to).kind == "udp":
+            yield ("endpoints", position), f'endpoint "{offer.name}" is UDP, which needs QUIC ({what_to_do})'
 
 
 def _one_for_all(offers: Mapping[int, Offer | None]) -> Iterable[tuple[tuple[str | int, ...], str]]:

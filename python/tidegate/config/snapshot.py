@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 from tidegate import __version__
@@ -49,6 +50,8 @@ from tidegate.config.values import service
 # What a process needs besides connections: tunnels, listeners, logs, libraries.
 OTHER_DESCRIPTORS = 200
 FEWEST_CONNECTIONS = 16
+# A network of its own (a container's) may have another one than the machine; this is the one of who reads.
+TCP_CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 
 __all__ = [
     "agent_snapshot", "describe", "forward_snapshot", "gateway_snapshot", "new_agent_id", "note", "offer",
@@ -80,7 +83,10 @@ def gateway_snapshot(config: Gateway, where: Where | None = None) -> bytes:
     admin = checked.call("admin.bind", resolve_bind, config.admin.bind)
     server_tls(config.admin.tls, "admin.tls", checked)
     credentials.files(config, checked)
-    checked.differ([("admin.bind", admin), *((f"listeners.{each['name']}.bind", each["bind"]) for each in listeners)])
+    binds = [(each["kind"], (f"listeners.{each['name']}.bind", each["bind"])) for each in listeners]
+    checked.differ([("admin.bind", admin), *(bind for kind, bind in binds if kind != "udp")])
+    # Ports for datagrams have numbers of their own.
+    checked.differ([bind for kind, bind in binds if kind == "udp"])
     return checked.done(
         {
             "role": "gateway",
@@ -168,6 +174,16 @@ def offer(offer: Offer, here: str, checked: Checked, own: Iterable[str] = ()) ->
             "health": None,
         }
     to = service(offer.to)
+    if to.kind == "udp":
+        return {
+            "name": offer.name,
+            "kind": "udp",
+            "to": {"host": to.host, "port": to.port, "tls": None},
+            "idle": offer.idle,
+            "host_header": "keep",
+            "protocol": "http1",
+            "health": None,
+        }
     tls = client_tls(offer, here, checked)
     if not to.tls and offer.says_something():
         checked.mistake(here, f"has TLS settings, but `to` is {to} (write https://)")
@@ -223,6 +239,9 @@ def _listener_kind(name: str, listener: Listener, has_routes: bool) -> dict[str,
     if listener.kind == "connect":
         rules = listener.to.rules if listener.to is not None else ()
         return {"kind": "connect", "to": [_rule(rule, listener) for rule in rules]}
+    if listener.kind == "udp" and listener.to is not None:
+        to = {"tenant": listener.to.tenant or listener.tenant or "", "endpoint": listener.to.endpoint}
+        return {"kind": "udp", "to": to, "idle": listener.idle, "sessions": listener.sessions}
     if listener.to is not None:
         return {"kind": "tcp", "to": destination(listener.to, listener_upstream(name), listener.tenant)}
     if listener.kind == "tunnel":
@@ -270,7 +289,17 @@ def _common(config: Gateway | Agent | Forward, checked: Checked) -> dict[str, An
 
 
 def _tunnel(tunnel: Tunnel) -> dict[str, Any]:
-    return tunnel.model_dump()
+    own = _congestion_of_tcp() if tunnel.congestion == "system" else tunnel.congestion
+    return {**tunnel.model_dump(), "congestion": own}
+
+
+def _congestion_of_tcp() -> str:
+    """What the system has chosen for TCP, of what QUIC has too."""
+    try:
+        chosen = TCP_CONGESTION.read_text(encoding="ascii").strip()
+    except OSError:
+        chosen = ""
+    return chosen if chosen == "bbr" else "cubic"
 
 
 def _access_log(log: AccessLog, checked: Checked) -> dict[str, Any]:

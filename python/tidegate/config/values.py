@@ -103,7 +103,7 @@ class Service:
     port: int
     """Its port, at least 1."""
     kind: str
-    """`http` or `tcp`."""
+    """`http`, `tcp` or `udp`."""
     tls: bool
     """It speaks TLS."""
 
@@ -113,13 +113,13 @@ class Service:
 
 
 def service(value: object, kind: str = "http") -> Service:
-    """A local service from `3000`, `host:3000`, `http(s)://host:3000`, `tcp://host:5432`."""
+    """A local service from `3000`, `host:3000`, `http(s)://host:3000`, `tcp://host:5432`, `udp://host:53`."""
     text = str(value).strip()
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = kind, text
-    elif scheme not in ("http", "https", "tcp") or (kind == "tcp" and scheme != "tcp"):
-        allowed = "tcp://" if kind == "tcp" else "http://, https:// or tcp://"
+    elif scheme not in ("http", "https", "tcp", "udp") or (kind in ("tcp", "udp") and scheme != kind):
+        allowed = f"{kind}://" if kind in ("tcp", "udp") else "http://, https://, tcp:// or udp://"
         raise ValueError(f"{text!r} has a scheme that is not known here (write {allowed}, or leave it out)")
     rest = rest.removesuffix("/")
     if "/" in rest or "?" in rest or "#" in rest or "@" in rest:
@@ -127,12 +127,13 @@ def service(value: object, kind: str = "http") -> Service:
     if re.fullmatch(r"\d+", rest):
         rest = f"localhost:{rest}"
     host, colon, port = rest.rpartition(":")
-    if (not colon or rest.endswith("]")) and separator and scheme != "tcp":
+    if (not colon or rest.endswith("]")) and separator and scheme not in ("tcp", "udp"):
         host, colon, port = rest, ":", "443" if scheme == "https" else "80"
     if not colon:
         raise ValueError(f"{text!r} is no local service (write a port, HOST:PORT or http://HOST:PORT)")
     number = port_number(port, least=1)
-    return Service(_host(host, text) or "localhost", number, "tcp" if scheme == "tcp" else "http", scheme == "https")
+    spoken = scheme if scheme in ("tcp", "udp") else "http"
+    return Service(_host(host, text) or "localhost", number, spoken, scheme == "https")
 
 
 def url_parts(value: str) -> SplitResult:

@@ -49,6 +49,7 @@ def _outside(model: type[Model], tree: Tree) -> list[str]:
         look.error_pages(tree.data.get("error_pages"))
     # What stands outside of lists and names, the admin listener, is first, as in a snapshot.
     checked.differ(sorted(look.binds, key=lambda each: each[0] != "admin.bind"))
+    checked.differ(look.datagrams)
     return checked.mistakes
 
 
@@ -59,6 +60,8 @@ class _Look:
         self.checked = checked
         self.context = context
         self.binds: list[tuple[str, list[str] | None]] = []
+        # Ports for datagrams have numbers of their own.
+        self.datagrams: list[tuple[str, list[str] | None]] = []
 
     def at(self, model: type[BaseModel], written: Any, path: Path_) -> None:
         """Looks at a part, or at what is right within it."""
@@ -89,7 +92,8 @@ class _Look:
         except ValueError:
             return  # missing, or wrong in itself
         key = dotted((*path, "bind"))
-        self.binds.append((key, self.checked.call(key, resolve_bind, address)))
+        binds = self.datagrams if written.get("kind") == "udp" else self.binds
+        binds.append((key, self.checked.call(key, resolve_bind, address)))
 
     def _files(self, part: Any, key: str) -> None:
         match part:

@@ -209,11 +209,13 @@ class State:
         found: dict[str, dict[str, Any]] = {}
         for endpoint in self._role.status().get("endpoints", []):
             for session in endpoint.get("listeners", []):
-                key = str(session.get("agent") or session.get("address"))
+                # What an agent says is its id and the number of the tunnel.
+                agent = session["agent"].partition(".")[0] if session.get("agent") else None
+                key = str(agent or session.get("address"))
                 one = found.setdefault(
                     key,
                     {
-                        "agent": session.get("agent"),
+                        "agent": agent,
                         "address": session.get("address"),
                         "endpoints": [],
                         "sessions": 0,

@@ -49,7 +49,7 @@ def arrow(event: Mapping[str, Any], offer: Mapping[str, Any]) -> str:
         connect = _forward_connect(name, url)
         port = (offer.get("to") or {}).get("port", "PORT")
         return f"tidegate forward {port} {name}{connect} -> {local}"
-    if url:
+    if url and offer.get("kind") != "udp":
         return f"{url} -> {local}"
     return f"endpoint {name} at {event.get('gateway')} -> {local}"
 
@@ -63,7 +63,7 @@ def target(offer: Mapping[str, Any]) -> str:
     host, port = str(to.get("host", "")), to.get("port")
     if ":" in host:
         host = f"[{host}]"
-    scheme = "tcp" if offer.get("kind") == "tcp" else "https" if to.get("tls") else "http"
+    scheme = offer["kind"] if offer.get("kind") in ("tcp", "udp") else "https" if to.get("tls") else "http"
     return f"{scheme}://{host}:{port}"
 
 

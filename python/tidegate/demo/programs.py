@@ -15,7 +15,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from tidegate.demo.certificates import GATE, write
+from tidegate.demo.certificates import AUTHORITY, GATE, write
 
 __all__ = ["DemoError", "Program", "Programs", "join"]
 
@@ -123,12 +123,12 @@ class Program:
 
 
 class Programs:
-    """The four programs, wired to one another on free ports of the loopback interface."""
+    """The five programs, wired to one another on free ports of the loopback interface."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.running: dict[str, Program] = {}
-        self.proxy = self.agents = self.db = self.secure = self.out = self.admin = self.forward = ("", 0)
+        self.proxy = self.agents = self.quic = self.db = self.secure = self.out = self.admin = self.forward = ("", 0)
         self.lines = ("", 0)
 
     def start(self) -> None:
@@ -138,12 +138,14 @@ class Programs:
         gateway = self._run("gateway", "tidegate", "gateway", "--config", self._gateway_file(web, sealed))
         self.proxy = gateway.address(listener="web")
         self.agents = gateway.address(listener="agents")
+        self.quic = gateway.address(listener="quic")
         self.db = gateway.address(listener="lines")
         self.out = gateway.address(listener="out")
         self.secure = gateway.address(listener="secure")
         self.admin = gateway.address(listener="admin")
         self._run("agent", "tidegate", "agent", "start", "--config", self._agent_file(web))
-        for endpoint in ("web", "inside", "echo", "lines", "network"):
+        self._run("agent over QUIC", "tidegate", "agent", "start", "--config", self._quic_agent_file(web))
+        for endpoint in ("web", "inside", "echo", "lines", "network", "far"):
             gateway.wait_for("agent connected", endpoint=endpoint)
         connect = f"http://{join(self.proxy)}"
         forward = self._run("forward", "tidegate", "forward", "127.0.0.1:0", "echo", "--connect", connect)
@@ -174,6 +176,12 @@ class Programs:
                     "web": {"bind": anywhere, "dynamic_endpoints": True},
                     "secure": {"bind": anywhere, "tls": {"certificates": [{"cert": gate, "key": gate}]}},
                     "agents": {"bind": anywhere, "kind": "tunnel"},
+                    "quic": {
+                        "bind": anywhere,
+                        "kind": "tunnel",
+                        "tls": {"certificates": [{"cert": gate, "key": gate}]},
+                        "transports": ["quic"],
+                    },
                     "lines": {"bind": anywhere, "kind": "tcp", "to": {"endpoint": "lines"}},
                     "out": {
                         "bind": anywhere,
@@ -203,6 +211,20 @@ class Programs:
                     {"name": "lines", "to": f"tcp://{lines}"},
                     {"name": "network", "to": "connect", "allow": [lines]},
                 ],
+            },
+        )
+
+    def _quic_agent_file(self, web: tuple[str, int]) -> str:
+        return self._written(
+            "quic-agent.yaml",
+            {
+                "connect": {
+                    "urls": [f"https://{join(self.quic)}"],
+                    "transport": "quic",
+                    "ca": write(self._folder, "authority.pem", AUTHORITY),
+                    "server_name": "inside.localhost",
+                },
+                "endpoints": [{"name": "far", "to": f"http://{join(web)}"}],
             },
         )
 

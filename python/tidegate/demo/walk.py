@@ -59,6 +59,7 @@ class Result:
 def steps(programs: Programs) -> list[Step]:
     """Every path that is built, in the order of the story."""
     proxy, through = programs.proxy, ("sample service", "agent", "gateway")
+    quic = ("sample service", "agent over QUIC", "gateway")
     named, behind = f"web.localhost:{proxy[1]}", ("sample service", "gateway")
     return [
         Step("HTTP by header", through, lambda: _hello(proxy, {"x-tidegate-endpoint": "web"})),
@@ -71,6 +72,7 @@ def steps(programs: Programs) -> list[Step]:
         Step("one TLS port: ended, to an address", behind, lambda: _secure(programs.secure, "app.localhost")),
         Step("one TLS port: ended, to a tunnel", through, lambda: _secure(programs.secure, "inside.localhost")),
         Step("one TLS port: passed through", behind, lambda: _secure(programs.secure, SEALED_NAME)),
+        Step("HTTP through a tunnel over QUIC", quic, lambda: _hello(proxy, {"Host": f"far.localhost:{proxy[1]}"})),
         Step("CONNECT into the agent's network", through, lambda: _connected(programs.out, join(programs.lines))),
     ]
 

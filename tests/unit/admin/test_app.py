@@ -212,8 +212,8 @@ def test_the_configuration_in_force_is_shown_here_and_to_nobody_else() -> None:
 
 def test_agents_are_listed_with_what_they_offer() -> None:
     sessions = [
-        {"agent": "a", "address": "10.0.0.1:1", "since": 2.0},
-        {"agent": "a", "address": "10.0.0.1:2", "since": 1.0},
+        {"agent": "a.0", "address": "10.0.0.1:1", "since": 2.0},
+        {"agent": "a.1", "address": "10.0.0.1:2", "since": 1.0},
     ]
     old = [{"agent": None, "address": "10.0.0.2:1", "since": 3.0}]
     endpoints = [{"name": "web", "listeners": sessions}, {"name": "db", "listeners": [*sessions[:1], *old]}]

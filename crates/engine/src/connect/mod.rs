@@ -70,6 +70,8 @@ pub struct Request<'a> {
     pub version: &'a str,
     /// Streams may carry HTTP/2.
     pub h2: bool,
+    /// Flows of datagrams are taken, and no streams.
+    pub datagram: bool,
     /// Why a tunnel is no QUIC; empty where there is nothing to say.
     pub not_quic: &'a str,
 }
@@ -205,6 +207,7 @@ impl Gateway {
             agent: request.agent,
             version: request.version,
             h2: request.h2,
+            datagram: request.datagram,
             not_quic: &hello::visible(request.not_quic),
         })
     }

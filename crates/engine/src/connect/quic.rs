@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::{Gateway, REASON, Refused, Tunnel, Wanted};
 use crate::dial;
@@ -17,6 +17,7 @@ use crate::http1::head::{HeadLimits, parse_response};
 use crate::message::ResponseHead;
 use crate::snapshot::Transport;
 use crate::tunnel::endpoint;
+use crate::tunnel::endpoint::path::{discovery, largest};
 use crate::tunnel::hello::{self, Told, Upgrade};
 use crate::tunnel::quic::{Config, UNREAD, codes, start, transport};
 
@@ -35,6 +36,9 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 /// A head of an answer, at most.
 const ANSWER: HeadLimits = HeadLimits { bytes: 64 * 1024, fields: 128 };
 
+/// Flows of one tunnel that may be open at once: of many sources each has one.
+const FLOWS: VarInt = VarInt::from_u32(8192);
+
 /// The codes of QUIC that say why there is no connection (RFC 9000 §20.1, RFC 9001 §4.8).
 const REFUSED: u64 = 0x2;
 const NO_PROTOCOL: u64 = 0x178;
@@ -44,8 +48,6 @@ impl Gateway {
     pub(super) async fn open_quic(&self, made_of: Transport, wanted: &Wanted<'_>) -> Result<Tunnel, Refused> {
         let tls = self.quic.as_ref().map_err(|why| self.broken(why))?;
         let name = tls.name(&self.host).map_err(|why| self.broken(why))?;
-        let mut config = ClientConfig::new(tls.crypto.clone());
-        config.transport_config(Arc::new(transport(wanted.tunnel, wanted.asks)));
 
         let most = if wanted.asks { PATIENCE } else { Duration::MAX };
         let by = Instant::now() + wanted.timeouts.handshake.min(most);
@@ -55,11 +57,20 @@ impl Gateway {
             _ => return Err(self.broken(format!("cannot resolve {host}"))),
         };
         let silent = || self.broken(self.no_answer(wanted.quic_at));
+        let mut transport = transport(wanted.tunnel, wanted.asks);
+        // All of one host, and by the same way as a rule.
+        let largest = addresses.iter().map(|to| largest(*to)).min().unwrap_or_default();
+        transport.mtu_discovery_config(Some(discovery(largest)));
+        if wanted.request.datagram {
+            transport.max_concurrent_bidi_streams(FLOWS);
+        }
+        let mut config = ClientConfig::new(tls.crypto.clone());
+        config.transport_config(Arc::new(transport));
         let endpoint = endpoint::dialling(wanted.worker, wanted.drain).map_err(|error| self.broken(error))?;
-        let connection = match timeout_at(by, first_of(&endpoint, &config, addresses, &name)).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(Failure::Lost(ConnectionError::TimedOut))) | Err(_) => return Err(silent()),
-            Ok(Err(why)) => return Err(self.broken(words(made_of, &why))),
+        let connection = match first_of(&endpoint, &config, addresses, &name, by).await {
+            Ok(connection) => connection,
+            Err(Failure::Lost(ConnectionError::TimedOut)) => return Err(silent()),
+            Err(why) => return Err(self.broken(words(made_of, &why))),
         };
         let greeted = async {
             match made_of {
@@ -69,12 +80,18 @@ impl Gateway {
             }
         };
         match timeout_at(by, greeted).await {
+            Ok(Ok((_, told))) if wanted.request.datagram && !told.features.datagram => {
+                connection.close(codes::CLOSED, b"");
+                Err(self.broken("this gateway carries no datagrams (a newer version does)"))
+            }
             Ok(Ok((control, told))) => {
-                let (session, driver) = start(
-                    connection,
-                    control,
-                    Config { takes_streams: wanted.serves, asks: wanted.asks, unread: UNREAD },
-                );
+                let config = Config {
+                    takes_streams: wanted.serves,
+                    datagrams: wanted.request.datagram,
+                    asks: wanted.asks,
+                    unread: UNREAD,
+                };
+                let (session, driver) = start(connection, control, config);
                 let driver = async move {
                     driver.await;
                     let _ = timeout(LAST_WORD, endpoint.wait_idle()).await;
@@ -175,12 +192,13 @@ enum Failure {
     Lost(ConnectionError),
 }
 
-/// The first connection that comes about; else why the last one did not.
+/// The first connection that comes about by then; else why there is none, as whoever answered last says it.
 async fn first_of(
     endpoint: &Endpoint,
     config: &ClientConfig,
     addresses: Vec<SocketAddr>,
     name: &str,
+    by: Instant,
 ) -> Result<Connection, Failure> {
     let mut waiting = addresses.into_iter();
     // Dropping the set ends the attempts that lost.
@@ -200,9 +218,17 @@ async fn first_of(
         let attempt = tokio::select! {
             attempt = attempts.join_next() => attempt,
             () = sleep(if here { STAGGER_HERE } else { STAGGER }), if more => continue,
+            () = sleep_until(by) => {
+                return Err(match failure {
+                    Failure::Lost(error) => Failure::Lost(error),
+                    Failure::Never(_) => Failure::Lost(ConnectionError::TimedOut),
+                });
+            }
         };
         match attempt {
             Some(Ok(Ok(connection))) => return Ok(connection),
+            // That one address is silent says less than what another one has answered.
+            Some(Ok(Err(ConnectionError::TimedOut))) if matches!(failure, Failure::Lost(_)) => {}
             Some(Ok(Err(error))) => failure = Failure::Lost(error),
             Some(Err(_)) => {}
             None if more => {}

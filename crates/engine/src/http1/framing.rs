@@ -38,6 +38,14 @@ impl Framing {
             Framing::Length(n) => length.format(n).as_bytes(),
             _ => b"",
         };
+        let speaks = |known| matches!(known, Known::ContentLength | Known::TransferEncoding | Known::Trailer);
+        let mut said = fields.of(speaks);
+        // Mostly they say just this, or say nothing where there is nothing to say.
+        match (self, said.next(), said.next()) {
+            (Framing::None | Framing::UntilClose, None, _) => return,
+            (Framing::Length(_), Some(one), None) if one.known == Known::ContentLength && one.value == length => return,
+            _ => drop(said),
+        }
         let mut announced = false;
         fields.retain(|field| match (field.known, self) {
             (Known::ContentLength, Framing::None) => true,

@@ -31,8 +31,8 @@ const FIRST_LOOK: usize = 64;
 /// Names in Connection, all its fields together: each costs a comparison with every field of the head.
 const CONNECTION_NAMES: usize = 32;
 
-/// Fields that are parsed without allocating.
-const FIELDS_ON_STACK: usize = 128;
+/// Fields that are parsed without allocating: more than `limits.head_fields` is by itself.
+const FIELDS_ON_STACK: usize = 256;
 
 /// Parses the request at the start of `input` and says how many bytes it takes; `None`: more are needed.
 ///

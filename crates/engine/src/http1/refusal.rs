@@ -41,5 +41,24 @@ impl std::error::Error for HeadError {}
 
 /// True when `bytes` is a token (RFC 9110 §5.6.2).
 pub(crate) fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
+    !bytes.is_empty() && bytes.iter().all(|byte| TOKEN[usize::from(*byte)])
+}
+
+/// Which bytes a token is made of: looked up, not searched for, because every request's method and host go by here.
+static TOKEN: [bool; 256] = bytes_of(b"!#$%&'*+-.^_`|~");
+
+/// Letters, digits and `others`.
+pub(crate) const fn bytes_of(others: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
 }

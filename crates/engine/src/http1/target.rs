@@ -3,11 +3,14 @@
 //! Nothing is decoded: a path stays as it was written, byte for byte.
 
 use super::refusal::HeadError::{self, Malformed};
-use super::refusal::is_token;
+use super::refusal::{bytes_of, is_token};
 use crate::message::{Known, RequestHead, Version};
 
 /// The longest Host: a DNS name of 253 bytes and a port fit.
 pub(crate) const MAX_HOST: usize = 264;
+
+/// Which bytes the name in an authority is made of.
+static NAME: [bool; 256] = bytes_of(b"-._~");
 
 /// Checks method, target and Host; turns an absolute target into the origin form.
 pub(crate) fn normalise(head: &mut RequestHead) -> Result<(), HeadError> {
@@ -86,7 +89,7 @@ pub(crate) fn check_authority(authority: &[u8]) -> Result<(), HeadError> {
             .strip_suffix(b"]")
             .and_then(|ip| std::str::from_utf8(ip).ok())
             .is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()),
-        None => !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(b)),
+        None => !name.is_empty() && name.iter().all(|byte| NAME[usize::from(*byte)]),
     };
     let port_is_fine = port.is_none_or(|port| {
         (1..=5).contains(&port.len())

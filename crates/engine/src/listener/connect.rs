@@ -95,7 +95,7 @@ pub async fn connection(
     let led = match asked {
         Ok(None) => return,
         Ok(Some(head)) => {
-            record.asked = proxy.access.load().is_some().then(|| Words::of(&head));
+            record.asked = proxy.access.is_on().then(|| Words::of(&head));
             led(&proxy, &listener, &head, certificate.as_deref(), client, &mut record).await
         }
         Err(error) => Err(error),
@@ -150,7 +150,7 @@ async fn led(
         None => proxy.anonymous.clone(),
         Some(policy) => identify(proxy, policy, &head.fields, certificate, client.ip()).await?,
     };
-    record.tenant = identity.tenant.clone();
+    record.tenant = Some(identity.tenant.clone());
     let target = target?;
     let rules = listener.rules.load_full();
     let to = rules.find(&target).ok_or_else(|| Error::new(Code::TargetDenied, "no rule leads there"))?;
@@ -160,8 +160,8 @@ async fn led(
         return Err(access.policy.as_ref().map_or(error.clone(), |policy| policy.challenge(error)));
     }
     let endpoint = proxy.registry.find(owner, &to.endpoint).ok_or_else(nobody)?;
-    record.endpoint = endpoint.name.clone();
-    record.tenant = endpoint.tenant.clone();
+    record.endpoint = Some(endpoint.name.clone());
+    record.tenant = Some(endpoint.tenant.clone());
     let shared = proxy.verdicts.allowance_of(&endpoint.tenant);
     let all = identity.allowances.iter().cloned().chain(shared);
     record.taken = Taken::from(all, Wanted::Stream).map_err(too_many)?;

@@ -7,6 +7,7 @@ pub mod arrive;
 pub mod refuse;
 pub mod http;
 pub mod tcp;
+pub mod udp;
 pub mod connect;
 pub mod hail;
 pub mod session;

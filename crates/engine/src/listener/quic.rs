@@ -27,8 +27,10 @@ use crate::error::{Code, Error, Result};
 use crate::http1::head::{HeadLimits, parse_request};
 use crate::io::Buffer;
 use crate::message::RequestHead;
+use crate::proxy::secured::Fate;
 use crate::room::{Place, Room};
 use crate::snapshot;
+use crate::tunnel::endpoint::path::{USUAL, discovery, largest};
 use crate::tunnel::hello::{self, Offers, Welcome};
 use crate::tunnel::quic::{self as tunnel, codes};
 
@@ -65,6 +67,8 @@ pub struct QuicDoor {
     pub whom: Whom,
     /// How QUIC and TLS are spoken.
     pub server: Arc<ServerConfig>,
+    /// The same where the way back carries large datagrams.
+    pub roomy: Arc<ServerConfig>,
 }
 
 /// Whom a listener is for.
@@ -93,8 +97,10 @@ impl Whom {
 }
 
 /// What is spoken with whoever comes: sessions are watched like `tunnel` says, and only one stream is theirs to open.
-pub fn transport(tunnel: &snapshot::Tunnel) -> TransportConfig {
+/// `largest` is what a datagram may become.
+pub fn transport(tunnel: &snapshot::Tunnel, largest: u16) -> TransportConfig {
     let mut transport = tunnel::transport(tunnel, false);
+    transport.mtu_discovery_config(Some(discovery(largest)));
     transport.receive_window(STRANGERS_WINDOW).max_concurrent_bidi_streams(VarInt::from_u32(1));
     transport
 }
@@ -196,8 +202,36 @@ struct Hello {
     head: Result<RequestHead>,
 }
 
+/// The first stream, behind the hello, where there was one.
+type Control = Option<(SendStream, RecvStream)>;
+
+/// Who was let in and the answer to them, or the refusal.
+type Judgement = std::result::Result<(Guest, Vec<u8>), Vec<u8>>;
+
+/// Somebody who was let in.
+enum Guest {
+    Agent(Applicant),
+    Forward(Fate),
+}
+
 impl Caller {
     async fn connection(self, incoming: Incoming, handshake: Handshake) {
+        // What is over when the session begins has a place of its own until then.
+        let arrived = Box::pin(self.arrive(incoming, handshake)).await;
+        let door = self.door.clone();
+        match (&door.whom, arrived) {
+            (Whom::Agents(listener), Some((connection, control, Guest::Agent(applicant)))) => {
+                self.run(listener, connection, control, applicant).await;
+            }
+            (Whom::Forwards(reached), Some((connection, control, Guest::Forward(fate)))) => {
+                Box::pin(self.reach(reached, connection, control, fate)).await;
+            }
+            _ => {}
+        }
+    }
+
+    /// From the first datagram to the answer; none where there is to be no session.
+    async fn arrive(&self, incoming: Incoming, handshake: Handshake) -> Option<(Connection, Control, Guest)> {
         let greeting = self.tunnels.greeting.load_full();
         self.place.idle(Instant::now());
         let begun = async {
@@ -212,24 +246,35 @@ impl Caller {
             let hello = timeout_at(by, hello(&connection, &greeting.head)).await.ok()??;
             Some((connection, Some(hello)))
         };
-        let begun = tokio::select! {
-            begun = begun => begun,
-            () = self.place.evicted() => None,
+        let (connection, hello) = tokio::select! {
+            begun = begun => begun?,
+            () = self.place.evicted() => return None,
         };
-        let Some((connection, hello)) = begun else { return };
         self.place.busy();
-        let door = self.door.clone();
-        match (&door.whom, hello) {
-            (Whom::Agents(listener), Some(hello)) => self.serve(listener, connection, hello, &greeting).await,
-            (Whom::Agents(listener), None) => self.serve_unspoken(listener, connection).await,
-            (Whom::Forwards(reached), Some(hello)) => self.reach(reached, connection, hello, &greeting).await,
-            (Whom::Forwards(_), None) => {}
+        let Some(Hello { mut send, recv, head }) = hello else {
+            let applicant = self.unspoken(&connection)?;
+            return Some((connection, None, Guest::Agent(applicant)));
+        };
+        let judged = match (&self.door.whom, head) {
+            (Whom::Agents(listener), head) => self.applies(listener, &connection, head, &greeting).await,
+            (Whom::Forwards(reached), head) => self.forwards(reached, &connection, head, &greeting),
+        };
+        match judged {
+            Ok((guest, answer)) => {
+                timeout(greeting.handshake, send.write_all(&answer)).await.ok()?.ok()?;
+                Some((connection, Some((send, recv)), guest))
+            }
+            Err(refusal) => {
+                refuse(&connection, send, recv, &refusal).await;
+                None
+            }
         }
     }
 
     async fn shake_hands(&self, incoming: Incoming, by: Instant) -> Option<Connection> {
         let from = incoming.remote_address();
-        let shake = async { incoming.accept_with(self.door.server.clone())?.await };
+        let server = if largest(from) > USUAL { &self.door.roomy } else { &self.door.server };
+        let shake = async { incoming.accept_with(server.clone())?.await };
         let (outcome, connection) = match timeout_at(by, shake).await {
             Ok(Ok(connection)) => ("full", Ok(connection)),
             Ok(Err(error)) => (outcome(&error), Err(error)),
@@ -243,50 +288,61 @@ impl Caller {
         connection.ok()
     }
 
-    async fn serve(self, listener: &TunnelListener, connection: Connection, hello: Hello, greeting: &Greeting) {
-        let Hello { mut send, recv, head } = hello;
-        let from = address(&connection);
-        let certificate = certificate(&connection);
-        let tunnels = &self.tunnels;
+    /// An agent asks; the answer, or a refusal, as it is said.
+    async fn applies(
+        &self,
+        listener: &TunnelListener,
+        connection: &Connection,
+        head: Result<RequestHead>,
+        greeting: &Greeting,
+    ) -> Judgement {
+        let (tunnels, from, certificate) = (&self.tunnels, address(connection), certificate(connection));
         let applicant = match head {
             Ok(head) => applicant(tunnels, listener, (Over::Quic, &head), certificate.as_deref(), from).await,
             Err(error) => Err(error),
         };
-        let applicant = match applicant {
-            Ok(applicant) => applicant,
-            Err(error) => return refuse(&connection, send, recv, &refusal(tunnels, &error, from)).await,
-        };
+        let applicant = applicant.map_err(|error| refusal(tunnels, &error, from))?;
         let answer = welcome(tunnels, &applicant, greeting, from);
-        if !matches!(timeout(greeting.handshake, send.write_all(&answer)).await, Ok(Ok(()))) {
-            return;
-        }
-        self.run(listener, connection, Some((send, recv)), applicant).await;
+        Ok((Guest::Agent(applicant), answer))
+    }
+
+    /// The same of a forward: whoever speaks as one may come in, and each of its streams is judged by itself.
+    fn forwards(
+        &self,
+        reached: &Reached,
+        connection: &Connection,
+        head: Result<RequestHead>,
+        greeting: &Greeting,
+    ) -> Judgement {
+        let fate = head.and_then(|head| reached.greeted(&self.tunnels, &head, connection));
+        let fate = fate.map_err(|error| in_words(&self.tunnels, &error))?;
+        let (node, version) = (&*greeting.node, &*greeting.version);
+        let answer = hello::accept_tunnel(None, &Welcome { node, version, url: None, quic: &Offers::No });
+        Ok((Guest::Forward(fate), answer))
     }
 
     /// Agents of quic-reverse-http-tunnel wait for streams, and that is all.
-    async fn serve_unspoken(self, listener: &TunnelListener, connection: Connection) {
+    fn unspoken(&self, connection: &Connection) -> Option<Applicant> {
+        let Whom::Agents(listener) = &self.door.whom else { return None };
         let endpoint = listener.quic_tunnel.as_deref().unwrap_or_default();
         match unspoken(&self.tunnels, listener, endpoint) {
-            Ok(applicant) => self.run(listener, connection, None, applicant).await,
+            Ok(applicant) => Some(applicant),
             Err(error) => {
-                log_refusal(&error, address(&connection));
+                log_refusal(&error, address(connection));
                 connection.close(codes::NOT_WELCOME, error.detail.as_bytes());
+                None
             }
         }
     }
 
-    async fn run(
-        &self,
-        listener: &TunnelListener,
-        connection: Connection,
-        control: Option<(SendStream, RecvStream)>,
-        applicant: Applicant,
-    ) {
+    async fn run(&self, listener: &TunnelListener, connection: Connection, control: Control, applicant: Applicant) {
         let whom = (self.worker, address(&connection));
         // A stranger was given what a request needs, an agent gets what its streams need.
         connection.set_receive_window(WINDOW);
-        let config = tunnel::Config { takes_streams: false, asks: false, unread: tunnel::UNREAD };
-        let session = tunnel::start(connection.clone(), control, config);
+        let unread = tunnel::UNREAD;
+        let config = tunnel::Config { takes_streams: false, datagrams: false, asks: false, unread };
+        let (session, driver) = tunnel::start(connection.clone(), control, config);
+        let session = (session, Box::pin(driver) as session::Driver);
         let ends = (&*listener.terms, &self.closed);
         tokio::select! {
             () = session::run(self.tunnels.clone(), whom, ends, applicant, session) => {}
@@ -295,24 +351,13 @@ impl Caller {
         }
     }
 
-    /// A forward's session: whoever speaks as one may have it, and each of its streams is judged by itself.
-    async fn reach(self, reached: &Reached, connection: Connection, hello: Hello, greeting: &Greeting) {
-        let Hello { mut send, recv, head } = hello;
-        let tunnels = &self.tunnels;
-        let fate = match head.and_then(|head| reached.greeted(tunnels, &head, &connection)) {
-            Ok(fate) => fate,
-            Err(error) => return refuse(&connection, send, recv, &in_words(tunnels, &error)).await,
-        };
-        let (node, version) = (&*greeting.node, &*greeting.version);
-        let answer = hello::accept_tunnel(None, &Welcome { node, version, url: None, quic: &Offers::No });
-        if !matches!(timeout(greeting.handshake, send.write_all(&answer)).await, Ok(Ok(()))) {
-            return;
-        }
+    /// A forward's session.
+    async fn reach(self, reached: &Reached, connection: Connection, control: Control, fate: Fate) {
         connection.set_receive_window(FORWARDS_WINDOW);
         connection.set_max_concurrent_bi_streams(tunnel::STREAMS);
         let unread = (FORWARDS_WINDOW.into_inner(), FORWARDS_UNREAD);
-        let config = tunnel::Config { takes_streams: true, asks: false, unread };
-        let session = tunnel::start(connection.clone(), Some((send, recv)), config);
+        let config = tunnel::Config { takes_streams: true, datagrams: false, asks: false, unread };
+        let session = tunnel::start(connection.clone(), control, config);
         let door = &self.door;
         let arrived = Arrived {
             worker: self.worker,
@@ -323,7 +368,7 @@ impl Caller {
             certificate: certificate(&connection),
         };
         tokio::select! {
-            () = reach::run(tunnels.clone(), reached, arrived, (self.place, &self.closed), session) => {}
+            () = reach::run(self.tunnels.clone(), reached, arrived, (self.place, &self.closed), session) => {}
             // It only ever ends the connection.
             () = follow(&connection, &self.tunnels, &self.door.whom) => {}
         }

@@ -1,7 +1,7 @@
 //! The session of an agent that was let in, from its first moment to its last, whatever its tunnel is made of.
 
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::hail::{Applicant, Tunnels};
+use crate::aside::Aside;
 use crate::terms::Terms;
 use crate::tunnel::hello::Features;
 use crate::tunnel::{Ending, Session};
@@ -28,6 +29,9 @@ const COME_BACK: Duration = Duration::from_secs(2);
 /// How often a session that is to end is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// What moves a session. It has a place of its own: handed from one future to the next, each would have room for it.
+pub type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Enters a session among those that offer the endpoint, and runs it to its end. `closed` says that tunnels are taken
 /// no more where it came.
 pub async fn run(
@@ -35,7 +39,7 @@ pub async fn run(
     (worker, from): (usize, SocketAddr),
     (terms, closed): (&Terms, &CancellationToken),
     applicant: Applicant,
-    (tunnel, driver): (Session, impl Future<Output = ()>),
+    (tunnel, driver): (Session, Driver),
 ) {
     let admitted = applicant.admitted;
     let proxy = &tunnels.proxy;
@@ -88,10 +92,20 @@ struct Ends<'a> {
 
 /// Runs a session to its end, which is the agent's, that of its credential, or ours when the gateway leaves or its
 /// listener's terms have ended.
-async fn drive(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>, driver: impl Future<Output = ()>) {
+async fn drive(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>, driver: Driver) {
+    // Bytes come often, everything else once in the life of a session.
+    let heeding = Aside::new(heed(tunnels, session, ends));
+    tokio::select! {
+        biased;
+        () = driver => {}
+        () = heeding => {}
+    }
+}
+
+/// Tells a session what it has to know of the world around it, for as long as it lives.
+async fn heed(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>) {
     let identity = &session.identity;
     let (known, expires) = (!identity.is_anonymous(), ends.with_credential);
-    let mut driver = pin!(driver);
     let mut leaving = pin!(tunnels.proxy.drain.begun());
     let mut ending = pin!(tunnels.drain.begun());
     let mut gone_away = pin!(session.tunnel.gone_away());
@@ -101,7 +115,6 @@ async fn drive(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>, drive
     let (mut said, mut withdrawn, mut ended) = (false, false, false);
     loop {
         tokio::select! {
-            () = &mut driver => return,
             () = &mut gone_away, if !withdrawn => {
                 // The agent drains: nothing new goes there, and what is kept idle is given up, so that it can leave.
                 withdrawn = true;
@@ -133,6 +146,7 @@ async fn drive(tunnels: &Tunnels, session: &AgentSession, ends: &Ends<'_>, drive
                 ended = true;
                 end(&session.tunnel, session.features);
             }
+            else => return std::future::pending().await,
         }
     }
 }

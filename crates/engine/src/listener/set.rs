@@ -22,7 +22,8 @@ use super::quic::{self, QuicDoor, Whom};
 use super::reach::Reached;
 use super::tcp;
 use super::tls::{self, Tls};
-use super::{connect, http, refuse, tunnel};
+use super::udp::{Receiving, To, UdpListener};
+use super::{connect, http, refuse, tunnel, udp};
 use crate::metrics::Page;
 use crate::proxy::access::{Answered, Record};
 use crate::proxy::passthrough;
@@ -34,6 +35,7 @@ use crate::snapshot::{self, Gateway, Listener, ListenerKind, Transport};
 use crate::target::rules::Rules;
 use crate::terms::Terms;
 use crate::tunnel::endpoint::Keys;
+use crate::tunnel::endpoint::path::{LARGEST, USUAL};
 use crate::tunnel::hello::Offers;
 
 /// The listeners that run.
@@ -58,6 +60,8 @@ struct Running {
     sockets: Vec<Accepting>,
     /// For QUIC: each address as the configuration has it, and what stands there.
     places: Vec<(SocketAddr, Arc<Place>)>,
+    /// For datagrams.
+    ports: Vec<Receiving>,
 }
 
 /// An address that connections are accepted on, whatever listener it belongs to.
@@ -84,6 +88,7 @@ enum Kind {
     Tcp(Arc<tcp::TcpListener>),
     Tunnel(Arc<TunnelListener>),
     Connect(Arc<connect::ConnectListener>),
+    Udp(Arc<UdpListener>),
 }
 
 impl Listeners {
@@ -141,12 +146,18 @@ impl Listeners {
             .iter()
             .flat_map(|one| tcp(one).into_iter().map(|(wanted, got)| (&*one.listener.name, wanted, got)))
             .collect();
-        let plans = plan(wanted, (&tcp, &udp), workers, shared)?;
+        let port = |one: &Running| one.ports.iter().map(|port| (port.wanted, port.address)).collect::<Vec<_>>();
+        let ports: Vec<_> = running
+            .iter()
+            .flat_map(|one| port(one).into_iter().map(|(wanted, got)| (&*one.listener.name, wanted, got)))
+            .collect();
+        let plans = plan(wanted, (&tcp, &udp, &ports), workers, shared)?;
 
         commit();
-        let (mut old, mut sockets) = (Vec::new(), Vec::new());
+        let (mut old, mut sockets, mut ports) = (Vec::new(), Vec::new(), Vec::new());
         for one in running.drain(..) {
             sockets.extend(one.sockets.into_iter().map(Some));
+            ports.extend(one.ports.into_iter().map(Some));
             old.push((one.listener, one.door));
         }
         left.clear();
@@ -178,7 +189,16 @@ impl Listeners {
                     .collect(),
                 None => Vec::new(),
             };
-            running.push(Running { listener: listener.clone(), sockets: accepts, places: takes, door });
+            let receives = plan.datagrams.into_iter().filter_map(|(wanted, origin)| match (origin, &door.leads.kind) {
+                (Origin::Bound(address, bound), Kind::Udp(listener)) => {
+                    Some(Receiving::start(&self.proxy, wanted, (address, bound), listener))
+                }
+                (Origin::Kept(at), Kind::Udp(listener)) => ports[at].take().map(|port| port.lead_to(wanted, listener)),
+                _ => None,
+            });
+            let receives = receives.collect();
+            let listener = listener.clone();
+            running.push(Running { listener, sockets: accepts, places: takes, ports: receives, door });
             // What is accepted from now on comes through the new door.
             if let Some(door) = outdated {
                 info!(listener = &*door.name, connections = door.connections.load(Ordering::Relaxed), "terms changed");
@@ -189,6 +209,7 @@ impl Listeners {
             socket.stop.cancel();
             info!(listener = &*socket.door.load().name, address = %socket.address, "listener closed");
         }
+        ports.iter().flatten().for_each(Receiving::close);
         for place in places.into_iter().flatten() {
             place.give_up(&self.tunnels);
             left.push(place);
@@ -230,6 +251,7 @@ impl Listeners {
                     "addresses": one.addresses(),
                     "transports": one.listener.transports.iter().map(|one| one.word()).collect::<Vec<_>>(),
                     "connections": one.door.connections.load(Ordering::Relaxed),
+                    "udp_sessions": one.udp_sessions(),
                 })
             })
             .collect()
@@ -256,6 +278,15 @@ impl Listeners {
     /// What was given up for want of room, and what became of datagrams.
     pub fn render_shed(&self, page: &mut Page) {
         room::render(&[&self.room, &self.tunnel_room], page);
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        udp::render(
+            running.iter().filter_map(|one| match &one.door.leads.kind {
+                Kind::Udp(listener) => Some(&**listener),
+                _ => None,
+            }),
+            page,
+        );
+        drop(running);
         page.family(
             "tidegate_quic_datagrams_total",
             "counter",
@@ -268,6 +299,19 @@ impl Listeners {
             ("receive_error", &counts.receive_error),
         ] {
             page.value(&[("outcome", outcome)], count.load(Ordering::Relaxed) as f64);
+        }
+        let directions = [("in", &counts.received), ("out", &counts.sent)];
+        page.family("tidegate_quic_udp_datagrams_total", "counter", "Datagrams that QUIC has received and sent.");
+        for (direction, traffic) in directions {
+            page.value(&[("direction", direction)], traffic.datagrams.load(Ordering::Relaxed) as f64);
+        }
+        page.family(
+            "tidegate_quic_udp_calls_total",
+            "counter",
+            "System calls by which they were: fewer than datagrams where the kernel takes several at once (GSO, GRO).",
+        );
+        for (direction, traffic) in directions {
+            page.value(&[("direction", direction)], traffic.calls.load(Ordering::Relaxed) as f64);
         }
     }
 
@@ -286,6 +330,10 @@ impl Listeners {
             ListenerKind::Tcp { to } => {
                 let to = ArcSwap::from_pointee(tcp::To::new(to, table));
                 Kind::Tcp(Arc::new(tcp::TcpListener { name: name.clone(), to, access, terms: terms.clone() }))
+            }
+            ListenerKind::Udp { to, idle, sessions } => {
+                let (name, terms, to) = (name.clone(), terms.clone(), To::new(to, *idle, *sessions));
+                Kind::Udp(Arc::new(UdpListener::new(name, to, access, terms, connections.clone())))
             }
             ListenerKind::Tunnel {} => {
                 let quic = ArcSwap::from_pointee(offers(listener));
@@ -310,12 +358,17 @@ impl Listeners {
         let whom = match &door.leads.kind {
             Kind::Tunnel(listener) => Whom::Agents(listener.clone()),
             Kind::Http(listener) => Whom::Forwards(Reached { listener: listener.clone(), acceptor: tls.acceptor()? }),
-            Kind::Tcp(_) | Kind::Connect(_) => return None,
+            Kind::Tcp(_) | Kind::Connect(_) | Kind::Udp(_) => return None,
         };
-        let mut server = self.keys.server(tls.quic()?);
-        server.transport_config(Arc::new(quic::transport(tunnel)));
+        let crypto = tls.quic()?;
+        let server = |largest| {
+            let mut server = self.keys.server(crypto.clone());
+            server.transport_config(Arc::new(quic::transport(tunnel, largest)));
+            Arc::new(server)
+        };
+        let (server, roomy) = (server(USUAL), server(LARGEST));
         let (name, room, connections) = (door.name.clone(), door.room.clone(), door.connections.clone());
-        Some(Arc::new(QuicDoor { name, room, connections, whom, server: Arc::new(server) }))
+        Some(Arc::new(QuicDoor { name, room, connections, whom, server, roomy }))
     }
 
     /// Takes connections over QUIC on an address that has just been bound.
@@ -392,6 +445,8 @@ fn begin(tunnels: &Arc<Tunnels>, worker: usize, door: &Arc<Door<Leads>>, from: I
     match (Source::of(from, &door.balancers), &leads.kind) {
         // Agents come by sockets of their own.
         (_, Kind::Tunnel(_)) => hand_on(tunnels, worker, door, arrival),
+        // Nothing is accepted on its ports.
+        (_, Kind::Udp(_)) => {}
         (Source::Balancer, _) => {
             let task = behind_balancer(tunnels.clone(), worker, door.clone(), arrival);
             tunnels.proxy.drain.spawn_on(tunnels.proxy.runtime(worker), task);
@@ -425,7 +480,7 @@ fn hand_on(tunnels: &Arc<Tunnels>, worker: usize, door: &Door<Leads>, arrival: A
     let runtime = proxy.runtime(worker);
     let access = match &door.leads.kind {
         // A request is answered, and may come from somebody else than the connection.
-        Kind::Http(_) => None,
+        Kind::Http(_) | Kind::Udp(_) => None,
         Kind::Tcp(listener) => Some(listener.access.load()),
         Kind::Tunnel(listener) => Some(listener.access.load()),
         Kind::Connect(listener) => Some(listener.access.load()),
@@ -440,6 +495,7 @@ fn hand_on(tunnels: &Arc<Tunnels>, worker: usize, door: &Door<Leads>, arrival: A
                 proxy.drain.spawn_on(runtime, task);
             }
             Kind::Tcp(listener) => tcp::arrived(proxy, worker, listener, arrival),
+            Kind::Udp(_) => {}
             Kind::Tunnel(listener) => {
                 let task = tunnel::connection(tunnels.clone(), worker, listener.clone(), arrival, None);
                 tunnels.drain.spawn_on(runtime, task);
@@ -455,6 +511,7 @@ fn hand_on(tunnels: &Arc<Tunnels>, worker: usize, door: &Door<Leads>, arrival: A
         Kind::Http(listener) => proxy.drain.spawn_on(runtime, tls::http(knock, listener.clone(), tls)),
         Kind::Tcp(listener) => proxy.drain.spawn_on(runtime, tls::tcp(knock, listener.clone(), tls)),
         Kind::Connect(listener) => proxy.drain.spawn_on(runtime, tls::connect(knock, listener.clone(), tls)),
+        Kind::Udp(_) => {}
         Kind::Tunnel(listener) => {
             tunnels.drain.spawn_on(runtime, tls::tunnel(knock, listener.clone(), tunnels.clone(), tls));
         }
@@ -465,10 +522,19 @@ impl Running {
     /// What it bound, each once.
     fn addresses(&self) -> Vec<SocketAddr> {
         let quic = self.places.iter().map(|(_, place)| place.address);
-        let mut all: Vec<_> = self.sockets.iter().map(|socket| socket.address).chain(quic).collect();
+        let udp = self.ports.iter().map(|port| port.address);
+        let mut all: Vec<_> = self.sockets.iter().map(|socket| socket.address).chain(quic).chain(udp).collect();
         let mut seen = HashSet::new();
         all.retain(|address| seen.insert(*address));
         all
+    }
+
+    /// Sources of datagrams that are served.
+    fn udp_sessions(&self) -> usize {
+        match &self.door.leads.kind {
+            Kind::Udp(_) => self.door.connections.load(Ordering::Relaxed),
+            _ => 0,
+        }
     }
 }
 
@@ -494,6 +560,7 @@ fn cancel(running: &[Running]) {
     for socket in running.iter().flat_map(|one| &one.sockets) {
         socket.stop.cancel();
     }
+    running.iter().flat_map(|one| &one.ports).for_each(Receiving::stop);
 }
 
 /// True when the connections of the one are connections of the other.
@@ -508,6 +575,7 @@ fn update(door: Arc<Door<Leads>>, wanted: &Listener, table: &Table) -> Arc<Door<
         Kind::Tcp(listener) => &listener.access,
         Kind::Tunnel(listener) => &listener.access,
         Kind::Connect(listener) => &listener.access,
+        Kind::Udp(listener) => &listener.access,
     };
     access.store(table.access(&wanted.name));
     // After what is asked of newcomers: whoever was let in meanwhile by what was asked before finds the change here.
@@ -515,6 +583,9 @@ fn update(door: Arc<Door<Leads>>, wanted: &Listener, table: &Table) -> Arc<Door<
     match (&door.leads.kind, &wanted.kind) {
         (Kind::Tcp(listener), ListenerKind::Tcp { to }) => listener.to.store(Arc::new(tcp::To::new(to, table))),
         (Kind::Connect(listener), ListenerKind::Connect { to }) => listener.rules.store(Arc::new(Rules::new(to))),
+        (Kind::Udp(listener), ListenerKind::Udp { to, idle, sessions }) => {
+            listener.lead_to(To::new(to, *idle, *sessions));
+        }
         (Kind::Http(listener), _) => listener.quic.store(Arc::new(offers(wanted))),
         (Kind::Tunnel(listener), _) => listener.quic.store(Arc::new(offers(wanted))),
         _ => {}
@@ -538,6 +609,7 @@ impl Kind {
             Kind::Tcp(_) => "tcp",
             Kind::Tunnel(_) => "tunnel",
             Kind::Connect(_) => "connect",
+            Kind::Udp(_) => "udp",
         }
     }
 }

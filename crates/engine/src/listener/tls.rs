@@ -67,7 +67,7 @@ impl Tls {
         let Some(policy) = &listener.tls else { return Ok(None) };
         let protocols = match listener.kind {
             ListenerKind::Http { .. } => HTTP,
-            ListenerKind::Tcp { .. } => TCP,
+            ListenerKind::Tcp { .. } | ListenerKind::Udp { .. } => TCP,
             ListenerKind::Tunnel {} | ListenerKind::Connect { .. } => HTTP1,
         };
         let fails = |why: String| format!("listener \"{}\": {why}", listener.name);
@@ -298,7 +298,7 @@ impl Knock {
         let asked = poll_fn(|cx| connection.poll_request(cx, &mut head, &limits));
         let heard = matches!(within(&place, &proxy, by, asked).await, Ok(Ok(true)));
         if heard {
-            record.asked = proxy.access.load().is_some().then(|| Words::of(&head));
+            record.asked = proxy.access.is_on().then(|| Words::of(&head));
         }
         let prefers_html = heard && respond::prefers_html(head.fields.all(Known::Accept));
         let error = Error::new(Code::TlsExpected, "ask for https:// instead of http://");

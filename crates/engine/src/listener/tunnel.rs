@@ -95,8 +95,8 @@ async fn serve(
     if !matches!(written, Ok(Ok(()))) {
         return;
     }
-    let session = start(io, early, Config::gateway(&greeting.tunnel));
+    let (session, driver) = start(io, early, Config::gateway(&greeting.tunnel));
     // A connection of TCP goes on when its port is given up.
     let open = CancellationToken::new();
-    session::run(tunnels, (worker, from), (&listener.terms, &open), applicant, session).await;
+    session::run(tunnels, (worker, from), (&listener.terms, &open), applicant, (session, Box::pin(driver))).await;
 }

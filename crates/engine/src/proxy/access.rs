@@ -6,10 +6,11 @@ use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwapOption;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -56,12 +57,12 @@ pub struct Record {
     pub client: SocketAddr,
     /// The listener it came by.
     pub listener: Arc<str>,
-    /// The route of the configuration that it took; empty where it took none.
-    pub route: Arc<str>,
-    /// Whose credential it came with; empty where it needed none, or one of nobody's.
-    pub tenant: Arc<str>,
-    /// The endpoint it went to; empty where it reached none.
-    pub endpoint: Arc<str>,
+    /// The route of the configuration that it took, where it took one.
+    pub route: Option<Arc<str>>,
+    /// Whose credential it came with, where it needed one of somebody's.
+    pub tenant: Option<Arc<str>>,
+    /// The endpoint it went to, where it reached one.
+    pub endpoint: Option<Arc<str>>,
     /// What it asked, kept only where a log is written.
     pub asked: Option<Words>,
     /// What its ClientHello asked, where that is all that could be read.
@@ -116,9 +117,9 @@ impl Record {
             id,
             client,
             listener,
-            route: Arc::default(),
-            tenant: Arc::default(),
-            endpoint: Arc::default(),
+            route: None,
+            tenant: None,
+            endpoint: None,
             asked: None,
             server_name: None,
             upstream: String::new(),
@@ -144,9 +145,62 @@ impl Record {
         }
     }
 
+    /// The owner of the endpoint or of the credential; empty where there are no tenants.
+    pub fn owner(&self) -> &str {
+        text(self.tenant.as_ref())
+    }
+
+    /// What logs and metrics call where it went; empty where it reached nothing.
+    pub fn label(&self) -> &str {
+        text(self.endpoint.as_ref())
+    }
+
     /// The host that was asked for.
     fn host(&self) -> Option<&str> {
         self.asked.as_ref().map(|asked| &*asked.host).or(self.server_name.as_deref())
+    }
+}
+
+fn text(name: Option<&Arc<str>>) -> &str {
+    name.map_or("", |name| name)
+}
+
+/// The access log in force, or none.
+pub struct Access {
+    log: ArcSwapOption<AccessLog>,
+    /// The same, for whoever asks with every request.
+    is_on: AtomicBool,
+}
+
+impl Access {
+    /// This log, or none.
+    pub fn new(log: Option<AccessLog>) -> Self {
+        Access { is_on: AtomicBool::new(log.is_some()), log: ArcSwapOption::new(log.map(Arc::new)) }
+    }
+
+    /// Puts this log in force, or none, and returns the one that was.
+    pub fn swap(&self, log: Option<AccessLog>) -> Option<Arc<AccessLog>> {
+        self.is_on.store(log.is_some(), Ordering::Relaxed);
+        self.log.swap(log.map(Arc::new))
+    }
+
+    /// The log in force.
+    pub fn current(&self) -> Option<Arc<AccessLog>> {
+        self.log.load_full()
+    }
+
+    /// True where there is one.
+    pub fn is_on(&self) -> bool {
+        self.is_on.load(Ordering::Relaxed)
+    }
+
+    /// Adds the line of a finished request, where there is a log.
+    pub fn write(&self, record: &Record) {
+        if self.is_on()
+            && let Some(log) = &*self.log.load()
+        {
+            log.write(record);
+        }
     }
 }
 
@@ -268,9 +322,9 @@ fn json_line(record: &Record) -> String {
         "method": asked.map(|a| &a.method),
         "host": record.host(),
         "path": asked.map(|a| &a.path),
-        "route": &*record.route,
-        "tenant": &*record.tenant,
-        "endpoint": &*record.endpoint,
+        "route": text(record.route.as_ref()),
+        "tenant": text(record.tenant.as_ref()),
+        "endpoint": text(record.endpoint.as_ref()),
         "upstream": record.upstream,
         "attempts": record.attempts,
         "status": record.status,
@@ -314,10 +368,10 @@ fn text_line(record: &Record, utc_offset: i32, whole: bool) -> String {
     // Writing to a String cannot fail.
     let _ = write!(line, "{h:02}:{m:02}:{s:02}");
     // A request that reached no endpoint is known by the host that it asked for.
-    let host = record.host().filter(|_| record.endpoint.is_empty()).unwrap_or_default();
-    for word in [&client(record.client), &*record.endpoint, &host.escape_debug().to_string()]
-        .into_iter()
-        .filter(|word| !word.is_empty())
+    let endpoint = text(record.endpoint.as_ref());
+    let host = record.host().filter(|_| endpoint.is_empty()).unwrap_or_default();
+    for word in
+        [&client(record.client), endpoint, &host.escape_debug().to_string()].into_iter().filter(|word| !word.is_empty())
     {
         let _ = write!(line, " {word}");
     }
@@ -354,8 +408,8 @@ fn rest_of_line(record: &Record, line: &mut String) {
         let _ = write!(line, " first={:.1}ms", millis(first.duration_since(record.began)));
     }
     let _ = write!(line, " listener={} upstream={:?} attempts={}", record.listener, record.upstream, record.attempts);
-    if !record.route.is_empty() {
-        let _ = write!(line, " route={}", record.route.escape_debug());
+    if let Some(route) = record.route.as_ref().filter(|route| !route.is_empty()) {
+        let _ = write!(line, " route={}", route.escape_debug());
     }
     let _ = write!(line, " answered={} id={:016x}", record.answered.word(), record.id);
 }

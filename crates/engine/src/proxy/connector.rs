@@ -44,7 +44,7 @@ impl Connector<'_> {
     pub async fn open(&self, upstream: &Upstream, info: &StreamInfo) -> Result<(Http, bool)> {
         if info.kind == StreamKind::Http1 {
             let io = upstream.open(info).await?;
-            return Ok((Http::One(Http1::new(io, Buffer::new())), false));
+            return Ok((Http::One(Box::new(Http1::new(io, Buffer::new()))), false));
         }
         // On the heap, where a connection of HTTP/1 has no room for it.
         Box::pin(self.share(upstream, info)).await

@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -131,7 +132,7 @@ impl Exchange<'_> {
         if let Some(forward) = route.forward() {
             headers::edit(&mut head.fields, &forward.request_headers);
         }
-        self.proxy.earn_retry(self.worker);
+        self.proxy.earn_retry(self.worker, self.record.began);
 
         let (mut replay, mut tried, mut kept_allowed) = (Replay::default(), Vec::new(), !plan.upgrade);
         let mut paid = false;
@@ -143,20 +144,21 @@ impl Exchange<'_> {
                 break;
             }
             self.record.attempts += 1;
-            if self.proxy.access.load().is_some() {
+            if self.record.asked.is_some() {
                 self.record.upstream = upstream.to_string();
             }
+            let busy = upstream.begin();
+            let upstream = busy.upstream();
             if route.forward().is_some_and(|forward| forward.host_header == HostHeader::Rewrite)
-                && let Upstream::Address(address) = &upstream
+                && let Upstream::Address(address) = upstream
             {
                 head.fields.replace(Known::Host, address.authority.as_bytes());
             }
-            let busy = upstream.busy();
-            let attempt = Attempt { head, plan: &plan, route, upstream: &upstream, tried: &tried, kept_allowed };
+            let attempt = Attempt { head, plan: &plan, route, upstream, tried: &tried, kept_allowed };
             let outcome = self.attempt(down, &attempt, &mut replay).await;
-            self.report(route, &upstream, outcome.as_ref().err());
+            self.report(route, upstream, outcome.as_ref().err());
             match outcome {
-                Ok(up) => return self.answer(down, up, &plan, &upstream, busy).await,
+                Ok(up) => return self.answer(down, up, &plan, busy).await,
                 Err(failure) if failure.stale => {
                     // Its end was not this request's doing: the next try, on a new connection, is not taken from
                     // others.
@@ -196,7 +198,7 @@ impl Exchange<'_> {
                 forwarding: Forwarding::Rebuild(self.visitor),
                 host: route.forward().map_or(&HostHeader::Keep, |forward| &forward.host_header),
                 // Only for a request of HTTP/1.0 without a Host.
-                authority: &route.endpoint,
+                authority: self.record.label(),
                 framing,
             },
             Site::Service(service) => {
@@ -263,7 +265,7 @@ impl Exchange<'_> {
         }
         let info = StreamInfo {
             tenant: attempt.route.upstreams.tenant(),
-            endpoint: attempt.route.endpoint.clone(),
+            endpoint: self.record.endpoint.clone().unwrap_or_default(),
             // HTTP/2 knows no Upgrade: there the request goes without it, as a server may treat it (RFC 9110 §7.8).
             kind: upstream.http(),
             client: self.visitor.client,
@@ -334,8 +336,8 @@ impl Exchange<'_> {
             if up.request_done && down.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(downstream_left()));
             }
-            let idle_by = progress.deadline(down.moved() + up.connection.moved());
-            let deadline = if down.is_flushed() { respond_by.unwrap_or(idle_by) } else { idle_by };
+            let mut idle_by = || progress.deadline(down.moved() + up.connection.moved());
+            let deadline = if down.is_flushed() { respond_by.unwrap_or_else(idle_by) } else { idle_by() };
             timer.poll_until(cx, deadline).map(|()| {
                 Err(match (down.is_flushed(), respond_by.is_some(), up.connection.is_flushed()) {
                     (false, ..) => Error::new(Code::DownstreamClosed, "it read no byte within timeouts.idle"),
@@ -349,14 +351,7 @@ impl Exchange<'_> {
     }
 
     /// Sends the response whose head has come, while the rest of the request goes on. An error: it cannot be sent on.
-    async fn answer(
-        &mut self,
-        down: &mut Http,
-        mut up: Delivery,
-        plan: &Plan<'_>,
-        upstream: &Upstream,
-        busy: Busy,
-    ) -> Result<Next, Error> {
+    async fn answer(&mut self, down: &mut Http, mut up: Delivery, plan: &Plan<'_>, busy: Busy) -> Result<Next, Error> {
         self.record.first_byte = Some(Instant::now());
         self.record.status = self.response.status;
         let method: &[u8] = if plan.is_head { b"HEAD" } else { b"GET" };
@@ -390,6 +385,7 @@ impl Exchange<'_> {
             return Ok(Next::Reset);
         }
         if up.request_done {
+            let upstream = busy.upstream();
             self.connector().give_back(up.connection, reusable && !upstream.is_personal(), upstream).await;
         }
         Ok(if keep_alive { Next::KeepAlive } else { Next::Close })
@@ -437,30 +433,34 @@ impl Exchange<'_> {
         headers::to_downstream(self.response, &way);
         down.send_response(self.response, Framing::None);
         Ok(match down.flush_within(self.timer, self.settings.timeouts.idle).await {
-            true => Next::Upgraded(Box::new(connection), busy),
+            true => Next::Upgraded(connection, busy),
             false => Next::Reset,
         })
     }
 }
 
-/// Watches that bytes move.
+/// Watches that bytes move, from the first time on that somebody asks.
 struct Progress {
-    idle: std::time::Duration,
-    seen: u64,
-    by: Instant,
+    idle: Duration,
+    /// Bytes that had moved when they were last seen to move, and when it is too late for more.
+    seen: Option<(u64, Instant)>,
 }
 
 impl Progress {
-    fn new(idle: std::time::Duration) -> Self {
-        Progress { idle, seen: 0, by: Instant::now() + idle }
+    fn new(idle: Duration) -> Self {
+        Progress { idle, seen: None }
     }
 
     /// When it is too late, given how many bytes have moved by now.
     fn deadline(&mut self, moved: u64) -> Instant {
-        if moved != self.seen {
-            (self.seen, self.by) = (moved, Instant::now() + self.idle);
+        match self.seen {
+            Some((seen, by)) if seen == moved => by,
+            _ => {
+                let by = Instant::now() + self.idle;
+                self.seen = Some((moved, by));
+                by
+            }
         }
-        self.by
     }
 }
 

@@ -85,6 +85,9 @@ pub fn explain(
             teller.leads_to(to);
             return Ok(Value::Object(teller.told));
         }
+        ListenerKind::Udp { .. } => {
+            return Err(format!("listener \"{}\" takes datagrams, not requests", listener.name));
+        }
         ListenerKind::Connect { .. } => {
             return Err(format!("listener \"{}\" serves CONNECT, and no other request", listener.name));
         }

@@ -20,8 +20,8 @@ use crate::timer::Timer;
 
 /// One side of an exchange.
 pub enum Http {
-    /// A connection, whole.
-    One(Http1),
+    /// A connection, whole. In a box, because it goes from hand to hand with every request.
+    One(Box<Http1>),
     /// A stream among others.
     Two(Box<Stream>),
 }

@@ -289,10 +289,7 @@ impl Http1 {
 
     /// True when a new message may be sent on this kept connection: all is quiet and nobody has left.
     pub fn is_quiet(&mut self) -> bool {
-        !self.ended
-            && self.input.is_empty()
-            && self.output.is_empty()
-            && self.io.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_pending()
+        !self.ended && self.input.is_empty() && self.output.is_empty() && self.io.is_quiet()
     }
 
     /// Lets the other side know that nothing more comes.

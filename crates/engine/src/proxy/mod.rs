@@ -23,6 +23,8 @@ pub mod delivery;
 pub mod exchange;
 pub mod opening;
 pub mod stream;
+pub mod datagrams;
+pub mod sources;
 pub mod passthrough;
 pub mod target;
 pub mod connecting;

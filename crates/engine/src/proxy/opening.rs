@@ -33,7 +33,7 @@ pub async fn open(
     let within = proxy.settings.load().timeouts.connect;
     let (mut timer, mut tried) = (Timer::new(), Vec::new());
     let mut last = Error::undelivered(Code::NoUpstream, "");
-    proxy.earn_retry(worker);
+    proxy.earn_retry(worker, record.began);
     while let Some(upstream) = upstreams.pick(worker, &tried) {
         if record.attempts > 0 && !proxy.spend_retry(worker) {
             break;
@@ -42,20 +42,21 @@ pub async fn open(
         record.upstream = upstream.to_string();
         let info = StreamInfo {
             tenant: upstreams.tenant(),
-            endpoint: record.endpoint.clone(),
+            endpoint: record.endpoint.clone().unwrap_or_default(),
             kind: StreamKind::Tcp,
             client,
             local: down.as_ref().and_then(|down| down.io.as_tcp()?.local_addr().ok()),
             request_id: record.id,
             hops: 0,
         };
-        let busy = upstream.busy();
+        let busy = upstream.begin();
+        let upstream = busy.upstream();
         tried.push(upstream.id());
         let mut up = match upstream.open(&info).await {
             Ok(up) => up,
             Err(error) => {
                 if error.code.side() == Side::Upstream {
-                    upstreams.report(&upstream, Some(&error));
+                    upstreams.report(upstream, Some(&error));
                 }
                 last = error;
                 continue;
@@ -63,7 +64,7 @@ pub async fn open(
         };
         match taken(&mut *up, down.as_deref_mut(), &mut timer, within).await {
             Ok(sent) => {
-                upstreams.report(&upstream, None);
+                upstreams.report(upstream, None);
                 if let Some(down) = down {
                     down.read.consume(sent);
                 }
@@ -72,11 +73,11 @@ pub async fn open(
             }
             Err(Broken::Up(error)) if never_accepted(&error) => {
                 last = Error::undelivered(Code::UpstreamUnreachable, "the stream was not accepted");
-                upstreams.report(&upstream, Some(&last));
+                upstreams.report(upstream, Some(&last));
             }
             Err(Broken::Up(error)) => {
                 let error = Error::new(Code::UpstreamClosed, error.to_string());
-                upstreams.report(&upstream, Some(&error));
+                upstreams.report(upstream, Some(&error));
                 return Err(error);
             }
             Err(Broken::Down(error)) => {

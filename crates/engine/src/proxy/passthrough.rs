@@ -68,7 +68,7 @@ pub fn pass(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, to: Result<(U
     let Opaque { mut io, read, client, listener, server_name, route, place } = connection;
     let mut record = Record::new(proxy.next_request(), client, listener, Answered::Gateway);
     record.server_name = server_name;
-    record.route = route;
+    record.route = Some(route);
     let (upstreams, label) = match to {
         Ok(to) => to,
         Err(error) => {
@@ -77,9 +77,9 @@ pub fn pass(proxy: &Arc<Proxy>, worker: usize, connection: Opaque, to: Result<(U
             return proxy.finish(worker, &record);
         }
     };
-    record.endpoint = label;
+    record.endpoint = Some(label);
     if let Some(owner) = upstreams.owner() {
-        record.tenant = owner.clone();
+        record.tenant = Some(owner.clone());
         match Taken::from(proxy.verdicts.allowance_of(owner), Wanted::Stream) {
             Ok(taken) => record.taken = taken,
             Err(too_much) => {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use arc_swap::Cache;
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -18,7 +19,8 @@ use super::serve_http2::serve_http2;
 use super::shared::{Proxy, Settings};
 use super::site::Way;
 pub use super::turn::Connection;
-use super::turn::{Last, Turn};
+use super::turn::{InFlight, Last, Turn};
+use crate::aside::Aside;
 use crate::error::{Code, Error, Result};
 use crate::io::{BoxedIo, ended};
 use crate::message::{RequestHead, ResponseHead, Version};
@@ -30,12 +32,26 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// Serves a connection on the worker whose thread this is, until it ends.
 pub async fn serve(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
-    let begun = Box::pin(connection.site.closing(&proxy));
+    let begun = Aside::new(connection.site.closing(&proxy));
     let Connection { io, read, client, identity, site, head, secured, place, patient } = connection;
     let moved = head.is_some();
     let request = head.map_or_else(RequestHead::new, |head| *head);
-    let (down, response, timer) = (Http::One(Http1::new(io, read)), ResponseHead::new(), Timer::new());
-    let turn = Turn { proxy, worker, client, identity, hides: false, site, secured, down, request, response, timer };
+    let (down, response, timer) = (Http::One(Box::new(Http1::new(io, read))), ResponseHead::new(), Timer::new());
+    let in_flight = InFlight::new(&proxy);
+    let turn = Turn {
+        proxy,
+        worker,
+        client,
+        identity,
+        hides: false,
+        site,
+        secured,
+        down,
+        request,
+        response,
+        timer,
+        in_flight,
+    };
     let mut downstream = Downstream { turn, begun, place, patient, served: false };
     match downstream.requests(moved).await {
         After::End(last) => downstream.end(last).await,
@@ -51,7 +67,7 @@ pub async fn serve(proxy: Arc<Proxy>, worker: usize, connection: Connection) {
 
 struct Downstream {
     turn: Turn,
-    begun: Pin<Box<WaitForCancellationFutureOwned>>,
+    begun: Aside<WaitForCancellationFutureOwned>,
     place: Option<Place>,
     patient: bool,
     /// It has carried a request.
@@ -81,10 +97,12 @@ enum Arrived {
 impl Downstream {
     async fn requests(&mut self, mut has_head: bool) -> After {
         let mut movable = !has_head;
+        // Looked at for each request, and replaced where others are in force.
+        let mut settings = Cache::new(self.turn.proxy.settings.clone());
         loop {
-            let settings = self.turn.proxy.settings.load_full();
+            let settings = settings.load();
             if !std::mem::take(&mut has_head) {
-                match self.next_head(&settings).await {
+                match self.next_head(settings).await {
                     Ok(Arrived::Head) => {}
                     Ok(Arrived::Nothing) => return After::End(Last::Close),
                     Ok(Arrived::Http2) => return After::Http2,
@@ -94,16 +112,15 @@ impl Downstream {
                     }
                 }
             }
-            let visitor = self.turn.visitor();
-            let way = self.turn.route(&visitor).await;
+            let (visitor, way) = self.turn.route().await;
             if std::mem::take(&mut movable)
-                && let Ok(Way::On(route)) = &way
+                && let Ok(Way::On(route, _)) = &way
                 && let Some(better) = route.upstreams.better_worker(self.turn.worker)
             {
                 return After::Move(better);
             }
             self.served = true;
-            if let Some(last) = self.turn.run(&settings, way, &visitor).await {
+            if let Some(last) = self.turn.run(settings, way, &visitor).await {
                 return After::End(last);
             }
         }
@@ -146,10 +163,10 @@ impl Downstream {
                 if *patient {
                     return Poll::Pending;
                 }
-                if place.as_ref().is_some_and(|place| place.poll_evicted(cx).is_ready()) {
+                if place.as_mut().is_some_and(|place| place.poll_evicted(cx).is_ready()) {
                     return Poll::Ready(Ok(Arrived::Nothing));
                 }
-                draining = draining || begun.as_mut().poll(cx).is_ready();
+                draining = draining || Pin::new(&mut *begun).poll(cx).is_ready();
                 let until = match (draining, *served) {
                     (false, _) => idle_by,
                     (true, true) => return Poll::Ready(Ok(Arrived::Nothing)),
@@ -165,7 +182,7 @@ impl Downstream {
                 }
                 now + timeouts.head
             });
-            if place.as_ref().is_some_and(|place| place.poll_evicted(cx).is_ready()) {
+            if place.as_mut().is_some_and(|place| place.poll_evicted(cx).is_ready()) {
                 return Poll::Ready(Ok(Arrived::Nothing));
             }
             timer.poll_until(cx, head_by).map(|()| {

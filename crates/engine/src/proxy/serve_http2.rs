@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -21,7 +21,8 @@ use super::http2::wire::{FIRST_WORDS, Watch, Wire};
 use super::secured::Secured;
 use super::shared::{Proxy, Settings};
 use super::site::Site;
-use super::turn::{Connection, Last, Turn};
+use super::turn::{Connection, InFlight, Last, Turn};
+use crate::aside::Aside;
 use crate::http2::frames::Flood;
 use crate::http2::head;
 use crate::identity::Identity;
@@ -119,7 +120,7 @@ struct Driver {
 impl Driver {
     /// Drives the connection to its end. Says what was wrong where something was.
     async fn run(&mut self) -> Option<Http2Closed> {
-        let mut begun = pin!(self.from.site.closing(&self.from.proxy));
+        let mut begun = Aside::new(self.from.site.closing(&self.from.proxy));
         let (mut draining, mut timer) = (false, Timer::new());
         let why = poll_fn(|cx| {
             loop {
@@ -136,7 +137,7 @@ impl Driver {
                     Flood::Frames => Http2Closed::Frames,
                 }));
             }
-            if !draining && begun.as_mut().poll(cx).is_ready() {
+            if !draining && Pin::new(&mut begun).poll(cx).is_ready() {
                 draining = true;
                 self.leave(cx);
             }
@@ -187,7 +188,7 @@ impl Driver {
             }
             return Poll::Pending;
         }
-        if let Some(place) = &self.place {
+        if let Some(place) = &mut self.place {
             place.idle(self.idle_since);
             if place.poll_evicted(cx).is_ready() {
                 self.leave(cx);
@@ -241,13 +242,13 @@ impl From {
             request: RequestHead::new(),
             response: ResponseHead::new(),
             timer: Timer::new(),
+            in_flight: InFlight::new(&self.proxy),
         };
         let read = head::request_from(&parts, &mut turn.request, &settings.head);
         self.proxy.drain.spawn_on(self.proxy.runtime(self.worker), async move {
             match read {
                 Ok(()) => {
-                    let visitor = turn.visitor();
-                    let way = turn.route(&visitor).await;
+                    let (visitor, way) = turn.route().await;
                     match turn.run(&settings, way, &visitor).await {
                         // What was said before it broke goes first: a reset drops what is still queued.
                         Some(Last::Reset) => {

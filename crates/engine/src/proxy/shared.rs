@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::access::{AccessLog, Record};
+use super::access::{Access, AccessLog, Record};
 use super::budget::Budget;
 use super::http1::Http1;
 use super::http2::channels::Channels;
@@ -46,7 +46,7 @@ pub struct Settings {
 /// One for all listeners of a role, so that upstream connections are shared.
 pub struct Proxy {
     /// The deadlines and limits in force.
-    pub settings: ArcSwap<Settings>,
+    pub settings: Arc<ArcSwap<Settings>>,
     /// The routes and upstreams in force; empty in an agent.
     pub table: ArcSwap<Table>,
     /// Who offers what; empty in an agent.
@@ -54,7 +54,7 @@ pub struct Proxy {
     /// What is counted.
     pub metrics: Metrics,
     /// One line a request, or none.
-    pub access: ArcSwapOption<AccessLog>,
+    pub access: Access,
     /// Ends everything.
     pub drain: Drain,
     /// The threads.
@@ -71,7 +71,7 @@ pub struct Proxy {
 
 /// What one worker has for itself.
 struct Local {
-    pool: Mutex<Pool<Http1>>,
+    pool: Mutex<Pool<Box<Http1>>>,
     channels: Arc<Channels>,
     budget: Mutex<Budget>,
 }
@@ -106,11 +106,11 @@ impl Proxy {
         };
         let directory: Arc<Directory> = Arc::default();
         Arc::new(Proxy {
-            settings: ArcSwap::new(settings),
+            settings: Arc::new(ArcSwap::new(settings)),
             table: ArcSwap::from_pointee(Table::empty()),
             registry,
             metrics: Metrics::new(workers.len()),
-            access: ArcSwapOption::new(access.map(Arc::new)),
+            access: Access::new(access),
             drain,
             locals: workers.iter().map(|_| local()).collect(),
             workers,
@@ -131,7 +131,7 @@ impl Proxy {
                     tokio::time::sleep(SWEEP).await;
                     let gone = proxy.pool(index, |pool| match proxy.drain.is_begun() {
                         true => pool.clear(),
-                        false => pool.sweep(Http1::is_quiet),
+                        false => pool.sweep(|kept| kept.is_quiet()),
                     });
                     close_kept(gone);
                     let keep = proxy.settings.load().timeouts.upstream_keep_alive;
@@ -143,7 +143,7 @@ impl Proxy {
     }
 
     /// Does something with a worker's pool.
-    pub fn pool<T>(&self, worker: usize, with: impl FnOnce(&mut Pool<Http1>) -> T) -> T {
+    pub fn pool<T>(&self, worker: usize, with: impl FnOnce(&mut Pool<Box<Http1>>) -> T) -> T {
         with(&mut self.locals[worker].pool.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -217,9 +217,9 @@ impl Proxy {
         self.next_request.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A request has begun: it earns its share of a retry.
-    pub fn earn_retry(&self, worker: usize) {
-        self.budget(worker, |budget| budget.earn(Instant::now()));
+    /// A request began at `now`: it earns its share of a retry.
+    pub fn earn_retry(&self, worker: usize, now: Instant) {
+        self.budget(worker, |budget| budget.earn(now));
     }
 
     /// Takes a retry from the budget, where there is one left.
@@ -242,8 +242,8 @@ impl Proxy {
             worker,
             &Sample {
                 listener: &record.listener,
-                tenant: &record.tenant,
-                endpoint: &record.endpoint,
+                tenant: record.owner(),
+                endpoint: record.label(),
                 status: record.status,
                 error: record.error.as_ref().map(|error| error.code),
                 duration: record.began.elapsed(),
@@ -251,9 +251,7 @@ impl Proxy {
                 bytes_out: record.bytes_out,
             },
         );
-        if let Some(access) = &*self.access.load() {
-            access.write(record);
-        }
+        self.access.write(record);
     }
 
     /// Goes on with a stream on another worker than this one, or here where it cannot be moved.
@@ -285,7 +283,7 @@ impl Proxy {
 }
 
 /// Ends kept connections in an orderly way: an idle stream that is simply dropped would look broken.
-fn close_kept(connections: Vec<Http1>) {
+fn close_kept(connections: impl IntoIterator<Item = Box<Http1>>) {
     for mut connection in connections {
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         // What cannot be closed at once is dropped, which ends it too.

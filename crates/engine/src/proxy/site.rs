@@ -92,8 +92,8 @@ pub struct Service {
 
 /// What becomes of a request.
 pub enum Way {
-    /// It is sent on.
-    On(Route),
+    /// It is sent on: where to, and what logs and metrics call that.
+    On(Route, Arc<str>),
     /// The configuration answers it.
     Answered(Answer, Arc<Lead>),
 }
@@ -102,8 +102,6 @@ pub enum Way {
 pub struct Route {
     /// Whoever may serve it.
     pub upstreams: UpstreamSet,
-    /// The endpoint's name, or that of the upstream, for logs and metrics.
-    pub endpoint: Arc<str>,
     /// The route of the configuration that it took, where it took one.
     pub lead: Option<Arc<Lead>>,
     /// The target that is sent on, where it is another one.
@@ -157,13 +155,13 @@ impl Site {
     }
 
     /// Who asks, as far as is known: behind a tunnel only the gateway saw, and says so in the head.
-    pub fn visitor(&self, head: &RequestHead, peer: SocketAddr, proto: &'static str, proxy: &Proxy) -> Visitor {
+    pub fn visitor(&self, head: &RequestHead, peer: SocketAddr, proto: &'static str, table: &Table) -> Visitor {
         let said = || {
             let first = tokens(head.fields.get(Known::XForwardedFor)?).next()?;
             std::str::from_utf8(first).ok()?.parse().ok()
         };
         match self {
-            Site::Listener(_) => Visitor::of(&head.fields, peer, proto, &proxy.table.load().trusted_proxies),
+            Site::Listener(_) => Visitor::of(&head.fields, peer, proto, &table.trusted_proxies),
             Site::Service(_) => Visitor::direct(said().map_or(peer, |ip| SocketAddr::new(ip, 0)), proto),
         }
     }
@@ -215,13 +213,9 @@ impl Site {
     ) -> Result<Way> {
         let listener = match self {
             Site::Service(service) => {
-                return Ok(Way::On(Route {
-                    upstreams: UpstreamSet::One(service.upstream.clone()),
-                    endpoint: service.endpoint.clone(),
-                    lead: None,
-                    target: None,
-                    tcp: false,
-                }));
+                let upstreams = UpstreamSet::One(service.upstream.clone());
+                let route = Route { upstreams, lead: None, target: None, tcp: false };
+                return Ok(Way::On(route, service.endpoint.clone()));
             }
             Site::Listener(listener) => listener,
         };
@@ -235,7 +229,7 @@ impl Site {
         let endpoint = found.ok_or(Error::undelivered(Code::NoUpstream, ""))?;
         let label = endpoint.name.clone();
         let upstreams = UpstreamSet::Endpoint(endpoint);
-        Ok(Way::On(Route { upstreams, endpoint: label, lead: None, target: None, tcp }))
+        Ok(Way::On(Route { upstreams, lead: None, target: None, tcp }, label))
     }
 }
 
@@ -310,12 +304,12 @@ fn follow(
         }
     };
     let client = visitor.client.ip();
-    let (upstreams, endpoint) = match &lead.group {
+    let (upstreams, label) = match &lead.group {
         Some(group) => UpstreamSet::of_group(group, Some(head), client),
         None => proxy.destination(&forward.to, tenant, client).ok_or(Error::undelivered(Code::NoUpstream, ""))?,
     };
     let target = rewritten(head, &lead, forward)?;
-    Ok(Way::On(Route { upstreams, endpoint, lead: Some(lead), target, tcp: false }))
+    Ok(Way::On(Route { upstreams, lead: Some(lead), target, tcp: false }, label))
 }
 
 /// The target that is sent on, where it is another one than came.

@@ -152,9 +152,10 @@ impl Table {
             let neighbours = Neighbours { allow: listener.allow.clone(), deny: listener.deny.clone() };
             let dynamic = match &listener.kind {
                 ListenerKind::Http { dynamic_endpoints } => dynamic_endpoints.clone(),
-                ListenerKind::Tcp { .. } | ListenerKind::Tunnel {} | ListenerKind::Connect { .. } => {
-                    DynamicEndpoints::default()
-                }
+                ListenerKind::Tcp { .. }
+                | ListenerKind::Udp { .. }
+                | ListenerKind::Tunnel {}
+                | ListenerKind::Connect { .. } => DynamicEndpoints::default(),
             };
             let access = Access { neighbours, tenant: listener.tenant.as_str().into(), dynamic, policy };
             accesses.insert(listener.name.clone(), Arc::new(access));
@@ -340,7 +341,9 @@ fn endpoints_named(snapshot: &snapshot::Gateway) -> HashMap<String, Vec<String>>
     }
     for listener in &snapshot.listeners {
         match &listener.kind {
-            ListenerKind::Tcp { to: Destination::Endpoint(to) } => name(to, &listener.tenant),
+            ListenerKind::Tcp { to: Destination::Endpoint(to) } | ListenerKind::Udp { to, .. } => {
+                name(to, &listener.tenant);
+            }
             ListenerKind::Connect { to } => to.iter().for_each(|one| name(&one.to, &listener.tenant)),
             ListenerKind::Tcp { .. } | ListenerKind::Http { .. } | ListenerKind::Tunnel {} => {}
         }

@@ -23,6 +23,7 @@ use super::secured::Secured;
 use super::shared::{Proxy, Settings};
 use super::site::{Site, Way};
 use super::stream;
+use super::table::{Lead, Table};
 use crate::allowance::{Taken, Wanted};
 use crate::error::{Code, Error, Result, Side};
 use crate::forwarded::Visitor;
@@ -33,6 +34,7 @@ use crate::io::{BoxedIo, Buffer};
 use crate::message::{Known, RequestHead, ResponseHead, Version};
 use crate::room::Place;
 use crate::timer::Timer;
+use crate::verdict::Policy;
 
 /// A connection on which requests come in.
 pub struct Connection {
@@ -80,6 +82,8 @@ pub struct Turn {
     pub response: ResponseHead,
     /// The deadline of the moment.
     pub timer: Timer,
+    /// The request that runs.
+    pub in_flight: InFlight,
 }
 
 /// Why what somebody had opened has ended.
@@ -100,31 +104,65 @@ pub enum Last {
     Reset,
 }
 
-/// A request that runs, also where it is cut.
-struct InFlight(Arc<Proxy>);
+/// Counts the request that runs, also where it is cut.
+pub struct InFlight {
+    proxy: Arc<Proxy>,
+    runs: bool,
+}
 
 impl InFlight {
-    fn new(proxy: Arc<Proxy>) -> Self {
-        proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(proxy)
+    /// None runs yet.
+    pub fn new(proxy: &Arc<Proxy>) -> Self {
+        InFlight { proxy: proxy.clone(), runs: false }
+    }
+
+    fn begin(&mut self) {
+        self.end();
+        self.runs = true;
+        self.proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn end(&mut self) {
+        if std::mem::take(&mut self.runs) {
+            self.proxy.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.end();
     }
 }
 
+/// What is found out about a request without waiting.
+enum Found {
+    /// What becomes of it.
+    Way(Way),
+    /// Somebody has to look at its credential before it takes this route.
+    Asked(Option<Arc<Lead>>, Arc<Policy>),
+}
+
 impl Turn {
-    /// Who sent the request that was read, as far as is known.
-    pub fn visitor(&self) -> Visitor {
-        let proto = if self.secured.is_some() { "https" } else { "http" };
-        self.site.visitor(&self.request, self.client, proto, &self.proxy)
+    /// Who sent the request that was read, as far as is known, and where it leads.
+    pub async fn route(&mut self) -> (Visitor, Result<Way>) {
+        // One table for all of it: nothing is reached by what another configuration asks for.
+        let (visitor, table, lead, policy) = {
+            let table = self.proxy.table.load();
+            let proto = if self.secured.is_some() { "https" } else { "http" };
+            let visitor = self.site.visitor(&self.request, self.client, proto, &table);
+            match self.look(&table, &visitor) {
+                Ok(Found::Way(way)) => return (visitor, Ok(way)),
+                Ok(Found::Asked(lead, policy)) => (visitor, Guard::into_inner(table), lead, policy),
+                Err(error) => return (visitor, Err(error)),
+            }
+        };
+        // A box, so that requests of which nothing is asked have no room for this.
+        let way = Box::pin(self.ask(&table, lead, &policy, &visitor)).await;
+        (visitor, way)
     }
 
-    /// Where the request that was read leads, for whoever sends it.
-    pub async fn route(&mut self, visitor: &Visitor) -> Result<Way> {
+    fn look(&mut self, table: &Table, visitor: &Visitor) -> Result<Found> {
         self.site.admit()?;
         let secured = self.secured.as_deref();
         if let Some(secured) = secured {
@@ -134,35 +172,34 @@ impl Turn {
             self.identity = self.proxy.anonymous.clone();
             self.hides = false;
         }
-        let (proxy, request) = (&self.proxy, &self.request);
-        // One table for all of it: nothing is reached by what another configuration asks for.
-        let (table, lead, policy) = {
-            let table = proxy.table.load();
-            let lead = self.site.find(request, &table)?;
-            match demand(proxy, &self.site, &table, lead.as_deref(), request, visitor, secured)? {
-                Demand::Nothing => return self.site.way(&table, lead, request, visitor, proxy, &self.identity),
-                Demand::Known(Admitted { identity, hides }) => {
-                    (self.identity, self.hides) = (identity, hides);
-                    return self.site.way(&table, lead, &self.request, visitor, &self.proxy, &self.identity);
-                }
-                Demand::Credential(policy) => (Guard::into_inner(table), lead, policy),
-            }
-        };
-        // A box, so that requests of which nothing is asked have no room for this.
-        let admitted = Box::pin(admit(proxy, &policy, request, visitor, secured)).await?;
+        let lead = self.site.find(&self.request, table)?;
+        match demand(&self.proxy, &self.site, table, lead.as_deref(), &self.request, visitor, secured)? {
+            Demand::Nothing => {}
+            Demand::Known(Admitted { identity, hides }) => (self.identity, self.hides) = (identity, hides),
+            Demand::Credential(policy) => return Ok(Found::Asked(lead, policy)),
+        }
+        self.way(table, lead, visitor).map(Found::Way)
+    }
+
+    async fn ask(&mut self, table: &Table, lead: Option<Arc<Lead>>, policy: &Policy, visitor: &Visitor) -> Result<Way> {
+        let admitted = admit(&self.proxy, policy, &self.request, visitor, self.secured.as_deref()).await?;
         (self.identity, self.hides) = (admitted.identity, admitted.hides);
-        self.site.way(&table, lead, &self.request, visitor, &self.proxy, &self.identity)
+        self.way(table, lead, visitor)
+    }
+
+    fn way(&self, table: &Table, lead: Option<Arc<Lead>>, visitor: &Visitor) -> Result<Way> {
+        self.site.way(table, lead, &self.request, visitor, &self.proxy, &self.identity)
     }
 
     /// Carries the request that was read. None: another may follow.
     pub async fn run(&mut self, settings: &Settings, way: Result<Way>, visitor: &Visitor) -> Option<Last> {
         let mut record = self.record();
         record.client = visitor.client;
-        let in_flight = InFlight::new(self.proxy.clone());
+        self.in_flight.begin();
         let known = (!self.identity.is_anonymous()).then(|| self.identity.clone());
         let mut ended = None;
         if let Some(identity) = &known {
-            record.tenant = identity.tenant.clone();
+            record.tenant = Some(identity.tenant.clone());
             ended = Some(Box::pin(identity.ended()));
         }
         let way = way.and_then(|way| {
@@ -185,7 +222,7 @@ impl Turn {
             Some(Last::Reset)
         });
         record.charge();
-        drop(in_flight);
+        self.in_flight.end();
         self.proxy.finish(self.worker, &record);
         last
     }
@@ -193,7 +230,7 @@ impl Turn {
     /// Takes a request's share of what whoever sends it may have, and the owner of the endpoint.
     fn take(&self, way: &Way, known: Option<&Identity>) -> Result<Taken> {
         let owner = match way {
-            Way::On(route) => route.upstreams.owner(),
+            Way::On(route, _) => route.upstreams.owner(),
             Way::Answered(..) => None,
         };
         let shared = owner.and_then(|owner| self.proxy.verdicts.allowance_of(owner));
@@ -222,31 +259,28 @@ impl Turn {
         visitor: &Visitor,
         record: &mut Record,
     ) -> Option<Last> {
-        let logged = self.proxy.access.load().is_some();
-        record.asked = logged.then(|| Words::of(&self.request));
+        record.asked = self.proxy.access.is_on().then(|| Words::of(&self.request));
         let (version, is_head) = (self.request.version, self.request.method() == b"HEAD");
         let wants_more = framing::keeps_alive_request(&self.request);
         let own = match &way {
-            Ok(Way::On(route)) => route.settings(settings),
+            Ok(Way::On(route, _)) => route.settings(settings),
             Ok(Way::Answered(..)) | Err(_) => None,
         };
         let settings = own.as_ref().unwrap_or(settings);
         let outcome = match self.expect_body(settings).and_then(|framing| Ok((framing, way?))) {
             Err(error) => Err(error),
             Ok((_, Way::Answered(answer, lead))) => {
-                record.route = lead.name.clone();
+                record.route = Some(lead.name.clone());
                 let keep = wants_more && self.may_go_on();
                 self.send_answer(record, &answer, version, keep, is_head).await;
                 return (!keep).then_some(Last::Linger);
             }
-            Ok((framing, Way::On(route))) => {
-                record.endpoint = route.endpoint.clone();
+            Ok((framing, Way::On(route, label))) => {
+                record.endpoint = Some(label);
                 if let Some(owner) = route.upstreams.owner() {
-                    record.tenant = owner.clone();
+                    record.tenant = Some(owner.clone());
                 }
-                if let Some(lead) = &route.lead {
-                    record.route = lead.name.clone();
-                }
+                record.route = route.lead.as_ref().map(|lead| lead.name.clone());
                 if self.hides {
                     self.request.fields.retain(|field| field.known != Known::Authorization);
                 }

@@ -103,6 +103,14 @@ impl Role for Agent {
                 page.value(&[("endpoint", &offer.name), ("transport", transport)], up.count() as f64);
             }
         }
+        page.family(
+            "tidegate_udp_sessions",
+            "gauge",
+            "Source addresses of datagrams that are served, or flows of them.",
+        );
+        for (offer, flows) in self.offers.iter().filter_map(|offer| Some((offer, offer.flows()?))) {
+            page.value(&[("endpoint", &offer.name)], flows as f64);
+        }
         Changes::render([&self.dialler.changes], &mut page);
         page.finish()
     }

@@ -90,12 +90,12 @@ impl Role for Gateway {
         let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
         let table = Arc::new(Table::compile(&snapshot, &self.proxy.table.load()).map_err(StartError::Snapshot)?);
         let tls = Listeners::compile_tls(&snapshot, Some(&self.listeners)).map_err(StartError::Snapshot)?;
-        let before = self.proxy.access.load_full();
+        let before = self.proxy.access.current();
         let access = AccessLog::open(&snapshot.access_log, true, before.as_deref())?;
         let mut old = None;
         self.listeners.apply(&snapshot, &table, tls, || {
             self.proxy.configure(&snapshot.timeouts, &snapshot.limits);
-            self.proxy.access.store(access.map(Arc::new));
+            self.proxy.access.swap(access);
             self.tunnels.greeting.store(Arc::new(greeting(&snapshot)));
             self.proxy.verdicts.configure(table.credential_ids().clone(), snapshot.tenants.as_ref());
             old = Some(self.proxy.put_in_force(&table, &self.control.list()[0].runtime));
@@ -163,7 +163,7 @@ impl Role for Gateway {
             }
         }
         self.upstream_metrics(&mut page);
-        if let Some(access) = &*self.proxy.access.load() {
+        if let Some(access) = self.proxy.access.current() {
             page.family("tidegate_access_log_dropped_total", "counter", "Lines of the access log that were dropped.");
             page.value(&[], access.dropped() as f64);
         }
@@ -217,7 +217,7 @@ impl Gateway {
                 ));
             }
         }
-        let dropped = self.proxy.access.load().as_ref().map_or(0, |access| access.dropped());
+        let dropped = self.proxy.access.current().map_or(0, |access| access.dropped());
         if dropped > 0 {
             problems.push(format!("{dropped} lines of the access log were dropped: it cannot be written fast enough"));
         }
@@ -311,6 +311,9 @@ fn describe(endpoint: &Endpoint) -> Value {
                 "lost": stats.lost,
                 "mtu": stats.mtu,
                 "silent": session.tunnel.is_silent(),
+                "datagrams_in": stats.datagrams_in,
+                "datagrams_out": stats.datagrams_out,
+                "datagrams_dropped": stats.datagrams_dropped,
                 "bytes_in": stats.bytes_in,
                 "bytes_out": stats.bytes_out,
             })

@@ -27,7 +27,10 @@ static GUARDED: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
         // Where clouds tell a machine its secrets; each is opened by itself only.
         "169.254.169.254/32",
         "100.100.100.200/32",
+        "168.63.129.16/32",
+        "fd00:ec2::23/128",
         "fd00:ec2::254/128",
+        "fd20:ce::254/128",
     ];
     all.iter().filter_map(|network| network.parse().ok()).collect()
 });
@@ -266,6 +269,7 @@ mod tests {
             "224.0.0.1",
             "255.255.255.255",
             "100.100.100.200",
+            "168.63.129.16",
             "::",
             "::1",
             "::ffff:127.0.0.1",
@@ -276,7 +280,9 @@ mod tests {
             "2001:0:5ef5:79fb::80ff:fffe",
             "fe80::1",
             "ff02::1",
+            "fd00:ec2::23",
             "fd00:ec2::254",
+            "fd20:ce::254",
         ] {
             let target = if ip.contains(':') { format!("[{ip}]:80") } else { format!("{ip}:80") };
             assert_eq!(judged(&everything, &target, ip), Err(Denied::Guarded), "{ip}");

@@ -87,6 +87,8 @@ pub enum OpenError {
     Unanswered,
     /// Too many bytes wait to be read, or no stream id is left.
     Busy,
+    /// The session carries no datagrams: it is no QUIC, or its peer takes none.
+    NoDatagrams,
 }
 
 impl fmt::Display for OpenError {
@@ -96,6 +98,7 @@ impl fmt::Display for OpenError {
             OpenError::GoneAway => "the tunnel session is draining",
             OpenError::Unanswered => "the agent does not answer new streams",
             OpenError::Busy => "the tunnel session is busy",
+            OpenError::NoDatagrams => "the tunnel session carries no datagrams",
         })
     }
 }

@@ -31,6 +31,8 @@ pub struct Features {
     pub half_close: bool,
     /// The agent's streams carry HTTP/2, which its service speaks.
     pub h2: bool,
+    /// The agent takes flows of datagrams, and no streams; the gateway knows of them.
+    pub datagram: bool,
 }
 
 impl Features {
@@ -41,7 +43,8 @@ impl Features {
     pub fn of(fields: &Fields) -> Self {
         let offered = fields.find("x-tidegate-features").unwrap_or_default();
         let has = |word: &str| tokens(offered).any(|token| token.eq_ignore_ascii_case(word.as_bytes()));
-        Features { retry: has("retry"), reuse: has("reuse"), half_close: has("half-close"), h2: has("h2") }
+        let (retry, reuse, half_close) = (has("retry"), has("reuse"), has("half-close"));
+        Features { retry, reuse, half_close, h2: has("h2"), datagram: has("datagram") }
     }
 }
 
@@ -183,8 +186,9 @@ impl Offers {
 /// The answer that begins a tunnel; `key` is that of a WebSocket.
 pub fn accept_tunnel(key: Option<&str>, welcome: &Welcome<'_>) -> Vec<u8> {
     let mut fields = format!(
-        "x-tidegate-features: {}{}\r\nx-tidegate-node: {}\r\nx-tidegate-version: {}\r\n",
+        "x-tidegate-features: {}{}{}\r\nx-tidegate-node: {}\r\nx-tidegate-version: {}\r\n",
         Features::OURS,
+        if key.is_none() { ", datagram" } else { "" },
         if *welcome.quic == Offers::SamePort { ", quic" } else { "" },
         welcome.node,
         welcome.version
@@ -226,6 +230,8 @@ pub struct Ask<'a> {
     pub version: &'a str,
     /// Streams may carry HTTP/2.
     pub h2: bool,
+    /// Flows of datagrams are taken, and no streams.
+    pub datagram: bool,
     /// Why the tunnel is no QUIC, in visible characters; empty where there is nothing to say.
     pub not_quic: &'a str,
 }
@@ -239,12 +245,13 @@ pub fn request(ask: &Ask<'_>) -> Vec<u8> {
     };
     let mut text = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\
-         User-Agent: tidegate/{}\r\nx-tidegate-features: {}{}\r\n",
+         User-Agent: tidegate/{}\r\nx-tidegate-features: {}{}{}\r\n",
         ask.path,
         ask.authority,
         ask.version,
         Features::OURS,
         if ask.h2 { ", h2" } else { "" },
+        if ask.datagram { ", datagram" } else { "" },
     );
     for (name, value) in [
         ("Authorization: Bearer", ask.token.unwrap_or_default()),

@@ -27,6 +27,7 @@ use crate::snapshot;
 
 pub use crate::snapshot::Transport;
 pub use end::{End, Ending, OpenError, StreamReset, never_accepted};
+pub use quic::{Flow, FlowError, Sent};
 pub use session::Session;
 pub use yamux::start;
 
@@ -111,4 +112,10 @@ pub struct Stats {
     pub lost: u64,
     /// The largest packet that the path is known to carry; 0 where there are none.
     pub mtu: u16,
+    /// Datagrams received.
+    pub datagrams_in: u64,
+    /// Datagrams sent.
+    pub datagrams_out: u64,
+    /// Datagrams received that belonged to no flow, or that nobody took in time.
+    pub datagrams_dropped: u64,
 }

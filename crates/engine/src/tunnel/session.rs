@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{End, Ending, OpenError, Stats, Transport, quic, yamux};
+use super::{End, Ending, Flow, OpenError, Stats, Transport, quic, yamux};
 use crate::io::BoxedIo;
 
 /// One authenticated connection with the streams on it. Cheap to clone.
@@ -45,6 +45,33 @@ impl Session {
         match &self.0 {
             Kind::Yamux(session) => Some(Box::new(session.accept().await?)),
             Kind::Quic(session) => Some(Box::new(session.accept().await?)),
+        }
+    }
+
+    /// Opens a flow of datagrams, at once. Whether the peer takes it shows as it does of a stream.
+    pub fn open_flow(&self) -> Result<Flow, OpenError> {
+        match &self.0 {
+            Kind::Yamux(_) => Err(OpenError::NoDatagrams),
+            Kind::Quic(session) => session.open_flow(),
+        }
+    }
+
+    /// The same, after waiting as [`Session::open_when_answered`] does. Cancel-safe.
+    pub async fn open_flow_when_answered(&self) -> Result<Flow, OpenError> {
+        match &self.0 {
+            Kind::Yamux(_) => Err(OpenError::NoDatagrams),
+            Kind::Quic(session) => session.open_flow_when_answered().await,
+        }
+    }
+
+    /// Waits for a flow of the peer; `None` when the session has ended. Cancel-safe.
+    pub async fn accept_flow(&self) -> Option<Flow> {
+        match &self.0 {
+            Kind::Yamux(session) => {
+                session.ended().await;
+                None
+            }
+            Kind::Quic(session) => session.accept_flow().await,
         }
     }
 

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::info::{StreamInfo, StreamKind};
 use super::session::AgentSession;
 use super::tcp::Address;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::io::BoxedIo;
 use crate::snapshot::upstream::Protocol;
+use crate::tunnel::Flow;
 use crate::tunnel::hello::Features;
 
 /// One upstream.
@@ -35,6 +36,14 @@ impl Upstream {
         match self {
             Upstream::Session(session) => session.open(info).await,
             Upstream::Address(address) => address.open(Some(info)).await,
+        }
+    }
+
+    /// Opens a flow of datagrams. An error here is always undelivered.
+    pub async fn open_flow(&self) -> Result<Flow> {
+        match self {
+            Upstream::Session(session) => session.open_flow().await,
+            Upstream::Address(_) => Err(Error::undelivered(Code::UpstreamUnreachable, "an address takes no datagrams")),
         }
     }
 
@@ -92,13 +101,13 @@ impl Upstream {
         matches!(self, Upstream::Address(address) if address.spec.proxy_protocol.is_some())
     }
 
-    /// Counts a request on it until the guard is dropped.
-    pub fn busy(&self) -> Busy {
+    /// Begins a request on it, which counts until the guard is dropped.
+    pub fn begin(self) -> Busy {
         self.in_flight().fetch_add(1, Ordering::Relaxed);
-        if let Upstream::Address(address) = self {
+        if let Upstream::Address(address) = &self {
             address.requests.fetch_add(1, Ordering::Relaxed);
         }
-        Busy(self.clone())
+        Busy(self)
     }
 }
 

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::any::Upstream;
 use super::group::Group;
+use super::info::StreamKind;
 use super::session::AgentSession;
 use crate::message::RequestHead;
 use crate::snapshot::upstream::Ejection;
@@ -90,6 +91,12 @@ impl UpstreamSet {
     /// The one with the fewest requests that is not in `tried`. Among tunnels of one agent that are equally busy, the
     /// one that `worker` drives itself: it spares a wake-up across threads and changes nothing for the agent.
     pub fn pick(&self, worker: usize, tried: &[u64]) -> Option<Upstream> {
+        self.pick_for(StreamKind::Tcp, worker, tried)
+    }
+
+    /// The same among those that carry this: an agent takes datagrams or streams for an endpoint, never both.
+    pub fn pick_for(&self, kind: StreamKind, worker: usize, tried: &[u64]) -> Option<Upstream> {
+        let datagrams = kind == StreamKind::Datagram;
         let endpoint = match self {
             UpstreamSet::Group(group, key) => return group.pick(worker, *key, tried),
             UpstreamSet::One(upstream) => return (!tried.contains(&upstream.id())).then(|| upstream.clone()),
@@ -97,7 +104,8 @@ impl UpstreamSet {
         };
         let sessions = endpoint.sessions();
         let turn = if sessions.len() > 1 { endpoint.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
-        let open = |i: &usize| !tried.contains(&sessions[*i].id) && sessions[*i].tunnel.is_open();
+        let fits = |one: &AgentSession| one.tunnel.is_open() && one.features.datagram == datagrams;
+        let open = |i: &usize| !tried.contains(&sessions[*i].id) && fits(&sessions[*i]);
         // One that was left out is still better than none.
         let all_left_out = !(0..sessions.len()).any(|i| open(&i) && sessions[i].condition.is_usable());
         let usable = |i: &usize| open(i) && (all_left_out || sessions[*i].condition.is_usable());

@@ -32,6 +32,8 @@ pub enum StreamKind {
     Http2,
     /// Raw bytes.
     Tcp,
+    /// Datagrams, each whole or not at all.
+    Datagram,
 }
 
 /// The next id of an upstream, unique in this process.

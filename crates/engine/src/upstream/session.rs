@@ -11,7 +11,7 @@ use crate::error::{Code, Error, Result};
 use crate::identity::Identity;
 use crate::io::BoxedIo;
 use crate::tunnel::hello::Features;
-use crate::tunnel::{self, OpenError, Transport};
+use crate::tunnel::{self, Flow, OpenError, Transport};
 
 use super::ejection::Condition;
 use super::info::StreamInfo;
@@ -93,9 +93,25 @@ impl AgentSession {
             }
             opened => opened,
         };
-        opened.map_err(|error| match error {
-            OpenError::Busy => Error::undelivered(Code::Overload, error.to_string()),
-            error => Error::undelivered(Code::UpstreamUnreachable, error.to_string()),
-        })
+        opened.map_err(not_opened)
+    }
+
+    /// Opens a flow of datagrams in the same way.
+    pub async fn open_flow(&self) -> Result<Flow> {
+        let opened = match self.tunnel.open_flow() {
+            Err(OpenError::Unanswered) => {
+                let opened = tokio::time::timeout(self.open_timeout, self.tunnel.open_flow_when_answered()).await;
+                opened.unwrap_or(Err(OpenError::Unanswered))
+            }
+            opened => opened,
+        };
+        opened.map_err(not_opened)
+    }
+}
+
+fn not_opened(error: OpenError) -> Error {
+    match error {
+        OpenError::Busy => Error::undelivered(Code::Overload, error.to_string()),
+        error => Error::undelivered(Code::UpstreamUnreachable, error.to_string()),
     }
 }

@@ -22,11 +22,11 @@ mod relay;
 mod support;
 
 /// Both ends take streams.
-const TAKES: Config = Config { takes_streams: true, asks: false, unread: UNREAD };
+pub(crate) const TAKES: Config = Config { takes_streams: true, datagrams: true, asks: false, unread: UNREAD };
 /// The same, and the other's silence is of interest.
-const ASKS: Config = Config { takes_streams: true, asks: true, unread: UNREAD };
+const ASKS: Config = Config { takes_streams: true, datagrams: true, asks: true, unread: UNREAD };
 /// Longer than anything here takes.
-const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 /// The first words on the first stream, in both directions.
 const HELLO: &[u8] = b"hello";
@@ -87,7 +87,7 @@ pub(crate) async fn relayed(ping_interval: f64, ping_timeout: f64) -> (Session, 
 }
 
 /// A gateway's session, and the bare hands of its peer with the first stream.
-async fn bare(config: Config) -> (Session, Connection, (SendStream, RecvStream)) {
+pub(crate) async fn bare(config: Config) -> (Session, Connection, (SendStream, RecvStream)) {
     let (client, server) = connected(&support::tunnel(30.0, 10.0), |address| address).await;
     let [agent, gateway] = greeted(&client, &server).await;
     (session(server, Some(gateway), config), client, agent)
@@ -148,7 +148,8 @@ async fn eighty_streams_that_nobody_reads_hold_up_nobody() {
 
 #[tokio::test]
 async fn a_flood_of_streams_ends_the_session() {
-    let (session, peer, _first) = bare(Config { takes_streams: false, asks: false, unread: UNREAD }).await;
+    let config = Config { takes_streams: false, datagrams: false, asks: false, unread: UNREAD };
+    let (session, peer, _first) = bare(config).await;
     let mut opened = 0u32;
     while let Ok((mut send, mut recv)) = peer.open_bi().await {
         opened += 1;

@@ -2,27 +2,34 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tracing::warn;
 
 use super::state::{TunnelState, Word};
 use super::works::Works;
+use crate::dial::Lookups;
 use crate::io::{BoxedIo, Buffer};
 use crate::proxy::access::{Answered, Record};
 use crate::proxy::connecting::Connecting;
+use crate::proxy::datagrams::{Pump, Service as UdpService};
 use crate::proxy::relay::Leg;
 use crate::proxy::serve::{Connection, serve};
 use crate::proxy::shared::Proxy;
 use crate::proxy::site::{Service, Site};
 use crate::proxy::stream;
 use crate::snapshot::upstream::Protocol;
-use crate::snapshot::{self, OfferKind};
+use crate::snapshot::{self, OfferKind, TransportChoice};
 use crate::target::allowed::Allowed;
 use crate::tls::client::Connector;
+use crate::tunnel::Flow;
 use crate::upstream::tcp::Spec;
 use crate::upstream::{Address, Upstream, UpstreamSet};
+
+/// Names that an endpoint of CONNECT looks up at once, at most.
+const LOOKUPS: usize = 32;
 
 /// A gateway does not say where its downstream's TCP connection came from; the head of a request may.
 const UNKNOWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -46,6 +53,18 @@ enum Serves {
     Tcp(Local),
     /// Whatever each stream asks for, as far as it is allowed.
     Connect(Connecting),
+    /// One of datagrams.
+    Udp(Datagrams),
+}
+
+/// A local service that takes datagrams.
+struct Datagrams {
+    host: String,
+    port: u16,
+    /// A flow that has carried nothing for so long ends.
+    idle: Duration,
+    /// Flows that run.
+    open: AtomicUsize,
 }
 
 /// One local service.
@@ -65,6 +84,7 @@ impl Offered {
         let serves = match offer.kind {
             OfferKind::Http => Serves::Http(Local::new(offer, &name, snapshot)?),
             OfferKind::Tcp => Serves::Tcp(Local::new(offer, &name, snapshot)?),
+            OfferKind::Udp => Serves::Udp(Datagrams::new(offer, &name)?),
             OfferKind::Connect => {
                 let allowed = Allowed::new(&offer.allow, &offer.connect);
                 if allowed.is_empty() {
@@ -73,6 +93,7 @@ impl Offered {
                 Serves::Connect(Connecting {
                     endpoint: name.clone(),
                     allowed,
+                    lookups: Lookups::new(LOOKUPS),
                     failed_status: offer.connect.failed_status,
                 })
             }
@@ -89,7 +110,7 @@ impl Offered {
 
     /// True where streams carry something else than requests for one service.
     pub fn is_raw(&self) -> bool {
-        !matches!(self.serves, Serves::Http(_))
+        matches!(self.serves, Serves::Tcp(_) | Serves::Connect(_))
     }
 
     /// Tunnels that are up.
@@ -104,6 +125,7 @@ impl Offered {
             Serves::Http(local) => ("http", local.address.to_string()),
             Serves::Tcp(local) => ("tcp", local.address.to_string()),
             Serves::Connect(_) => ("connect", "connect".to_owned()),
+            Serves::Udp(local) => ("udp", local.address()),
         };
         json!({"name": &*self.name, "kind": kind, "to": to, "health": self.works.describe(), "tunnels": tunnels})
     }
@@ -111,7 +133,7 @@ impl Offered {
     /// Serves one stream that a gateway opened. `patient`: only the gateway ends it while it is idle.
     pub async fn serve(&self, proxy: Arc<Proxy>, worker: usize, stream: BoxedIo, patient: bool) {
         let mut record = Record::new(proxy.next_request(), UNKNOWN, self.name.clone(), Answered::Agent);
-        record.endpoint = self.name.clone();
+        record.endpoint = Some(self.name.clone());
         let local = match &self.serves {
             Serves::Http(local) => {
                 let connection = Connection {
@@ -129,6 +151,8 @@ impl Offered {
             }
             Serves::Tcp(local) => local,
             Serves::Connect(connecting) => return connecting.serve(&proxy, worker, stream, record).await,
+            // Its tunnels say that they take none.
+            Serves::Udp(_) => return,
         };
         let upstreams = UpstreamSet::One(local.service.upstream.clone());
         let near = Leg { io: stream, read: Buffer::new() };
@@ -136,6 +160,65 @@ impl Offered {
         stream::relay_tcp(&proxy, worker, &upstreams, near, UNKNOWN, &mut record).await;
         proxy.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
         proxy.finish(worker, &record);
+    }
+}
+
+impl Offered {
+    /// True where datagrams are what is carried.
+    pub fn is_udp(&self) -> bool {
+        matches!(self.serves, Serves::Udp(_))
+    }
+
+    /// What its tunnels are made of, where the agent's are made of `usual`: nothing but QUIC carries datagrams.
+    pub fn transport(&self, usual: TransportChoice) -> TransportChoice {
+        if self.is_udp() { TransportChoice::Quic } else { usual }
+    }
+
+    /// Flows that run; none where it is no service of datagrams.
+    pub fn flows(&self) -> Option<usize> {
+        match &self.serves {
+            Serves::Udp(local) => Some(local.open.load(Ordering::Relaxed)),
+            _ => None,
+        }
+    }
+
+    /// Serves one flow that a gateway opened.
+    pub async fn serve_flow(&self, proxy: Arc<Proxy>, worker: usize, mut flow: Flow) {
+        let Serves::Udp(local) = &self.serves else { return };
+        let mut record = Record::new(proxy.next_request(), UNKNOWN, self.name.clone(), Answered::Agent);
+        record.endpoint = Some(self.name.clone());
+        record.upstream = local.address();
+        record.attempts = 1;
+        proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
+        local.open.fetch_add(1, Ordering::Relaxed);
+        let within = proxy.settings.load().timeouts.connect;
+        match UdpService::find(&local.host, local.port, within).await {
+            Ok(mut service) => {
+                let mut pump = Pump::new(&proxy, worker, &mut record);
+                pump.run(&mut flow, &mut service, local.idle, proxy.drain.begun()).await;
+            }
+            Err(error) => record.error = Some(error),
+        }
+        flow.end();
+        local.open.fetch_sub(1, Ordering::Relaxed);
+        proxy.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
+        proxy.finish(worker, &record);
+    }
+}
+
+impl Datagrams {
+    fn new(offer: &snapshot::Offer, name: &str) -> Result<Self, String> {
+        let to = offer.to.as_ref().ok_or_else(|| format!("endpoint \"{name}\": it has no service"))?;
+        let idle = offer.idle.ok_or_else(|| format!("endpoint \"{name}\": it does not say when a flow is idle"))?;
+        Ok(Datagrams { host: to.host.clone(), port: to.port, idle, open: AtomicUsize::new(0) })
+    }
+
+    fn address(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -161,7 +244,7 @@ impl Local {
 pub async fn watch(offer: Arc<Offered>, leaving: impl Future<Output = ()>) {
     let address = match &offer.serves {
         Serves::Http(local) | Serves::Tcp(local) => &local.address,
-        Serves::Connect(_) => return,
+        Serves::Connect(_) | Serves::Udp(_) => return,
     };
     if offer.works.is_asked() {
         return tokio::select! {

@@ -30,6 +30,8 @@ type Dial = Pin<Box<dyn Future<Output = Result<Tunnel, Refused>> + Send>>;
 pub struct Slot {
     dialler: Arc<Dialler>,
     offer: Arc<Offered>,
+    /// What it may be made of.
+    transport: TransportChoice,
     slot: usize,
     choice: Choice,
     /// Whose turn it is among the gateways, and whose it was.
@@ -85,11 +87,13 @@ enum Next {
 impl Slot {
     /// The tunnel with this number.
     pub fn new(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) -> Self {
-        let choice = Choice::new(dialler.transport, getrandom::u64().unwrap_or_default());
+        let transport = offer.transport(dialler.transport);
+        let choice = Choice::new(transport, getrandom::u64().unwrap_or_default());
         let quic_at = vec![None; dialler.gateways.len()];
         Slot {
             dialler,
             offer,
+            transport,
             slot,
             choice,
             turn: slot,
@@ -252,7 +256,7 @@ impl Slot {
     /// The lowest number that nobody holds: where the last one to hold it has ended here and not yet at the gateway,
     /// its successor ends it there. Where there may be two tunnels, those of one transport follow each other.
     fn number(&mut self, way: Way) -> (usize, Arc<()>) {
-        let (first, step) = match (self.dialler.transport, way) {
+        let (first, step) = match (self.transport, way) {
             (TransportChoice::Auto, Way::WebSocket) => (0, 2),
             (TransportChoice::Auto, Way::Quic) => (1, 2),
             _ => (0, 1),
@@ -287,7 +291,7 @@ impl Slot {
         self.last_status = refused.status;
         let tried_again = self.was_up && self.dialler.renews && refused.status == Some(401);
         let last = !refused.may_pass() && !tried_again;
-        let alone = self.dialler.transport != TransportChoice::Auto;
+        let alone = self.transport != TransportChoice::Auto;
         if way == Way::Quic && !alone {
             let why = self.dialler.gateways[self.quic.dialled_at].bare(&refused.reason).to_owned();
             return Input::Failed(way, why, last);
@@ -377,7 +381,7 @@ impl Slot {
     fn say_why_not(&mut self) {
         let reason = self.choice.not_quic();
         self.offer.tunnels[self.slot].not_quic(reason);
-        if reason.is_empty() || reason == self.said || self.dialler.transport != TransportChoice::Auto {
+        if reason.is_empty() || reason == self.said || self.transport != TransportChoice::Auto {
             return;
         }
         reason.clone_into(&mut self.said);

@@ -83,13 +83,14 @@ impl Dialler {
             agent: Some(&format!("{}.{}", self.id, attempt.number)),
             version: &self.version,
             h2: offer.is_http2(),
+            datagram: offer.is_udp(),
             not_quic: &attempt.not_quic,
         };
         let wanted = Wanted {
             request,
             quic_at: attempt.quic_at.as_deref(),
             serves: true,
-            asks: self.transport == TransportChoice::Auto,
+            asks: offer.transport(self.transport) == TransportChoice::Auto,
             timeouts: &self.timeouts,
             tunnel: &self.tunnel,
             worker: &self.proxy.workers[0],
@@ -130,7 +131,7 @@ async fn leave(session: Session, begun: impl Future<Output = ()>) {
     }
 }
 
-/// Serves every stream of a session, and ends the session when the agent has left.
+/// Serves every stream and flow of a session, and ends the session when the agent has left.
 async fn accept(dialler: Arc<Dialler>, offer: Arc<Offered>, session: Session, patient: bool) {
     let mut ending = pin!(dialler.tunnels.begun());
     loop {
@@ -141,6 +142,14 @@ async fn accept(dialler: Arc<Dialler>, offer: Arc<Offered>, session: Session, pa
                 let runtime = dialler.proxy.runtime(0);
                 dialler.proxy.drain.spawn_on(runtime, async move {
                     offer.serve(proxy, 0, stream, patient).await;
+                });
+            }
+            flow = session.accept_flow(), if offer.is_udp() => {
+                let Some(flow) = flow else { return };
+                let (proxy, offer) = (dialler.proxy.clone(), offer.clone());
+                let runtime = dialler.proxy.runtime(0);
+                dialler.proxy.drain.spawn_on(runtime, async move {
+                    offer.serve_flow(proxy, 0, flow).await;
                 });
             }
             () = &mut ending => return session.end(Ending::Close),

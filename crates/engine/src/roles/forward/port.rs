@@ -81,7 +81,7 @@ impl Port {
     async fn carry(self: Arc<Self>, shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr, _place: Place) {
         let proxy = &shared.proxy;
         let mut record = Record::new(proxy.next_request(), from, self.endpoint.clone(), Answered::Upstream);
-        record.endpoint = self.endpoint.clone();
+        record.endpoint = Some(self.endpoint.clone());
         proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
         match self.open(&shared, &mut record).await {
             Ok(far) => {
@@ -101,7 +101,7 @@ impl Port {
     /// Opens a byte stream at the first gateway that has the endpoint; else what the last one said.
     async fn open(&self, shared: &Shared, record: &mut Record) -> Result<Leg, String> {
         let path = &*format!("{TCP_PATH}{}", self.endpoint);
-        let request = Request { path, agent: None, version: &shared.version, h2: false, not_quic: "" };
+        let request = Request { path, agent: None, version: &shared.version, h2: false, datagram: false, not_quic: "" };
         let timeouts = &shared.proxy.settings.load_full().timeouts;
         let mut last = String::new();
         for reach in &shared.ways {

@@ -271,7 +271,14 @@ impl Keeper {
     fn dial(&mut self) {
         let (reach, dialler, quic_at) = (self.reach.clone(), self.dialler.clone(), self.quic_at.clone());
         self.dial = Some(Box::pin(async move {
-            let request = Request { path: REACH_PATH, agent: None, version: &dialler.version, h2: false, not_quic: "" };
+            let request = Request {
+                path: REACH_PATH,
+                agent: None,
+                version: &dialler.version,
+                h2: false,
+                datagram: false,
+                not_quic: "",
+            };
             let wanted = Wanted {
                 request,
                 quic_at: quic_at.as_deref(),

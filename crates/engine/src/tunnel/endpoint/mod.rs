@@ -1,9 +1,11 @@
 //! Where QUIC is spoken: endpoints with a socket for each worker at one address, and those of somebody who dials.
 //!
-//! `ids` says in a connection's id which worker has it, `route` reads that in a datagram, `socket` hands datagrams on.
+//! `ids` says in a connection's id which worker has it, `route` reads that in a datagram, `socket` hands datagrams on;
+//! `path` says how large they may be.
 //! Who is let in, and what a connection carries, is decided above.
 
 pub mod ids;
+pub mod path;
 pub mod route;
 pub mod socket;
 
@@ -21,6 +23,7 @@ use crate::shutdown::Drain;
 use crate::worker::Worker;
 
 use ids::Generator;
+use path::LARGEST;
 use runtime::Of;
 use socket::{Counts, Mailbox, Socket};
 
@@ -85,6 +88,7 @@ impl Keys {
             let (mailboxes, counts) = (mailboxes.clone(), self.counts.clone());
             let socket = Arc::new(Socket { inner, worker: number, mailboxes, key: key.clone(), counts });
             let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &self.reset)));
+            takes_large_ones(&mut config);
             // Workers beyond the last number have no socket.
             let short = u8::try_from(number).unwrap_or(u8::MAX);
             config.cid_generator(move || Box::new(Generator { key: key.clone(), worker: short }));
@@ -114,7 +118,14 @@ pub fn dialling(worker: &Worker, drain: &Drain) -> io::Result<quinn::Endpoint> {
     let runtime = Arc::new(Of { handle: worker.runtime.clone(), drain: drain.clone() });
     let socket = runtime.wrap_udp_socket(socket?)?;
     let _entered = worker.runtime.enter();
-    quinn::Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, runtime)
+    let mut config = EndpointConfig::default();
+    takes_large_ones(&mut config);
+    quinn::Endpoint::new_with_abstract_socket(config, None, socket, runtime)
+}
+
+fn takes_large_ones(config: &mut EndpointConfig) {
+    // The only mistake is less than 1,200.
+    let _ = config.max_udp_payload_size(LARGEST);
 }
 
 /// Makes a socket one of ours.

@@ -30,6 +30,26 @@ pub struct Counts {
     pub queue_full: AtomicU64,
     /// Not received, for a reason of the system's.
     pub receive_error: AtomicU64,
+    /// What came.
+    pub received: Traffic,
+    /// What left.
+    pub sent: Traffic,
+}
+
+/// Datagrams of one direction. The kernel takes and gives several in one call where it can (GSO, GRO).
+#[derive(Default)]
+pub struct Traffic {
+    /// How many.
+    pub datagrams: AtomicU64,
+    /// By how many system calls.
+    pub calls: AtomicU64,
+}
+
+impl Traffic {
+    fn count(&self, datagrams: usize) {
+        self.datagrams.fetch_add(datagrams as u64, Ordering::Relaxed);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// What other workers have received for one.
@@ -98,17 +118,25 @@ pub struct Socket {
 impl Socket {
     /// Hands on what belongs to another worker: nothing of it is left for this one.
     fn sort(&self, bufs: &[IoSliceMut<'_>], metas: &mut [RecvMeta]) {
+        if self.mailboxes.len() < 2 {
+            return;
+        }
         for (buf, meta) in bufs.iter().zip(metas) {
             // What the kernel has received in one piece comes from one address, so one decision stands for all of it.
             let bytes = &buf[..meta.len.min(buf.len())];
             let Some(worker) = owner(bytes, &self.key).filter(|worker| *worker != self.worker) else { continue };
             let Some(mailbox) = self.mailboxes.get(worker) else { continue };
-            let datagrams = bytes.len().div_ceil(meta.stride.max(1)) as u64;
+            let datagrams = pieces(bytes.len(), Some(meta.stride));
             let counter = if mailbox.put(*meta, bytes) { &self.counts.passed_on } else { &self.counts.queue_full };
-            counter.fetch_add(datagrams, Ordering::Relaxed);
+            counter.fetch_add(datagrams as u64, Ordering::Relaxed);
             meta.len = 0;
         }
     }
+}
+
+/// How many datagrams these bytes are.
+fn pieces(bytes: usize, each: Option<usize>) -> usize {
+    bytes.div_ceil(each.unwrap_or(bytes).max(1)).max(1)
 }
 
 impl AsyncUdpSocket for Socket {
@@ -117,7 +145,9 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.inner.try_send(transmit)
+        self.inner.try_send(transmit)?;
+        self.counts.sent.count(pieces(transmit.contents.len(), transmit.segment_size));
+        Ok(())
     }
 
     fn poll_recv(
@@ -133,7 +163,9 @@ impl AsyncUdpSocket for Socket {
         }
         match self.inner.poll_recv(cx, bufs, metas) {
             Poll::Ready(Ok(n)) => {
-                self.sort(bufs, &mut metas[..n]);
+                let metas = &mut metas[..n];
+                self.counts.received.count(metas.iter().map(|meta| pieces(meta.len, Some(meta.stride))).sum());
+                self.sort(bufs, metas);
                 Poll::Ready(Ok(n))
             }
             // One that went further would end every connection of the endpoint.

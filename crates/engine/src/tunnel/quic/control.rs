@@ -101,7 +101,7 @@ impl Decoder {
 }
 
 /// Writes a number in as few bytes as it takes. Those beyond 62 bits do not exist.
-fn put(number: u64, out: &mut Vec<u8>) {
+pub(super) fn put(number: u64, out: &mut Vec<u8>) {
     match number {
         0..0x40 => out.push(number as u8),
         0x40..0x4000 => out.extend((number as u16 | 0x4000).to_be_bytes()),
@@ -111,7 +111,7 @@ fn put(number: u64, out: &mut Vec<u8>) {
 }
 
 /// Reads a number from the front; `None` where it is not whole.
-fn take(bytes: &mut &[u8]) -> Option<u64> {
+pub(super) fn take(bytes: &mut &[u8]) -> Option<u64> {
     let first = *bytes.first()?;
     let (number, rest) = bytes.split_at_checked(1 << (first >> 6))?;
     *bytes = rest;

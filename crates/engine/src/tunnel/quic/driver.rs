@@ -5,7 +5,7 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
@@ -15,7 +15,7 @@ use super::Config;
 use super::channel::{Channel, TAKEN};
 use super::codes::{REFUSED, end_of};
 use super::control::{Decoder, Frame};
-use super::shared::{BYTES, Pair, Shared};
+use super::shared::{BYTES, FLOW, Pair, Shared};
 use super::tending::Tending;
 
 /// Streams of the peer that may wait to be accepted.
@@ -26,7 +26,7 @@ const REFUSALS: u32 = 16 * 1024;
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Time between two looks whether they have arrived.
 const LOOK: Duration = Duration::from_millis(5);
-/// Streams taken in one go, before those who wait for them have their turn.
+/// Streams and datagrams taken in one go, before those who wait for them have their turn.
 const TURN: u32 = 32;
 
 /// Ready when the session has ended.
@@ -64,20 +64,37 @@ pub(super) async fn run(shared: Arc<Shared>, first: Option<Pair>, config: Config
             biased;
             error = &mut closed => return shared.end(end_of(&error), None),
             reason = busy => shared.broken(reason),
+            () = shared.work.notified() => {}
+            () = &mut timer, if due.is_some() => tending.tick(&shared),
             Ok(pair) = connection.accept_bi() => {
                 taken += 1;
                 if let Err(reason) = arriving.take(pair) {
                     shared.broken(reason);
                 }
             }
-            () = shared.work.notified() => {}
-            () = &mut timer, if due.is_some() => tending.tick(&shared),
+            Ok(datagram) = connection.read_datagram() => {
+                taken += deliver(&shared, &datagram);
+            }
         }
         if taken >= TURN {
             taken = 0;
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Hands on a datagram and what has come behind it, and says how many that were.
+fn deliver(shared: &Shared, first: &[u8]) -> u32 {
+    let (mut demux, now, mut taken) = (shared.demux(), Instant::now(), 1);
+    demux.take(first, now);
+    let mut none = Context::from_waker(Waker::noop());
+    while taken < TURN
+        && let Poll::Ready(Ok(datagram)) = pin!(shared.connection.read_datagram()).poll(&mut none)
+    {
+        demux.take(&datagram, now);
+        taken += 1;
+    }
+    taken
 }
 
 /// Waits until the peer has got what was said on finished streams.
@@ -90,8 +107,8 @@ async fn acknowledged(shared: &Shared) {
 /// Streams of the peer between their first packet and the backlog.
 struct Arriving {
     shared: Arc<Shared>,
-    /// With whether their first byte has come.
-    waiting: Vec<(SendStream, RecvStream, bool)>,
+    /// With their first byte, where it has come.
+    waiting: Vec<(SendStream, RecvStream, Option<u8>)>,
     config: Config,
     refusals: u32,
 }
@@ -99,15 +116,18 @@ struct Arriving {
 impl Arriving {
     fn take(&mut self, (send, recv): Pair) -> Result<(), &'static str> {
         let state = self.shared.lock();
-        let full = state.backlog.len() + self.waiting.len() >= BACKLOG;
+        let full = state.backlog.len() + state.flows.len() + self.waiting.len() >= BACKLOG;
         let refused = full || state.leaving || !self.config.takes_streams;
         drop(state);
         if refused {
             self.refuse(send, recv);
         } else if self.shared.plain {
-            self.arrived(send, recv);
+            self.arrived(send, recv, BYTES);
         } else {
-            self.waiting.push((send, recv, false));
+            if self.config.datagrams {
+                self.shared.demux().comes(send.id().into());
+            }
+            self.waiting.push((send, recv, None));
             self.shared.lock().arriving = self.waiting.len();
         }
         if self.refusals > REFUSALS { Err("a flood of new streams") } else { Ok(()) }
@@ -116,18 +136,26 @@ impl Arriving {
     /// Reads first bytes and answers them.
     fn poll(&mut self, cx: &mut Context<'_>) {
         let mut place = 0;
+        let datagrams = self.config.datagrams;
         while let Some((send, recv, read)) = self.waiting.get_mut(place) {
-            let Poll::Ready(welcome) = greet(send, recv, read, cx) else {
+            let Poll::Ready(kind) = greet(send, recv, (read, datagrams), cx) else {
                 place += 1;
                 continue;
             };
             let (send, recv, _) = self.waiting.swap_remove(place);
             self.shared.lock().arriving = self.waiting.len();
-            if welcome { self.arrived(send, recv) } else { self.refuse(send, recv) }
+            if datagrams {
+                let (mut demux, id) = (self.shared.demux(), send.id().into());
+                if kind == Some(FLOW) { demux.begin(id, Instant::now()) } else { demux.end(id) }
+            }
+            match kind {
+                Some(kind) => self.arrived(send, recv, kind),
+                None => self.refuse(send, recv),
+            }
         }
     }
 
-    fn arrived(&mut self, send: SendStream, recv: RecvStream) {
+    fn arrived(&mut self, send: SendStream, recv: RecvStream, kind: u8) {
         self.refusals = 0;
         let channel = Arc::new(Channel::new(send, recv, true));
         let mut state = self.shared.lock();
@@ -137,9 +165,15 @@ impl Arriving {
         state.stats.accepted += 1;
         state.handled += 1;
         state.channels.insert(channel.id, channel.clone());
-        state.backlog.push_back(channel);
+        let arrived = if kind == FLOW {
+            state.flows.push_back(channel);
+            &self.shared.flow_arrived
+        } else {
+            state.backlog.push_back(channel);
+            &self.shared.arrived
+        };
         drop(state);
-        self.shared.arrived.notify_one();
+        arrived.notify_one();
         self.shared.settled.notify_waiters();
     }
 
@@ -162,16 +196,23 @@ impl Drop for Arriving {
     }
 }
 
-/// Ready when the first byte has come and is answered, or there is nothing to wait for; true where the stream is taken.
-fn greet(send: &mut SendStream, recv: &mut RecvStream, read: &mut bool, cx: &mut Context<'_>) -> Poll<bool> {
-    if !*read {
+/// Ready when the first byte has come and is answered, or there is nothing to wait for; with that byte where the stream
+/// is taken.
+fn greet(
+    send: &mut SendStream,
+    recv: &mut RecvStream,
+    (read, datagrams): (&mut Option<u8>, bool),
+    cx: &mut Context<'_>,
+) -> Poll<Option<u8>> {
+    if read.is_none() {
         let mut byte = [0];
         match ready!(recv.poll_read(cx, &mut byte)) {
-            Ok(1) if byte == [BYTES] => *read = true,
-            _ => return Poll::Ready(false),
+            Ok(1) if byte == [BYTES] || (datagrams && byte == [FLOW]) => *read = Some(byte[0]),
+            _ => return Poll::Ready(None),
         }
     }
-    Pin::new(send).poll_write(cx, &[TAKEN]).map(|outcome| outcome.is_ok())
+    let answered = ready!(Pin::new(send).poll_write(cx, &[TAKEN]));
+    Poll::Ready(read.filter(|_| answered.is_ok()))
 }
 
 /// The first stream, after the hello.

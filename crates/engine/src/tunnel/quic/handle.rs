@@ -1,14 +1,18 @@
 //! A session over a QUIC connection, as its handle sees it.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use tokio::sync::Notify;
+
 use super::channel::Channel;
 use super::codes::{CLOSED, COME_BACK, RESET_REASON};
-use super::shared::{Shared, State};
+use super::flow::Flow;
+use super::shared::{BYTES, FLOW, Shared, State};
 use super::stream::Stream;
 use crate::tunnel::{End, Ending, OpenError, Stats, Transport};
 
@@ -20,6 +24,10 @@ pub(in crate::tunnel) struct Handle {
 
 impl Handle {
     pub(in crate::tunnel) fn open(&self) -> Result<Stream, OpenError> {
+        self.open_now(BYTES).map(|channel| self.stream(channel))
+    }
+
+    fn open_now(&self, kind: u8) -> Result<Arc<Channel>, OpenError> {
         // Whoever holds it waits for the peer.
         let Ok(mut spare) = self.shared.spare.try_lock() else { return Err(OpenError::Unanswered) };
         let mut now = Context::from_waker(Waker::noop());
@@ -28,13 +36,32 @@ impl Handle {
         {
             *spare = pair.ok();
         }
-        match self.shared.poll_open(&mut spare, &mut now) {
-            Poll::Ready(channel) => Ok(self.stream(channel?)),
+        match self.shared.poll_open(kind, &mut spare, &mut now) {
+            Poll::Ready(channel) => channel,
             Poll::Pending => Err(OpenError::Unanswered),
         }
     }
 
     pub(in crate::tunnel) async fn open_when_answered(&self) -> Result<Stream, OpenError> {
+        self.open_later(BYTES).await.map(|channel| self.stream(channel))
+    }
+
+    pub(in crate::tunnel) fn open_flow(&self) -> Result<Flow, OpenError> {
+        self.carries_datagrams()?;
+        self.open_now(FLOW).map(|channel| Flow::new(self.shared.clone(), channel))
+    }
+
+    pub(in crate::tunnel) async fn open_flow_when_answered(&self) -> Result<Flow, OpenError> {
+        self.carries_datagrams()?;
+        self.open_later(FLOW).await.map(|channel| Flow::new(self.shared.clone(), channel))
+    }
+
+    fn carries_datagrams(&self) -> Result<(), OpenError> {
+        let carries = !self.shared.plain && self.shared.connection.max_datagram_size().is_some();
+        if carries { Ok(()) } else { Err(OpenError::NoDatagrams) }
+    }
+
+    async fn open_later(&self, kind: u8) -> Result<Arc<Channel>, OpenError> {
         let mut spare = self.shared.spare.lock().await;
         loop {
             let changed = self.shared.changed.notified();
@@ -47,7 +74,7 @@ impl Handle {
                 continue;
             }
             tokio::select! {
-                channel = poll_fn(|cx| self.shared.poll_open(&mut spare, cx)) => return Ok(self.stream(channel?)),
+                channel = poll_fn(|cx| self.shared.poll_open(kind, &mut spare, cx)) => return channel,
                 () = changed => {}
             }
         }
@@ -58,16 +85,27 @@ impl Handle {
     }
 
     pub(in crate::tunnel) async fn accept(&self) -> Option<Stream> {
+        self.taken(&self.shared.arrived, |state| &mut state.backlog).await.map(|channel| self.stream(channel))
+    }
+
+    pub(in crate::tunnel) async fn accept_flow(&self) -> Option<Flow> {
+        let channel = self.taken(&self.shared.flow_arrived, |state| &mut state.flows).await?;
+        Some(Flow::new(self.shared.clone(), channel))
+    }
+
+    /// The next one of the peer's in one of the two backlogs.
+    async fn taken(
+        &self,
+        arrived: &Notify,
+        backlog: impl Fn(&mut State) -> &mut VecDeque<Arc<Channel>>,
+    ) -> Option<Arc<Channel>> {
         loop {
-            let arrived = self.shared.arrived.notified();
+            let arrived = arrived.notified();
             {
                 let mut state = self.shared.lock();
-                if let Some(channel) = state.backlog.pop_front() {
-                    drop(state);
-                    return Some(self.stream(channel));
-                }
-                if state.end.is_some() {
-                    return None;
+                let next = backlog(&mut state).pop_front();
+                if next.is_some() || state.end.is_some() {
+                    return next;
                 }
             }
             arrived.await;
@@ -164,12 +202,15 @@ impl Handle {
             lost: connection.path.lost_packets,
             mtu: connection.path.current_mtu,
             unread: self.read_ahead() as u64,
+            datagrams_in: connection.frame_rx.datagram,
+            datagrams_out: connection.frame_tx.datagram,
+            datagrams_dropped: self.shared.demux().dropped(),
             ..self.shared.lock().stats
         }
     }
 
     pub(in crate::tunnel) fn memory(&self) -> usize {
-        let ahead = self.read_ahead();
+        let ahead = self.read_ahead() + self.shared.demux().held();
         let mut state = self.shared.lock();
         ahead + state.streams() * size_of::<Channel>()
     }

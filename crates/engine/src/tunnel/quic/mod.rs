@@ -2,14 +2,16 @@
 //!
 //! The first stream, opened by the client, carries a hello before it comes here; then `control` frames. Every other
 //! stream begins with one byte of whoever opened it and one of whoever took it, so that both are known at once.
-//! `transport` and `codes` are the numbers of the protocol, `channel` and `stream` are a stream, `shared` the books of
-//! a session; `driver` does what happens by itself, `tending` what is looked at from time to time. Endpoints, sockets
-//! and connections are made above.
+//! `transport` and `codes` are the numbers of the protocol, `channel` and `stream` are a stream, `demux` and `flow` a
+//! flow of datagrams, which is a stream and what bears its number, `shared` the books of a session; `driver` does what
+//! happens by itself, `tending` what is looked at from time to time. Endpoints, sockets and connections are made above.
 
 mod channel;
 pub mod codes;
 pub mod control;
+pub mod demux;
 mod driver;
+mod flow;
 mod handle;
 mod shared;
 mod stream;
@@ -24,6 +26,7 @@ use quinn::{Connection, RecvStream, SendStream};
 use super::{End, Session};
 use shared::Shared;
 
+pub use flow::{Flow, FlowError, Sent};
 pub(super) use handle::Handle;
 pub use transport::{RECEIVE_WINDOW as UNREAD, STREAMS, transport};
 
@@ -32,6 +35,8 @@ pub use transport::{RECEIVE_WINDOW as UNREAD, STREAMS, transport};
 pub struct Config {
     /// Whether the peer may open streams; where nobody takes them they are refused.
     pub takes_streams: bool,
+    /// Whether the peer may open flows of datagrams, where it may open streams.
+    pub datagrams: bool,
     /// Whether the peer is asked for a sign of life within a second, because there is another way than this.
     pub asks: bool,
     /// What all streams together may bring before it is read: with few streams, and at most. Where it is not

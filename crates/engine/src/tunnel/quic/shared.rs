@@ -6,15 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use hashbrown::HashMap;
-use quinn::{Connection, RecvStream, SendStream, StreamId, VarInt};
+use quinn::{Connection, RecvStream, SendStream, Side, StreamId, VarInt};
 use tokio::sync::Notify;
 
 use super::channel::Channel;
 use super::codes::PROTOCOL;
+use super::demux::Demux;
 use crate::tunnel::{End, OpenError, Stats};
 
 /// The first byte of a stream: it carries bytes.
 pub(super) const BYTES: u8 = 0;
+/// The same: it stands for a flow of datagrams, and carries nothing itself once that has begun.
+pub(super) const FLOW: u8 = 1;
 /// Streams of ours that may lack the peer's answer.
 const UNANSWERED: usize = 256;
 /// Ended streams whose last bytes may wait for an acknowledgement before it is looked which have got it.
@@ -29,10 +32,14 @@ pub(super) struct Shared {
     /// Streams begin with no word of ours, and nothing is said beside them: quic-reverse-http-tunnel.
     pub(super) plain: bool,
     state: Mutex<State>,
+    /// Datagrams that have come. Never taken beside another lock.
+    demux: Mutex<Demux>,
     /// Opened, but the connection had no room for its first byte: the next stream. Waiters queue for it.
     pub(super) spare: tokio::sync::Mutex<Option<Pair>>,
     /// A stream has come, or the session has ended.
     pub(super) arrived: Notify,
+    /// The same of a flow.
+    pub(super) flow_arrived: Notify,
     /// Something has changed that somebody may wait for.
     pub(super) changed: Notify,
     /// A stream of the peer has been accepted or refused, a question answered, or the session has ended.
@@ -57,6 +64,8 @@ pub(super) struct State {
     pub(super) channels: HashMap<StreamId, Arc<Channel>>,
     /// Streams of the peer that wait to be accepted.
     pub(super) backlog: VecDeque<Arc<Channel>>,
+    /// The same of flows.
+    pub(super) flows: VecDeque<Arc<Channel>>,
     /// Streams of the peer that wait for their first byte, or for room for ours.
     pub(super) arriving: usize,
     /// Streams that have ended in both directions, but for the acknowledgement of what we said last.
@@ -130,12 +139,15 @@ impl State {
 
 impl Shared {
     pub(super) fn new(connection: Connection, plain: bool) -> Arc<Self> {
+        let demux = Mutex::new(Demux::new(connection.side() == Side::Client));
         Arc::new(Shared {
             connection,
             plain,
             state: Mutex::default(),
+            demux,
             spare: tokio::sync::Mutex::default(),
             arrived: Notify::new(),
+            flow_arrived: Notify::new(),
             changed: Notify::new(),
             settled: Notify::new(),
             work: Notify::new(),
@@ -146,9 +158,14 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins the next stream, once there is one, where the peer permits it now.
+    pub(super) fn demux(&self) -> MutexGuard<'_, Demux> {
+        self.demux.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins the next stream, once there is one, where the peer permits it now. `kind`: what it is for.
     pub(super) fn poll_open(
         &self,
+        kind: u8,
         spare: &mut Option<Pair>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Arc<Channel>, OpenError>> {
@@ -159,7 +176,7 @@ impl Shared {
             return Poll::Pending;
         }
         if let (Some((send, _)), false) = (&mut *spare, self.plain)
-            && ready!(Pin::new(send).poll_write(cx, &[BYTES])).is_err()
+            && ready!(Pin::new(send).poll_write(cx, &[kind])).is_err()
         {
             return Poll::Ready(Err(OpenError::Ended));
         }
@@ -179,7 +196,8 @@ impl Shared {
     pub(super) fn end(&self, end: End, close: Option<(VarInt, &str)>) {
         let mut state = self.lock();
         state.end.get_or_insert(end);
-        for channel in std::mem::take(&mut state.backlog) {
+        let (streams, flows) = (std::mem::take(&mut state.backlog), std::mem::take(&mut state.flows));
+        for channel in streams.into_iter().chain(flows) {
             state.channels.remove(&channel.id);
         }
         drop(state);
@@ -190,7 +208,7 @@ impl Shared {
     }
 
     fn notify(&self) {
-        for waiting in [&self.arrived, &self.changed, &self.settled] {
+        for waiting in [&self.arrived, &self.flow_arrived, &self.changed, &self.settled] {
             waiting.notify_waiters();
         }
     }
@@ -205,6 +223,7 @@ impl Shared {
         state.end = Some(closed.clone());
         let channels = std::mem::take(&mut state.channels);
         state.backlog.clear();
+        state.flows.clear();
         drop(state);
         let said: Vec<SendStream> = channels.values().filter_map(|channel| channel.lock().part()).collect();
         let mut state = self.lock();

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
-use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{IdleTimeout, TransportConfig, VarInt};
 
 use crate::snapshot::{self, Congestion};
+use crate::tunnel::endpoint::path::{USUAL, discovery};
 
 /// Streams of the peer that may be open at once.
 pub const STREAMS: VarInt = VarInt::from_u32(1024);
@@ -16,8 +17,8 @@ pub(super) const STREAM_WINDOW: u32 = 1 << 20;
 pub const RECEIVE_WINDOW: (u64, u64) = (8 << 20, 64 << 20);
 /// What may wait to be sent and acknowledged: at first, and at most.
 pub(super) const SEND_WINDOW: (u64, u64) = (1 << 20, 16 << 20);
-/// What the largest packet over Ethernet may hold beside IPv6, UDP and a little.
-const LARGEST: u16 = 1452;
+/// Bytes of datagrams that may wait to be sent, and as many to be told whose they are, which is done at once.
+const DATAGRAMS: usize = 256 << 10;
 /// An agent that could use a WebSocket instead asks so often whether its packets arrive.
 const WATCHFUL: Duration = Duration::from_secs(5);
 
@@ -27,8 +28,6 @@ pub fn transport(tunnel: &snapshot::Tunnel, asks: bool) -> TransportConfig {
     let every = if asks { tunnel.ping_interval.min(WATCHFUL) } else { tunnel.ping_interval };
     // Longer than 62 bits of milliseconds is for ever.
     let idle = IdleTimeout::try_from(tunnel.ping_interval + tunnel.ping_timeout).ok();
-    let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(LARGEST);
     let congestion: Arc<dyn ControllerFactory + Send + Sync> = match tunnel.congestion {
         Congestion::Cubic => Arc::new(CubicConfig::default()),
         Congestion::Bbr => Arc::new(BbrConfig::default()),
@@ -43,8 +42,8 @@ pub fn transport(tunnel: &snapshot::Tunnel, asks: bool) -> TransportConfig {
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW.0 as u32))
         .send_window(SEND_WINDOW.0)
         .congestion_controller_factory(congestion)
-        .mtu_discovery_config(Some(discovery))
-        // No session uses datagrams.
-        .datagram_receive_buffer_size(None);
+        .mtu_discovery_config(Some(discovery(USUAL)))
+        .datagram_receive_buffer_size(Some(DATAGRAMS))
+        .datagram_send_buffer_size(DATAGRAMS);
     config
 }
