@@ -95,7 +95,11 @@ impl UpstreamSet {
             UpstreamSet::Endpoint(endpoint) => endpoint,
         };
         let sessions = endpoint.sessions();
-        let turn = if sessions.len() > 1 { endpoint.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        if let [only] = &sessions[..] {
+            let fits = !tried.contains(&only.id) && only.tunnel.is_open();
+            return fits.then(|| Upstream::Session(only.clone()));
+        }
+        let turn = endpoint.turn.fetch_add(1, Ordering::Relaxed);
         let open = |i: &usize| !tried.contains(&sessions[*i].id) && sessions[*i].tunnel.is_open();
         // One that was left out is still better than none.
         let all_left_out = !(0..sessions.len()).any(|i| open(&i) && sessions[i].condition.is_usable());
