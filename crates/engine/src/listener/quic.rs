@@ -210,7 +210,7 @@ type Judgement = std::result::Result<(Guest, Vec<u8>), Vec<u8>>;
 
 /// Somebody who was let in.
 enum Guest {
-    Agent(Applicant),
+    Agent(Box<Applicant>),
     Forward(Fate),
 }
 
@@ -253,7 +253,7 @@ impl Caller {
         self.place.busy();
         let Some(Hello { mut send, recv, head }) = hello else {
             let applicant = self.unspoken(&connection)?;
-            return Some((connection, None, Guest::Agent(applicant)));
+            return Some((connection, None, Guest::Agent(Box::new(applicant))));
         };
         let judged = match (&self.door.whom, head) {
             (Whom::Agents(listener), head) => self.applies(listener, &connection, head, &greeting).await,
@@ -303,7 +303,7 @@ impl Caller {
         };
         let applicant = applicant.map_err(|error| refusal(tunnels, &error, from))?;
         let answer = welcome(tunnels, &applicant, greeting, from);
-        Ok((Guest::Agent(applicant), answer))
+        Ok((Guest::Agent(Box::new(applicant)), answer))
     }
 
     /// The same of a forward: whoever speaks as one may come in, and each of its streams is judged by itself.
@@ -335,7 +335,13 @@ impl Caller {
         }
     }
 
-    async fn run(&self, listener: &TunnelListener, connection: Connection, control: Control, applicant: Applicant) {
+    async fn run(
+        &self,
+        listener: &TunnelListener,
+        connection: Connection,
+        control: Control,
+        applicant: Box<Applicant>,
+    ) {
         let whom = (self.worker, address(&connection));
         // A stranger was given what a request needs, an agent gets what its streams need.
         connection.set_receive_window(WINDOW);

@@ -287,32 +287,7 @@ impl Listeners {
             page,
         );
         drop(running);
-        page.family(
-            "tidegate_quic_datagrams_total",
-            "counter",
-            "Datagrams that came to another worker than their connection's and were passed on, or were lost here.",
-        );
-        let counts = &self.keys.counts;
-        for (outcome, count) in [
-            ("passed_on", &counts.passed_on),
-            ("queue_full", &counts.queue_full),
-            ("receive_error", &counts.receive_error),
-        ] {
-            page.value(&[("outcome", outcome)], count.load(Ordering::Relaxed) as f64);
-        }
-        let directions = [("in", &counts.received), ("out", &counts.sent)];
-        page.family("tidegate_quic_udp_datagrams_total", "counter", "Datagrams that QUIC has received and sent.");
-        for (direction, traffic) in directions {
-            page.value(&[("direction", direction)], traffic.datagrams.load(Ordering::Relaxed) as f64);
-        }
-        page.family(
-            "tidegate_quic_udp_calls_total",
-            "counter",
-            "System calls by which they were: fewer than datagrams where the kernel takes several at once (GSO, GRO).",
-        );
-        for (direction, traffic) in directions {
-            page.value(&[("direction", direction)], traffic.calls.load(Ordering::Relaxed) as f64);
-        }
+        self.keys.counts.render(page);
     }
 
     /// Where a listener that was not there before leads, or one that asks for something else now: `connections` are

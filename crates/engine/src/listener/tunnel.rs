@@ -47,7 +47,7 @@ pub async fn connection(
         Ok(Err(error)) => Err(error),
     };
     let applicant = match applicant {
-        Ok(applicant) => applicant,
+        Ok(applicant) => Box::new(applicant),
         Err(error) => return refuse(&tunnels, &mut connection, &error, from).await,
     };
     let workers = tunnels.proxy.workers.len();
@@ -83,7 +83,7 @@ async fn serve(
     listener: &TunnelListener,
     (mut io, early): (BoxedIo, Buffer),
     from: SocketAddr,
-    applicant: Applicant,
+    applicant: Box<Applicant>,
     greeting: &Greeting,
 ) {
     let url = tunnels.url_of(&applicant.endpoint, greeting, from);
