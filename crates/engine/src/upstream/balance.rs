@@ -103,9 +103,8 @@ impl UpstreamSet {
             UpstreamSet::Endpoint(endpoint) => endpoint,
         };
         let sessions = endpoint.sessions();
-        let fits = |one: &AgentSession| {
-            !tried.contains(&one.id) && one.tunnel.is_open() && one.features.datagram == datagrams
-        };
+        let fits =
+            |one: &AgentSession| !tried.contains(&one.id) && one.tunnel.is_open() && one.features.datagram == datagrams;
         if let [only] = &sessions[..] {
             return fits(only).then(|| Upstream::Session(only.clone()));
         }
