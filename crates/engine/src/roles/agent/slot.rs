@@ -88,7 +88,7 @@ impl Slot {
     /// The tunnel with this number.
     pub fn new(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) -> Self {
         let transport = offer.transport(dialler.transport);
-        let choice = Choice::new(transport, getrandom::u64().unwrap_or_default());
+        let choice = Choice::new(transport, dialler.gateways.len(), getrandom::u64().unwrap_or_default());
         let quic_at = vec![None; dialler.gateways.len()];
         Slot {
             dialler,
