@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant};
 
 use crate::snapshot::TransportChoice;
+use crate::tunnel::hello::NOT_OFFERED;
 
 /// How long only QUIC is tried.
 const HEAD_START: Duration = Duration::from_millis(300);
@@ -415,7 +416,7 @@ impl Choice {
                         probe = Probe::Running;
                     }
                     Offer::No => {
-                        "the gateway offers no QUIC".clone_into(&mut self.not_quic);
+                        NOT_OFFERED.clone_into(&mut self.not_quic);
                         probe = self.next_probe(now);
                     }
                 }
