@@ -162,7 +162,7 @@ pub async fn applicant(
     }
     let admitted = admit(tunnels, listener, (identity, ends), tenant)?;
     let agent = head.fields.find("x-tidegate-agent").and_then(valid_name).map(Arc::from);
-    let not_quic = hello::not_quic(&head.fields).map(Arc::from);
+    let not_quic = hello::not_quic(&head.fields, &listener.quic.load()).map(Arc::from);
     let (endpoint, features) = (endpoint.to_owned(), Features::of(&head.fields));
     Ok(Applicant { admitted, endpoint, key, features, agent, not_quic })
 }

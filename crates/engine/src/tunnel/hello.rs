@@ -48,10 +48,19 @@ impl Features {
     }
 }
 
-/// Why an agent's tunnel is no QUIC, where it says so.
-pub fn not_quic(fields: &Fields) -> Option<String> {
+/// How an agent says that nothing came back from where it has looked for QUIC.
+pub const NO_ANSWER: &str = "no answer on UDP";
+
+/// How one says that there is none.
+pub const NOT_OFFERED: &str = "the gateway offers no QUIC";
+
+/// Why an agent's tunnel is no QUIC, where it says so. Whoever is asked knows better what is offered.
+pub fn not_quic(fields: &Fields, offers: &Offers) -> Option<String> {
     let said = visible(&String::from_utf8_lossy(fields.find("x-tidegate-not-quic")?));
-    (!said.is_empty()).then_some(said)
+    match offers {
+        Offers::No if said.starts_with(NO_ANSWER) => Some(NOT_OFFERED.to_owned()),
+        _ => (!said.is_empty()).then_some(said),
+    }
 }
 
 /// What may stand in a field of a head, and in a line of a table.

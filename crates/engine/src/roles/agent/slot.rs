@@ -43,6 +43,8 @@ pub struct Slot {
     numbers: [Weak<()>; NUMBERS],
     /// Where gateways said that QUIC is, if not at their URL.
     quic_at: Vec<Option<String>>,
+    /// Where QUIC has worked.
+    known: Vec<bool>,
     backoff: Backoff,
     /// Gateways in a row that have given an answer that no time will change.
     refusals: usize,
@@ -88,8 +90,8 @@ impl Slot {
     /// The tunnel with this number.
     pub fn new(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) -> Self {
         let transport = offer.transport(dialler.transport);
-        let choice = Choice::new(transport, getrandom::u64().unwrap_or_default());
-        let quic_at = vec![None; dialler.gateways.len()];
+        let choice = Choice::new(transport, dialler.gateways.len(), getrandom::u64().unwrap_or_default());
+        let (quic_at, known) = (vec![None; dialler.gateways.len()], vec![false; dialler.gateways.len()]);
         Slot {
             dialler,
             offer,
@@ -102,6 +104,7 @@ impl Slot {
             websocket: Leg::default(),
             numbers: [const { Weak::new() }; NUMBERS],
             quic_at,
+            known,
             backoff: Backoff::new(),
             refusals: 0,
             last_status: None,
@@ -290,7 +293,9 @@ impl Slot {
         };
         self.last_status = refused.status;
         let tried_again = self.was_up && self.dialler.renews && refused.status == Some(401);
-        let last = !refused.may_pass() && !tried_again;
+        // What stands at the TCP port of a gateway that takes QUIC may be another's.
+        let elsewhere = way == Way::WebSocket && self.known[self.websocket.dialled_at];
+        let last = !refused.may_pass() && !tried_again && !elsewhere;
         let alone = self.transport != TransportChoice::Auto;
         if way == Way::Quic && !alone {
             let why = self.dialler.gateways[self.quic.dialled_at].bare(&refused.reason).to_owned();
@@ -332,6 +337,7 @@ impl Slot {
         let session = self.dialler.serve(&self.offer, tunnel, number);
         if way == Way::Quic {
             self.said.clear();
+            self.known[gateway] = true;
         }
         self.leg(way).up = Some(Up { session, gateway, since: Instant::now(), silent: false, url: url.clone() });
         if !first {

@@ -178,7 +178,7 @@ struct Up {
 impl Keeper {
     /// For this gateway.
     pub fn new(reach: Arc<Reach>, dialler: Arc<Dialler>) -> Keeper {
-        let choice = Choice::new(reach.transport, getrandom::u64().unwrap_or_default());
+        let choice = Choice::new(reach.transport, 1, getrandom::u64().unwrap_or_default());
         Keeper {
             reach,
             dialler,
