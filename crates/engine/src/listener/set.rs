@@ -17,9 +17,9 @@ use super::arrive::Arrival;
 use super::bind::ListenError;
 use super::hail::Tunnels;
 use super::leads::{Kind, Leads, begin, update};
-use super::place::Place;
 use super::plan::{Origin, plan};
 use super::quic::{self, QuicDoor, Whom};
+use super::quic_port::QuicPort;
 use super::reach::Reached;
 use super::tls::Tls;
 use super::udp::Receiving;
@@ -42,7 +42,7 @@ pub struct Listeners {
     tunnel_room: Arc<Room>,
     running: Mutex<Vec<Running>>,
     /// Addresses for QUIC that were given up and on which connections live.
-    left: Mutex<Vec<Arc<Place>>>,
+    left: Mutex<Vec<Arc<QuicPort>>>,
     /// What the sockets of QUIC share.
     keys: Keys,
     /// Nothing is accepted any more, whatever a configuration that was on its way says.
@@ -54,7 +54,7 @@ struct Running {
     door: Arc<Door<Leads>>,
     sockets: Vec<Accepting>,
     /// For QUIC: each address as the configuration has it, and what stands there.
-    places: Vec<(SocketAddr, Arc<Place>)>,
+    quic: Vec<(SocketAddr, Arc<QuicPort>)>,
     /// For datagrams.
     ports: Vec<Receiving>,
 }
@@ -110,15 +110,15 @@ impl Listeners {
         let wanted = &snapshot.listeners;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        left.retain(|place| !place.is_over());
+        left.retain(|port| !port.is_over());
         let (workers, shared) = (self.proxy.workers.len(), snapshot.takeover);
-        let mut places: Vec<_> = Vec::new();
+        let mut quic: Vec<_> = Vec::new();
         for one in running.iter() {
-            places.extend(one.places.iter().map(|(wanted, place)| (one.listener.name.clone(), *wanted, place.clone())));
+            quic.extend(one.quic.iter().map(|(wanted, port)| (one.listener.name.clone(), *wanted, port.clone())));
         }
         // Nobody's any more, until somebody wants the address.
-        places.extend(left.iter().map(|place| (String::new(), place.address, place.clone())));
-        let udp: Vec<_> = places.iter().map(|(name, wanted, place)| (name.as_str(), *wanted, place.address)).collect();
+        quic.extend(left.iter().map(|port| (String::new(), port.address, port.clone())));
+        let udp: Vec<_> = quic.iter().map(|(name, wanted, port)| (name.as_str(), *wanted, port.address)).collect();
         let tcp = |one: &Running| one.sockets.iter().map(|socket| (socket.wanted, socket.address)).collect::<Vec<_>>();
         let tcp: Vec<_> = running
             .iter()
@@ -139,7 +139,7 @@ impl Listeners {
             old.push((one.listener, one.door));
         }
         left.clear();
-        let mut places: Vec<_> = places.into_iter().map(|(_, _, place)| Some(place)).collect();
+        let mut quic: Vec<_> = quic.into_iter().map(|(_, _, port)| Some(port)).collect();
         for ((listener, plan), tls) in wanted.iter().zip(plans).zip(tls) {
             let before = old.iter().position(|(before, _)| is_same(before, listener)).map(|at| old.swap_remove(at));
             let (door, outdated) = match before {
@@ -158,11 +158,11 @@ impl Listeners {
                     .udp
                     .into_iter()
                     .filter_map(|(wanted, origin)| {
-                        let place = match origin {
+                        let port = match origin {
                             Origin::Bound(address, bound) => self.take(address, bound, &way),
-                            Origin::Kept(at) => places[at].take().filter(|place| place.lead_to(&way)),
+                            Origin::Kept(at) => quic[at].take().filter(|port| port.lead_to(&way)),
                         };
-                        place.map(|place| (wanted, place))
+                        port.map(|port| (wanted, port))
                     })
                     .collect(),
                 None => Vec::new(),
@@ -176,7 +176,7 @@ impl Listeners {
             });
             let receives = receives.collect();
             let listener = listener.clone();
-            running.push(Running { listener, sockets: accepts, places: takes, ports: receives, door });
+            running.push(Running { listener, sockets: accepts, quic: takes, ports: receives, door });
             // What is accepted from now on comes through the new door.
             if let Some(door) = outdated {
                 info!(listener = &*door.name, connections = door.connections.load(Ordering::Relaxed), "terms changed");
@@ -188,9 +188,9 @@ impl Listeners {
             info!(listener = &*socket.door.load().name, address = %socket.address, "listener closed");
         }
         ports.iter().flatten().for_each(Receiving::close);
-        for place in places.into_iter().flatten() {
-            place.give_up(&self.tunnels);
-            left.push(place);
+        for port in quic.into_iter().flatten() {
+            port.give_up(&self.tunnels);
+            left.push(port);
         }
         for (_, door) in old {
             door.leads.terms.end();
@@ -298,13 +298,13 @@ impl Listeners {
     }
 
     /// Takes connections over QUIC on an address that has just been bound.
-    fn take(&self, address: SocketAddr, sockets: Vec<UdpSocket>, door: &Arc<QuicDoor>) -> Option<Arc<Place>> {
-        let place = Place::open(&self.tunnels, &self.keys, (address, sockets), door.clone());
-        match place {
-            Ok(place) => {
+    fn take(&self, address: SocketAddr, sockets: Vec<UdpSocket>, door: &Arc<QuicDoor>) -> Option<Arc<QuicPort>> {
+        let port = QuicPort::open(&self.tunnels, &self.keys, (address, sockets), door.clone());
+        match port {
+            Ok(port) => {
                 let kind = door.whom.kind();
                 info!(listener = &*door.name, kind, address = %address, transport = "quic", "listening");
-                Some(place)
+                Some(port)
             }
             // Only where the process has no descriptor left for a selector, and then nothing works.
             Err(error) => {
@@ -368,7 +368,7 @@ impl Listeners {
 impl Running {
     /// What it bound, each once.
     fn addresses(&self) -> Vec<SocketAddr> {
-        let quic = self.places.iter().map(|(_, place)| place.address);
+        let quic = self.quic.iter().map(|(_, port)| port.address);
         let udp = self.ports.iter().map(|port| port.address);
         let mut all: Vec<_> = self.sockets.iter().map(|socket| socket.address).chain(quic).chain(udp).collect();
         let mut seen = HashSet::new();
