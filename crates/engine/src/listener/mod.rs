@@ -19,6 +19,7 @@ pub mod place;
 // What stands in front of each of them where TLS is spoken.
 pub mod tls;
 // All listeners of a gateway.
+mod leads;
 mod plan;
 pub mod set;
 
