@@ -2,9 +2,11 @@
 //!
 //! One value reaches every task, and every task is counted by it, so that nothing outlives its owner.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -43,14 +45,12 @@ impl Drain {
     }
 
     fn until_cut(&self, task: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static {
-        let cut = Aside::new(self.cut.clone().cancelled_owned());
-        async move {
-            tokio::select! {
-                biased;
-                () = task => {}
-                () = cut => {}
-            }
-        }
+        // In a box: an async block that waits for a future it was given has room for it twice.
+        let (mut task, mut cut) = (Box::pin(task), Aside::new(self.cut.clone().cancelled_owned()));
+        poll_fn(move |cx| match task.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => Pin::new(&mut cut).poll(cx),
+        })
     }
 
     /// Asks everybody to finish.
