@@ -144,6 +144,11 @@ EVENTS = {
     "handshake failed": ("gateway", "A connection to a port that speaks TLS was not served, and why."),
     "accepting rests": ("all", "No descriptor or memory is left for another connection; tried again."),
     "connected": ("agent", "A tunnel is up; the address of the application, where the gateway told it."),
+    "transport changed": (
+        "agent",
+        "New requests come over QUIC instead of WebSocket, or the other way round, and why.",
+    ),
+    "quic unavailable": ("agent", "Why a tunnel is no QUIC, said once for each reason; QUIC is tried again and again."),
     "disconnected": ("agent", "A tunnel ended or could not be opened; when it is tried again, in seconds."),
     "refused": ("agent", "A gateway does not want the endpoint, for a reason that no time will change."),
     "giving up": ("agent", "Every tunnel was refused for good: the agent ends with exit code 1."),

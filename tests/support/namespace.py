@@ -57,6 +57,19 @@ class Namespace:
         """The command line that runs a program in it."""
         return [need("ip"), "netns", "exec", self.name, *map(str, words)]
 
+    def lose_datagrams(self, percent: int) -> None:
+        """From now on so many of a hundred datagrams of UDP do not arrive; TCP is as before."""
+        _ip("netns", "exec", self.name, need("nft"), "add table inet loss; delete table inet loss")
+        if percent > 0:
+            some = f"numgen random mod 100 < {percent} " if percent < 100 else ""
+            rule = f"meta l4proto udp {some}drop"
+            chain = f"chain input {{ type filter hook input priority 0; {rule}; }};"
+            _ip("netns", "exec", self.name, need("nft"), f"table inet loss {{ {chain} }}")
+
+    def largest_packet(self, octets: int) -> None:
+        """From now on no packet of more octets passes."""
+        _ip("-n", self.name, "link", "set", "lo", "mtu", str(octets))
+
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Sockets that this thread opens belong to it, and so do those of threads that it starts."""

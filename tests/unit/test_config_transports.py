@@ -78,7 +78,9 @@ def test_what_cannot_be_is_told(tls: str, written: str, sentence: str) -> None:
 
 
 def test_an_agent_says_what_its_tunnels_are_made_of() -> None:
-    assert agent("urls: ['https://gate:8001']")["transport"] == "websocket"
+    assert agent("urls: ['https://gate:8001']")["transport"] == "auto"
+    assert agent("urls: ['http://gate:8001'], proxy: 'http://proxy:3128'")["transport"] == "auto"
+    assert agent("transport: websocket")["transport"] == "websocket"
     assert agent("urls: ['https://gate:8001'], transport: quic")["transport"] == "quic"
     assert agent("urls: ['http://a:1', 'wss://gate:8001'], transport: quic")["transport"] == "quic"
     assert "no URL begins with https://" in mistake(agent, "urls: ['http://gate:8001'], transport: quic")

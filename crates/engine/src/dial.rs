@@ -5,13 +5,15 @@
 
 use std::fmt::Write;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::error::{Code, Error};
@@ -80,15 +82,55 @@ fn authority(host: &str, port: u16) -> String {
 
 /// The addresses of `host`, families in turn. `localhost` is both loopbacks, whatever a resolver says.
 pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    match known(host, port) {
+        Some(addresses) => Ok(addresses),
+        None => Ok(in_turn(tokio::net::lookup_host((bare(host), port)).await?.collect())),
+    }
+}
+
+/// Look-ups of names of which only so many run at once: who asks for slow ones makes nobody else wait.
+#[derive(Clone)]
+pub struct Lookups(Arc<Semaphore>);
+
+impl Lookups {
+    /// `most` of them at once.
+    pub fn new(most: usize) -> Self {
+        Lookups(Arc::new(Semaphore::new(most)))
+    }
+
+    /// The same as [`resolve`], after a wait for its turn.
+    pub async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        if let Some(addresses) = known(host, port) {
+            return Ok(addresses);
+        }
+        let turn = self.0.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let name = bare(host).to_owned();
+        // The system's resolver cannot be called off: a look-up counts until it is over, whoever waits for it.
+        let found = spawn_blocking(move || {
+            let _turn = turn;
+            (name.as_str(), port).to_socket_addrs().map(Vec::from_iter)
+        });
+        Ok(in_turn(found.await.map_err(io::Error::other)??))
+    }
+}
+
+/// A host without the brackets of a URL.
+fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+/// What needs no look-up.
+fn known(host: &str, port: u16) -> Option<Vec<SocketAddr>> {
+    let bare = bare(host);
     if let Ok(ip) = bare.parse() {
-        return Ok(vec![SocketAddr::new(ip, port)]);
+        return Some(vec![SocketAddr::new(ip, port)]);
     }
-    if bare.eq_ignore_ascii_case("localhost") {
-        let both = [IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)];
-        return Ok(both.map(|ip| SocketAddr::new(ip, port)).to_vec());
-    }
-    let found: Vec<_> = tokio::net::lookup_host((bare, port)).await?.collect();
+    let both = [IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)];
+    bare.eq_ignore_ascii_case("localhost").then(|| both.map(|ip| SocketAddr::new(ip, port)).to_vec())
+}
+
+/// Families in turn, beginning with that of the first.
+fn in_turn(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
     let (mut one, mut other): (Vec<_>, Vec<_>) = found.into_iter().partition(|addr| addr.is_ipv6() == first_is_v6);
     let mut turns = Vec::new();
@@ -100,7 +142,7 @@ pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     }
     other.reverse();
     turns.extend(other);
-    Ok(turns)
+    turns
 }
 
 /// The first connection that is made. Of failures a refusal says most: somebody was there.
@@ -215,5 +257,25 @@ async fn ask(stream: &mut TcpStream, proxy: &Proxy, target: &str) -> io::Result<
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_waits_for_its_turn_and_an_address_does_not() {
+        let lookups = Lookups::new(1);
+        let running = lookups.0.clone().acquire_owned().await.expect("a turn");
+        assert_eq!(lookups.resolve("[::1]", 7).await.expect("an address"), ["[::1]:7".parse().expect("an address")]);
+        let mut waiting = pin!(lookups.resolve("ip6-localhost.invalid", 7));
+        assert!(matches!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Pending));
+        drop(running);
+        assert!(waiting.await.is_err());
+        assert_eq!(lookups.0.available_permits(), 1);
     }
 }

@@ -47,6 +47,9 @@ impl Registry {
         let mut sessions = Vec::clone(&endpoint.sessions());
         let older = sessions.iter().position(|old| session.agent.is_some() && old.agent == session.agent);
         let older = older.map(|i| sessions.remove(i));
+        for other in &sessions {
+            other.hear_of(&session);
+        }
         sessions.push(session);
         endpoint.set_sessions(sessions);
         older

@@ -141,6 +141,21 @@ impl Transport {
     }
 }
 
+/// What an agent's tunnels are made of.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportChoice {
+    /// QUIC where it works, else WebSocket.
+    Auto,
+    /// WebSocket alone.
+    WebSocket,
+    /// QUIC alone.
+    Quic,
+    /// QUIC as quic-reverse-http-tunnel speaks it.
+    #[serde(rename = "quic-tunnel")]
+    QuicTunnel,
+}
+
 /// How a listener speaks TLS.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct ServerTls {
@@ -425,7 +440,7 @@ pub struct Connect {
     /// The tenant to offer for; empty where there are none.
     pub tenant: String,
     /// What an agent's tunnels are made of.
-    pub transport: Transport,
+    pub transport: TransportChoice,
     /// An HTTP proxy that serves CONNECT, `http://[user:password@]host:port`. Python has applied NO_PROXY per URL.
     pub proxies: Vec<Option<Secret>>,
     /// How certificates are checked, for `https://`.

@@ -1,5 +1,7 @@
 //! What a tunnel session promises, over every carrier: a pipe in memory, WebSocket messages in a pipe, TCP, and QUIC.
 
+#[path = "tunnel/balance.rs"]
+mod balance;
 #[path = "tunnel/floods.rs"]
 mod floods;
 #[path = "tunnel/quic.rs"]

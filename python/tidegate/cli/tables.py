@@ -46,11 +46,14 @@ def one_endpoint(endpoint: dict[str, Any]) -> str:
     """One endpoint with each of its tunnels or listeners."""
     if "tunnels" in endpoint:
         rows = [
-            [t.get("gateway"), t.get("slot"), t.get("transport"), t.get("state"), _ago(t.get("since")), t.get("reason")]
+            [
+                t.get("gateway"), t.get("slot"), t.get("transport"), t.get("state"), _ago(t.get("since")),
+                t.get("reason"), t.get("not_quic"),
+            ]
             for t in endpoint["tunnels"]
-        ]
+        ]  # fmt: skip
         head = f"endpoint {plain(endpoint.get('name'))} -> {_to(endpoint)}"
-        return f"{head}\n\n{table(['GATEWAY', 'TUNNEL', 'TRANSPORT', 'STATE', 'SINCE', 'REASON'], rows)}"
+        return f"{head}\n\n{table(['GATEWAY', 'TUNNEL', 'TRANSPORT', 'STATE', 'SINCE', 'REASON', 'NOT QUIC'], rows)}"
     listeners = endpoint.get("listeners", [])
     rows = [
         [
@@ -93,11 +96,11 @@ def agents(found: Sequence[dict[str, Any]]) -> str:
     rows = [
         [
             a.get("agent"), a.get("address"), ", ".join(a.get("endpoints", [])), a.get("sessions"),
-            ", ".join(a.get("transports", [])), _ago(a.get("since")),
+            ", ".join(a.get("transports", [])), _ago(a.get("since")), ", ".join(a.get("not_quic", [])),
         ]
         for a in found
     ]  # fmt: skip
-    return table(["AGENT", "ADDRESS", "ENDPOINTS", "TUNNELS", "TRANSPORT", "SINCE"], rows)
+    return table(["AGENT", "ADDRESS", "ENDPOINTS", "TUNNELS", "TRANSPORT", "SINCE", "NOT QUIC"], rows)
 
 
 def configuration(found: dict[str, Any]) -> str:

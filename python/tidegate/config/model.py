@@ -342,16 +342,17 @@ class AgentConnect(Connect):
         ("http://localhost:8001",), "The gateway's address for agents; several share tunnels.", flag="--connect"
     )
     connections: Annotated[int, Field(ge=1, le=64)] = knob(2, "Tunnels kept for each endpoint.", flag="--connections")
-    transport: Literal["websocket", "quic", "quic-tunnel"] = knob(
-        "websocket",
-        "What tunnels are made of; quic needs https:// and a gateway whose listener takes it, and goes by UDP to the "
-        "same port number, through no proxy. quic-tunnel is for a server of quic-reverse-http-tunnel.",
+    transport: Literal["auto", "quic", "websocket", "quic-tunnel"] = knob(
+        "auto",
+        "What tunnels are made of; auto: QUIC where it works, else WebSocket. QUIC needs https:// and a gateway whose "
+        "listener takes it, and goes by UDP to the same port number, through no proxy. quic-tunnel is for a server of "
+        "quic-reverse-http-tunnel.",
         flag="--transport",
     )
 
     @model_validator(mode="after")
     def _quic_has_its_way(self) -> Self:
-        if self.transport == "websocket":
+        if self.transport in ("auto", "websocket"):
             return self
         wanted = f"`transport: {self.transport}`"
         if not any(url.startswith(("https:", "wss:")) for url in self.urls):

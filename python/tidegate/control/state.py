@@ -218,11 +218,14 @@ class State:
                         "endpoints": [],
                         "sessions": 0,
                         "transports": [],
+                        "not_quic": [],
                         "since": session.get("since"),
                     },
                 )
                 if session.get("transport") not in one["transports"]:
                     one["transports"].append(session.get("transport"))
+                if session.get("not_quic") and session["not_quic"] not in one["not_quic"]:
+                    one["not_quic"].append(session["not_quic"])
                 one["sessions"] += 1
                 one["since"] = min(filter(None, (one["since"], session.get("since"))), default=None)
                 if endpoint["name"] not in one["endpoints"]:

@@ -209,6 +209,9 @@ def forward(tree: Tree) -> Imported[Forward]:
 def _connect(connect: PikoConnect, role: str, tree: Tree, ours: dict[str, Any], notes: list[Note]) -> dict[str, float]:
     url = connect.url or _CONNECT_URL[role]
     put(ours, "connect", urls=[connect.url] if connect.url else None, token=connect.token or None)
+    if role == "agent" and url.startswith(("https:", "wss:")):
+        # Piko's agents send no datagrams.
+        put(ours, "connect", transport="websocket")
     tls = _tls(connect.tls)
     if tls and not url.startswith(("https:", "wss:")):
         notes.append(Note(place(tree, "connect", "tls"), f"`connect.tls` left out: {url} does not use TLS"))

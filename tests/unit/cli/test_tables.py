@@ -109,9 +109,10 @@ def test_routes_and_upstreams_have_a_line_each() -> None:
 
 def test_agents_are_shown_with_what_they_offer() -> None:
     agent = {"agent": "a1", "address": "10.0.0.9:1", "endpoints": ["web", "db"], "sessions": 4, "since": None}
-    agent["transports"] = ["websocket", "quic"]
+    agent |= {"transports": ["websocket", "quic"], "not_quic": ["no answer on UDP 8001"]}
     row = tables.agents([agent]).splitlines()[1].split()
-    assert row == ["a1", "10.0.0.9:1", "web,", "db", "4", "websocket,", "quic", "-"]
+    assert row[:8] == ["a1", "10.0.0.9:1", "web,", "db", "4", "websocket,", "quic", "-"]
+    assert row[8:] == ["no", "answer", "on", "UDP", "8001"]
     assert "no agent" in tables.agents([])
 
 

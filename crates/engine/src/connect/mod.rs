@@ -14,7 +14,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
 use crate::shutdown::Drain;
-use crate::snapshot::{self, Connect, Secret, Timeouts, Transport};
+use crate::snapshot::{self, Connect, Secret, Timeouts, Transport, TransportChoice};
 use crate::tls;
 use crate::tls::client::Connector;
 use crate::tunnel::hello::{self, Ask, Told};
@@ -59,16 +59,28 @@ impl Token {
     }
 }
 
-/// What a tunnel is wanted for.
-pub struct Wanted<'a> {
+/// What is asked of a gateway.
+pub struct Request<'a> {
     /// The path that names the endpoint.
     pub path: &'a str,
     /// The agent's id and the number of the tunnel.
-    pub agent: &'a str,
+    pub agent: Option<&'a str>,
     /// The program's version.
     pub version: &'a str,
     /// Streams may carry HTTP/2.
     pub h2: bool,
+    /// Why a tunnel is no QUIC; empty where there is nothing to say.
+    pub not_quic: &'a str,
+}
+
+/// What a tunnel is wanted for.
+pub struct Wanted<'a> {
+    /// What is asked.
+    pub request: Request<'a>,
+    /// Where QUIC is, if not at the URL's host and port: `host:port`.
+    pub quic_at: Option<&'a str>,
+    /// There is another way than QUIC: whether it is answered is to be known within seconds.
+    pub asks: bool,
     /// Deadlines.
     pub timeouts: &'a Timeouts,
     /// How the tunnel is watched.
@@ -114,13 +126,18 @@ impl Gateway {
         let one = |(i, url): (usize, &String)| -> Result<Gateway, String> {
             let (tls, host, port, prefix) = parse(url)?;
             let failed = |why: String| format!("{url}: {why}");
-            let quic = match (connect.transport, tls) {
-                (Transport::WebSocket, _) => Err("it was not asked for"),
-                (_, false) => Err("QUIC needs https:// (the URL begins with http://)"),
-                (Transport::Quic, true) => Ok(tls::quic::client(&connect.tls, hello::QUIC_PROTOCOLS).map_err(failed)?),
-                (Transport::QuicTunnel, true) => {
-                    Ok(tls::quic::client(&connect.tls, hello::QUIC_TUNNEL_PROTOCOLS).map_err(failed)?)
-                }
+            let proxy = connect.proxies.get(i).cloned().flatten();
+            let spoken = match connect.transport {
+                TransportChoice::WebSocket => Err("written: transport: websocket"),
+                _ if !tls => Err("QUIC needs https:// (the URL begins with http://)"),
+                // Whoever stands between is not walked around unless that is asked for.
+                TransportChoice::Auto if proxy.is_some() => Err("an HTTP proxy stands between"),
+                TransportChoice::Auto | TransportChoice::Quic => Ok(hello::QUIC_PROTOCOLS),
+                TransportChoice::QuicTunnel => Ok(hello::QUIC_TUNNEL_PROTOCOLS),
+            };
+            let quic = match spoken {
+                Ok(protocols) => Ok(tls::quic::client(&connect.tls, protocols).map_err(failed)?),
+                Err(why) => Err(why),
             };
             let tls = if tls { Some(Connector::new(&connect.tls).map_err(failed)?) } else { None };
             Ok(Gateway {
@@ -130,7 +147,7 @@ impl Gateway {
                 prefix,
                 tls,
                 quic,
-                proxy: connect.proxies.get(i).cloned().flatten(),
+                proxy,
                 token: token.clone(),
                 tenant: connect.tenant.clone(),
             })
@@ -139,29 +156,53 @@ impl Gateway {
         Ok((gateways, token))
     }
 
+    /// An error says why no tunnel of QUIC can be opened.
+    pub fn may_be_quic(&self) -> Result<(), &'static str> {
+        self.quic.as_ref().map(drop).map_err(|why| *why)
+    }
+
+    /// What a refusal by this gateway says, without its URL.
+    pub fn bare<'a>(&self, reason: &'a str) -> &'a str {
+        reason.strip_prefix(&self.url).map_or(reason, |rest| rest.trim_start_matches([':', ' ']))
+    }
+
+    /// What is said of QUIC at this gateway that is not answered.
+    pub fn no_answer(&self, quic_at: Option<&str>) -> String {
+        format!("no answer on UDP {}", self.quic_place(quic_at).1)
+    }
+
+    /// Where QUIC is looked for.
+    fn quic_place<'a>(&'a self, told: Option<&'a str>) -> (&'a str, u16) {
+        let told = told.and_then(|at| {
+            let (host, port) = at.rsplit_once(':')?;
+            Some((host.trim_start_matches('[').trim_end_matches(']'), port.parse().ok()?))
+        });
+        told.unwrap_or((&self.host, self.port))
+    }
+
     /// Opens a tunnel.
     pub async fn tunnel(&self, transport: Transport, wanted: &Wanted<'_>) -> Result<Tunnel, Refused> {
         if transport != Transport::WebSocket {
             return self.open_quic(transport, wanted).await;
         }
-        let (agent, timeouts) = (Some(wanted.agent), wanted.timeouts);
-        let (io, early, told) = self.open(wanted.path, agent, wanted.version, wanted.h2, timeouts).await?;
+        let (io, early, told) = self.open(&wanted.request, wanted.timeouts).await?;
         let (session, driver) = start(io, early, Config::agent(wanted.tunnel));
         Ok(Tunnel { session, driver: Box::pin(driver), told })
     }
 
-    /// The request for `path`; `key` is that of a WebSocket.
-    fn request(&self, path: &str, key: Option<&str>, agent: Option<&str>, version: &str, h2: bool) -> Vec<u8> {
+    /// The words of a request; `key` is that of a WebSocket.
+    fn request(&self, request: &Request<'_>, key: Option<&str>) -> Vec<u8> {
         let token = self.token.secret.load_full();
         hello::request(&Ask {
             authority: &self.authority(),
-            path: &format!("{}{path}", self.prefix),
+            path: &format!("{}{}", self.prefix, request.path),
             key,
             token: token.as_deref().map(Secret::expose),
             tenant: &self.tenant,
-            agent,
-            version,
-            h2,
+            agent: request.agent,
+            version: request.version,
+            h2: request.h2,
+            not_quic: &hello::visible(request.not_quic),
         })
     }
 

@@ -26,6 +26,9 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// The same on this machine, which says nothing where nobody listens.
 const STAGGER_HERE: Duration = Duration::from_millis(10);
 
+/// How long an attempt may take where there is another way.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long the last word of a session may take to leave.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -42,18 +45,21 @@ impl Gateway {
         let tls = self.quic.as_ref().map_err(|why| self.broken(why))?;
         let name = tls.name(&self.host).map_err(|why| self.broken(why))?;
         let mut config = ClientConfig::new(tls.crypto.clone());
-        config.transport_config(Arc::new(transport(wanted.tunnel, false)));
+        config.transport_config(Arc::new(transport(wanted.tunnel, wanted.asks)));
 
-        let by = Instant::now() + wanted.timeouts.handshake;
-        let addresses = match timeout(wanted.timeouts.connect, dial::resolve(&self.host, self.port)).await {
+        let most = if wanted.asks { PATIENCE } else { Duration::MAX };
+        let by = Instant::now() + wanted.timeouts.handshake.min(most);
+        let (host, port) = self.quic_place(wanted.quic_at);
+        let addresses = match timeout(wanted.timeouts.connect.min(most), dial::resolve(host, port)).await {
             Ok(Ok(addresses)) if !addresses.is_empty() => addresses,
-            _ => return Err(self.broken(format!("cannot resolve {}", self.host))),
+            _ => return Err(self.broken(format!("cannot resolve {host}"))),
         };
+        let silent = || self.broken(self.no_answer(wanted.quic_at));
         let endpoint = endpoint::dialling(wanted.worker, wanted.drain).map_err(|error| self.broken(error))?;
         let connection = match timeout_at(by, first_of(&endpoint, &config, addresses, &name)).await {
             Ok(Ok(connection)) => connection,
-            Ok(Err(why)) => return Err(self.broken(self.words(made_of, &why))),
-            Err(_) => return Err(self.broken(self.words(made_of, &Failure::Lost(ConnectionError::TimedOut)))),
+            Ok(Err(Failure::Lost(ConnectionError::TimedOut))) | Err(_) => return Err(silent()),
+            Ok(Err(why)) => return Err(self.broken(words(made_of, &why))),
         };
         let greeted = async {
             match made_of {
@@ -64,7 +70,7 @@ impl Gateway {
         };
         match timeout_at(by, greeted).await {
             Ok(Ok((control, told))) => {
-                let (session, driver) = start(connection, control, Config { takes_streams: true, asks: false });
+                let (session, driver) = start(connection, control, Config { takes_streams: true, asks: wanted.asks });
                 let driver = async move {
                     driver.await;
                     let _ = timeout(LAST_WORD, endpoint.wait_idle()).await;
@@ -75,7 +81,7 @@ impl Gateway {
                 connection.close(codes::CLOSED, b"");
                 Err(refused)
             }
-            Err(_) => Err(self.silent(wanted.timeouts.handshake)),
+            Err(_) => Err(silent()),
         }
     }
 
@@ -85,9 +91,12 @@ impl Gateway {
         connection: &Connection,
         wanted: &Wanted<'_>,
     ) -> Result<(SendStream, RecvStream, Told), Refused> {
-        let lost = |error: ConnectionError| self.broken(self.words(Transport::Quic, &Failure::Lost(error)));
+        let lost = |error: ConnectionError| match error {
+            ConnectionError::TimedOut => self.broken(self.no_answer(wanted.quic_at)),
+            error => self.broken(words(Transport::Quic, &Failure::Lost(error))),
+        };
         let (mut send, mut recv) = connection.open_bi().await.map_err(lost)?;
-        let request = self.request(wanted.path, None, Some(wanted.agent), wanted.version, wanted.h2);
+        let request = self.request(&wanted.request, None);
         // Why the gateway has ended the connection says more than that a stream of it has ended.
         let failed = |why: &dyn Display| match connection.close_reason() {
             Some(error) => lost(error),
@@ -126,32 +135,31 @@ impl Gateway {
             }
         }
     }
+}
 
-    fn words(&self, made_of: Transport, failure: &Failure) -> String {
-        let code = match failure {
-            Failure::Never(why) => return why.clone(),
-            Failure::Lost(ConnectionError::TimedOut) => return format!("no answer on UDP {}", self.port),
-            Failure::Lost(ConnectionError::ConnectionClosed(close)) => u64::from(close.error_code),
-            Failure::Lost(ConnectionError::TransportError(error)) => u64::from(error.code),
-            Failure::Lost(error) => return error.to_string(),
-        };
-        match (code, failure) {
-            (REFUSED, _) => "it takes no connections over QUIC now".to_owned(),
-            (NO_PROTOCOL, _) if made_of == Transport::QuicTunnel => {
-                "it does not speak as quic-reverse-http-tunnel does".to_owned()
-            }
-            (NO_PROTOCOL, _) => "it does not speak tidegate/1 over QUIC".to_owned(),
-            (0x100..0x200, Failure::Lost(ConnectionError::TransportError(error))) => {
-                format!("TLS over QUIC failed: {}", error.reason)
-            }
-            (0x100..0x200, Failure::Lost(ConnectionError::ConnectionClosed(close))) => {
-                let said = String::from_utf8_lossy(&close.reason);
-                let said: String = said.chars().filter(|c| !c.is_control()).take(200).collect();
-                format!("TLS over QUIC was refused: {said}")
-            }
-            (_, Failure::Lost(error)) => error.to_string(),
-            (_, Failure::Never(why)) => why.clone(),
+fn words(made_of: Transport, failure: &Failure) -> String {
+    let code = match failure {
+        Failure::Never(why) => return why.clone(),
+        Failure::Lost(ConnectionError::ConnectionClosed(close)) => u64::from(close.error_code),
+        Failure::Lost(ConnectionError::TransportError(error)) => u64::from(error.code),
+        Failure::Lost(error) => return error.to_string(),
+    };
+    match (code, failure) {
+        (REFUSED, _) => "it takes no connections over QUIC now".to_owned(),
+        (NO_PROTOCOL, _) if made_of == Transport::QuicTunnel => {
+            "it does not speak as quic-reverse-http-tunnel does".to_owned()
         }
+        (NO_PROTOCOL, _) => "it does not speak tidegate/1 over QUIC".to_owned(),
+        (0x100..0x200, Failure::Lost(ConnectionError::TransportError(error))) => {
+            format!("TLS over QUIC failed: {}", error.reason)
+        }
+        (0x100..0x200, Failure::Lost(ConnectionError::ConnectionClosed(close))) => {
+            let said = String::from_utf8_lossy(&close.reason);
+            let said: String = said.chars().filter(|c| !c.is_control()).take(200).collect();
+            format!("TLS over QUIC was refused: {said}")
+        }
+        (_, Failure::Lost(error)) => error.to_string(),
+        (_, Failure::Never(why)) => why.clone(),
     }
 }
 

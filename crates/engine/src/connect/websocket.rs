@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::time::Duration;
 
-use super::{Gateway, REASON, Refused};
+use super::{Gateway, REASON, Refused, Request};
 use crate::dial;
 use crate::error::{Code, Error};
 use crate::http1::head::{HeadLimits, parse_response};
@@ -15,19 +15,11 @@ use crate::tunnel::hello::{self, Told};
 use crate::tunnel::websocket::new_key;
 
 impl Gateway {
-    /// Opens a WebSocket at `path`; `h2`: streams on it may carry HTTP/2. What came right behind the answer is in the
-    /// buffer.
-    pub async fn open(
-        &self,
-        path: &str,
-        agent: Option<&str>,
-        version: &str,
-        h2: bool,
-        timeouts: &Timeouts,
-    ) -> Result<(BoxedIo, Buffer, Told), Refused> {
+    /// Opens a WebSocket. What came right behind the answer is in the buffer.
+    pub async fn open(&self, request: &Request<'_>, timeouts: &Timeouts) -> Result<(BoxedIo, Buffer, Told), Refused> {
         let io =
             self.dial(timeouts).await.map_err(|error| Refused { reason: error.detail.into_owned(), status: None })?;
-        let upgrade = self.upgrade(io, path, agent, version, h2);
+        let upgrade = self.upgrade(io, request);
         match tokio::time::timeout(timeouts.handshake, upgrade).await {
             Ok(outcome) => outcome,
             Err(_) => Err(self.silent(timeouts.handshake)),
@@ -52,16 +44,9 @@ impl Gateway {
         }
     }
 
-    async fn upgrade(
-        &self,
-        mut io: BoxedIo,
-        path: &str,
-        agent: Option<&str>,
-        version: &str,
-        h2: bool,
-    ) -> Result<(BoxedIo, Buffer, Told), Refused> {
+    async fn upgrade(&self, mut io: BoxedIo, request: &Request<'_>) -> Result<(BoxedIo, Buffer, Told), Refused> {
         let (key, mut out) = (new_key(), Buffer::new());
-        out.extend(&self.request(path, Some(&key), agent, version, h2));
+        out.extend(&self.request(request, Some(&key)));
         poll_fn(|cx| out.poll_drain(cx, &mut *io)).await.map_err(|error| self.broken(error))?;
 
         let limits = HeadLimits { bytes: 64 * 1024, fields: 128 };

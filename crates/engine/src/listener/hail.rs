@@ -101,6 +101,8 @@ pub struct Applicant {
     pub features: Features,
     /// Its id and the number of the tunnel.
     pub agent: Option<Arc<str>>,
+    /// Why its tunnel is no QUIC, in its own words.
+    pub not_quic: Option<Arc<str>>,
 }
 
 /// Who was let in.
@@ -160,7 +162,9 @@ pub async fn applicant(
     }
     let admitted = admit(tunnels, listener, (identity, ends), tenant)?;
     let agent = head.fields.find("x-tidegate-agent").and_then(valid_name).map(Arc::from);
-    Ok(Applicant { admitted, endpoint: endpoint.to_owned(), key, features: Features::of(&head.fields), agent })
+    let not_quic = hello::not_quic(&head.fields).map(Arc::from);
+    let (endpoint, features) = (endpoint.to_owned(), Features::of(&head.fields));
+    Ok(Applicant { admitted, endpoint, key, features, agent, not_quic })
 }
 
 /// Who says nothing, and has shown its certificate: what it offers is what stands at the listener.
@@ -171,7 +175,7 @@ pub fn unspoken(tunnels: &Tunnels, listener: &TunnelListener, endpoint: &str) ->
     let tenant = listener.access.load().tenant.clone();
     let admitted = admit(tunnels, listener, (tunnels.proxy.anonymous.clone(), false), tenant)?;
     let (key, features) = (String::new(), Features::default());
-    Ok(Applicant { admitted, endpoint: endpoint.to_owned(), key, features, agent: None })
+    Ok(Applicant { admitted, endpoint: endpoint.to_owned(), key, features, agent: None, not_quic: None })
 }
 
 /// Lets somebody in, if there is room for one more and time.

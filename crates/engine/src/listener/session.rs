@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwapOption;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -48,11 +49,13 @@ pub async fn run(
         since: SystemTime::now(),
         identity: admitted.identity,
         features: applicant.features,
+        not_quic: applicant.not_quic,
         tunnel,
         open_timeout: proxy.settings.load().timeouts.connect,
         worker,
         in_flight: AtomicUsize::new(0),
         condition: Condition::default(),
+        doubted_by: ArcSwapOption::empty(),
     });
     proxy.metrics.sessions.fetch_add(1, Ordering::Relaxed);
     if let Some(older) = proxy.registry.add(session.clone()) {

@@ -15,7 +15,7 @@ use super::relay::Leg;
 use super::shared::{Proxy, Settings};
 use super::stream;
 use super::target::reach;
-use crate::dial;
+use crate::dial::Lookups;
 use crate::error::{Code, Error, Result};
 use crate::http1::framing::{Framing, request_framing};
 use crate::http1::refusal::HeadError;
@@ -35,6 +35,8 @@ pub struct Connecting {
     pub endpoint: Arc<str>,
     /// What may be dialled.
     pub allowed: Allowed,
+    /// Finds the addresses of names.
+    pub lookups: Lookups,
     /// The status of whatever is refused or fails, where it is always the same.
     pub failed_status: Option<u16>,
 }
@@ -55,7 +57,7 @@ impl Connecting {
         record.asked = proxy.access.is_on().then(|| Words::of(&head));
         proxy.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
         let within = settings.timeouts.connect;
-        let resolve = |host: String, port| async move { dial::resolve(&host, port).await };
+        let resolve = |host: String, port| async move { self.lookups.resolve(&host, port).await };
         let reached = match target_of(&head) {
             Ok(target) => reach(&self.allowed, &target, within, resolve, &mut record.upstream).await,
             Err(error) => Err(error),

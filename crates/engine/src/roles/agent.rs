@@ -1,10 +1,13 @@
 //! An agent: offers local services as endpoints, over tunnels that it opens itself.
 //!
-//! Each endpoint has its own tunnels (compat.md §1.1: one session per listener). What happens on one tunnel is `keep`.
+//! Each endpoint has its own tunnels (compat.md §1.1: one session per listener). Each
+//! tunnel has a place that keeps one up, `slot`, which asks `choice` what it is made of.
 
-pub mod keep;
+pub mod choice;
 pub mod service;
+pub mod slot;
 pub mod state;
+pub mod tunnel;
 pub mod works;
 
 use std::sync::Arc;
@@ -15,7 +18,7 @@ use serde_json::{Value, json};
 use tracing::info;
 
 use super::handle::{Role, StartError};
-use crate::connect::{Gateway, Token};
+use crate::connect::Gateway;
 use crate::event::Events;
 use crate::metrics::Page;
 use crate::proxy::access::AccessLog;
@@ -25,8 +28,9 @@ use crate::shutdown::Drain;
 use crate::snapshot::{self, Snapshot, Transport};
 use crate::worker::Workers;
 
-use keep::{Dialler, keep};
 use service::Offered;
+use slot::Slot;
+use tunnel::Dialler;
 
 /// How long tunnels may take to end after their last stream.
 const TUNNELS_END: Duration = Duration::from_secs(1);
@@ -36,7 +40,7 @@ pub struct Agent {
     offers: Vec<Arc<Offered>>,
     proxy: Arc<Proxy>,
     tunnels: Drain,
-    token: Arc<Token>,
+    dialler: Arc<Dialler>,
     version: String,
     since: Instant,
     workers: Workers,
@@ -59,15 +63,15 @@ impl Agent {
 
         // Tunnels end after the streams on them, so they are drained apart.
         let tunnels = Drain::new();
-        let dialler = Arc::new(Dialler::new((gateways, token.clone()), &snapshot, proxy.clone(), tunnels.clone()));
+        let dialler = Arc::new(Dialler::new((gateways, token), &snapshot, proxy.clone(), tunnels.clone()));
         let runtime = &workers.list()[0].runtime;
         for offer in &offers {
             tunnels.spawn_on(runtime, service::watch(offer.clone(), proxy.drain.begun()));
             for slot in 0..snapshot.connections {
-                tunnels.spawn_on(runtime, keep(dialler.clone(), offer.clone(), slot));
+                tunnels.spawn_on(runtime, Slot::new(dialler.clone(), offer.clone(), slot).keep());
             }
         }
-        Ok(Agent { offers, proxy, tunnels, token, version: snapshot.version, since: Instant::now(), workers })
+        Ok(Agent { offers, proxy, tunnels, dialler, version: snapshot.version, since: Instant::now(), workers })
     }
 }
 
@@ -99,6 +103,11 @@ impl Role for Agent {
                 page.value(&[("endpoint", &offer.name), ("transport", transport)], up.count() as f64);
             }
         }
+        page.family("tidegate_transport_changes_total", "counter", "Changes from one transport to the other.");
+        let words = [Transport::Quic, Transport::WebSocket].map(Transport::word);
+        for (i, count) in self.dialler.changes().into_iter().enumerate() {
+            page.value(&[("from", words[1 - i]), ("to", words[i])], count as f64);
+        }
         page.finish()
     }
 
@@ -116,7 +125,7 @@ impl Role for Agent {
     }
 
     fn set_token(&self, token: String) -> Result<(), String> {
-        self.token.set(token);
+        self.dialler.token.set(token);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::handle::{Role, StartError};
-use crate::connect::{Gateway, Token};
+use crate::connect::{Gateway, Request, Token};
 use crate::error::{Code, Error};
 use crate::event::Events;
 use crate::io::{BoxedIo, Buffer, Io};
@@ -146,13 +146,14 @@ impl Port {
 
     /// Opens a byte stream at the first gateway that has the endpoint; else what the last one said.
     async fn open(&self, shared: &Shared, record: &mut Record) -> Result<BoxedIo, String> {
-        let path = format!("{TCP_PATH}{}", self.endpoint);
+        let path = &*format!("{TCP_PATH}{}", self.endpoint);
+        let request = Request { path, agent: None, version: &shared.version, h2: false, not_quic: "" };
         let timeouts = &shared.proxy.settings.load_full().timeouts;
         let mut last = String::new();
         for gateway in &shared.gateways {
             record.attempts += 1;
             record.upstream.clone_from(&gateway.url);
-            match gateway.open(&path, None, &shared.version, false, timeouts).await {
+            match gateway.open(&request, timeouts).await {
                 Ok((io, early, told)) => {
                     return Ok(Box::new(Channel::new(io, early, Side::Client, told.features.half_close)));
                 }

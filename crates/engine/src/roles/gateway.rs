@@ -301,6 +301,7 @@ fn describe(endpoint: &Endpoint) -> Value {
                 "agent": session.agent.as_deref(),
                 "address": session.tunnel.remote().unwrap_or(session.address).to_string(),
                 "transport": session.tunnel.transport().word(),
+                "not_quic": session.not_quic.as_deref().unwrap_or_default(),
                 "worker": session.worker,
                 "state": session.condition.known().state,
                 "since": session.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),

@@ -14,6 +14,9 @@ pub const UPSTREAM_PATH: &str = "/piko/v1/upstream/";
 /// Where byte streams to an endpoint are opened; its name follows.
 pub const TCP_PATH: &str = "/_piko/v1/tcp/";
 
+/// The longest reason that an agent gives, in characters.
+const LONGEST_REASON: usize = 200;
+
 /// What both ends said they can do. Nothing of it is needed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
@@ -37,6 +40,18 @@ impl Features {
         let has = |word: &str| tokens(offered).any(|token| token.eq_ignore_ascii_case(word.as_bytes()));
         Features { retry: has("retry"), reuse: has("reuse"), half_close: has("half-close"), h2: has("h2") }
     }
+}
+
+/// Why an agent's tunnel is no QUIC, where it says so.
+pub fn not_quic(fields: &Fields) -> Option<String> {
+    let said = visible(&String::from_utf8_lossy(fields.find("x-tidegate-not-quic")?));
+    (!said.is_empty()).then_some(said)
+}
+
+/// What may stand in a field of a head, and in a line of a table.
+pub fn visible(text: &str) -> String {
+    let shown = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
+    text.trim().chars().map(shown).take(LONGEST_REASON).collect()
 }
 
 /// The key of a WebSocket upgrade; an error where the request is none (RFC 6455 §4.2.1).
@@ -170,6 +185,8 @@ pub struct Ask<'a> {
     pub version: &'a str,
     /// Streams may carry HTTP/2.
     pub h2: bool,
+    /// Why the tunnel is no QUIC, in visible characters; empty where there is nothing to say.
+    pub not_quic: &'a str,
 }
 
 /// The request that opens a tunnel or a byte stream. Every value has been checked to hold no control character.
@@ -191,6 +208,7 @@ pub fn request(ask: &Ask<'_>) -> Vec<u8> {
         ("Authorization: Bearer", ask.token.unwrap_or_default()),
         ("x-piko-tenant-id:", ask.tenant),
         ("x-tidegate-agent:", ask.agent.unwrap_or_default()),
+        ("x-tidegate-not-quic:", ask.not_quic),
     ] {
         if !value.is_empty() {
             text += &format!("{name} {value}\r\n");

@@ -1,8 +1,9 @@
 //! Which upstream of a set a request gets.
 //!
-//! Among the sessions of an endpoint the one with the fewest requests, between equals in turn; among addresses as their
-//! `group` says. Requests that were tried elsewhere come back with the ids they must not meet again, and say how they
-//! fared: who fails again and again is left out for a while.
+//! Among the sessions of an endpoint the one with the fewest requests, between equals in turn, and one whose packets
+//! are not answered only where there is no other; among addresses as their `group` says. Requests that were tried
+//! elsewhere come back with the ids they must not meet again, and say how they fared: who fails again and again is left
+//! out for a while.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -104,7 +105,8 @@ impl UpstreamSet {
         // One that was left out is still better than none.
         let all_left_out = !(0..sessions.len()).any(|i| open(&i) && sessions[i].condition.is_usable());
         let usable = |i: &usize| open(i) && (all_left_out || sessions[*i].condition.is_usable());
-        let load = |i: usize| sessions[i].in_flight.load(Ordering::Relaxed);
+        // Whom nobody hears gets nothing as long as there is another.
+        let load = |i: usize| (sessions[i].is_doubtful(), sessions[i].in_flight.load(Ordering::Relaxed));
         let first = (0..sessions.len())
             .map(|offset| (turn.wrapping_add(offset)) % sessions.len())
             .filter(usable)

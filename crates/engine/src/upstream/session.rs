@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwapOption;
+
 use crate::error::{Code, Error, Result};
 use crate::identity::Identity;
 use crate::io::BoxedIo;
@@ -37,6 +39,8 @@ pub struct AgentSession {
     pub identity: Arc<Identity>,
     /// What was negotiated.
     pub features: Features,
+    /// Why the tunnel is no QUIC, in the agent's words.
+    pub not_quic: Option<Arc<str>>,
     /// The tunnel that carries it.
     pub tunnel: tunnel::Session,
     /// How long opening a stream may wait for the agent's answer to others.
@@ -47,6 +51,8 @@ pub struct AgentSession {
     pub in_flight: AtomicUsize,
     /// Whether it may be picked.
     pub condition: Condition,
+    /// A younger session of the same agent that came by WebSocket because QUIC is not answered.
+    pub doubted_by: ArcSwapOption<AgentSession>,
 }
 
 impl AgentSession {
@@ -54,6 +60,24 @@ impl AgentSession {
     pub fn agent_process(&self) -> Option<&str> {
         let agent = self.agent.as_deref()?;
         Some(agent.split_once('.').map_or(agent, |(process, _)| process))
+    }
+
+    /// True where any other session is the better choice: what is sent over this one is not answered, as we see
+    /// ourselves or its agent says.
+    pub fn is_doubtful(&self) -> bool {
+        if self.tunnel.transport() == Transport::WebSocket {
+            return false;
+        }
+        let doubted = || self.doubted_by.load().as_ref().is_some_and(|younger| younger.tunnel.is_open());
+        self.tunnel.is_silent() || doubted()
+    }
+
+    /// Takes into account what a younger session of the same agent says about the way that this one takes.
+    pub fn hear_of(&self, younger: &Arc<AgentSession>) {
+        let same = self.agent_process().is_some() && self.agent_process() == younger.agent_process();
+        if same && younger.not_quic.is_some() && self.tunnel.transport() != Transport::WebSocket {
+            self.doubted_by.store(Some(younger.clone()));
+        }
     }
 
     /// Opens a stream: at once, but for an agent that is late with its answers to the last ones.

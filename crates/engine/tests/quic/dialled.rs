@@ -7,6 +7,7 @@ use std::time::Duration;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
     ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, RecvStream, SendStream, TokioRuntime,
+    TransportConfig,
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::RootCertStore;
@@ -100,7 +101,12 @@ impl<'a> Brings<'a> {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = self.protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()))
+        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
+        let mut transport = TransportConfig::default();
+        // As agents do it: whoever dials keeps its connection alive.
+        transport.keep_alive_interval(Some(Duration::from_secs(1)));
+        config.transport_config(Arc::new(transport));
+        config
     }
 
     /// A connection, after its handshake, which the gateway may end only then.

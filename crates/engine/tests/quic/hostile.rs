@@ -150,7 +150,7 @@ fn bytes_that_are_none_of_quics_are_answered_with_less_and_harm_nobody() {
             }
         }
         assert!(sent <= 3 * said, "{sent} for {said}");
-        assert!(connection.close_reason().is_none());
+        assert_eq!(connection.close_reason(), None);
         let another = Brings::nothing(&authority).dial(&endpoint(), address).await.unwrap();
         let (head, _send, _recv) = ask(&another, &hello("other", "")).await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");

@@ -77,7 +77,7 @@ fn session(connection: Connection, control: Option<(SendStream, RecvStream)>, co
 }
 
 /// Sessions whose packets pass a relay.
-async fn relayed(ping_interval: f64, ping_timeout: f64) -> (Session, Session, Relay) {
+pub(crate) async fn relayed(ping_interval: f64, ping_timeout: f64) -> (Session, Session, Relay) {
     let mut relay = None;
     let tunnel = support::tunnel(ping_interval, ping_timeout);
     let by = |address| relay.insert(Relay::to(address)).address();

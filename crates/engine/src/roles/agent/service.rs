@@ -9,6 +9,7 @@ use tracing::warn;
 
 use super::state::{TunnelState, Word};
 use super::works::Works;
+use crate::dial::Lookups;
 use crate::io::{BoxedIo, Buffer};
 use crate::proxy::access::{Answered, Record};
 use crate::proxy::connecting::Connecting;
@@ -23,6 +24,9 @@ use crate::target::allowed::Allowed;
 use crate::tls::client::Connector;
 use crate::upstream::tcp::Spec;
 use crate::upstream::{Address, Upstream, UpstreamSet};
+
+/// Names that an endpoint of CONNECT looks up at once, at most.
+const LOOKUPS: usize = 32;
 
 /// A gateway does not say where its downstream's TCP connection came from; the head of a request may.
 const UNKNOWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -73,6 +77,7 @@ impl Offered {
                 Serves::Connect(Connecting {
                     endpoint: name.clone(),
                     allowed,
+                    lookups: Lookups::new(LOOKUPS),
                     failed_status: offer.connect.failed_status,
                 })
             }

@@ -17,6 +17,7 @@ struct State {
     reason: String,
     url: String,
     transport: &'static str,
+    not_quic: String,
 }
 
 /// Where a tunnel is.
@@ -49,7 +50,13 @@ impl TunnelState {
 
     fn now(&self, state: State) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *held = State { since: Some(SystemTime::now()), ..state };
+        let not_quic = std::mem::take(&mut held.not_quic);
+        *held = State { since: Some(SystemTime::now()), not_quic, ..state };
+    }
+
+    /// Why it is no QUIC, as far as that is known; empty where there is nothing to say.
+    pub fn not_quic(&self, why: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).not_quic = why.into();
     }
 
     /// Where it is.
@@ -80,6 +87,7 @@ impl TunnelState {
             "reason": state.reason,
             "url": state.url,
             "transport": state.transport,
+            "not_quic": state.not_quic,
         })
     }
 }

@@ -103,12 +103,12 @@ impl Tending {
 
     /// Lets as much be on its way as is used.
     fn size(&mut self, shared: &Shared, stats: &ConnectionStats, streams: u64) {
-        let receive = (streams * 2 * u64::from(STREAM_WINDOW)).clamp(RECEIVE_WINDOW.0, RECEIVE_WINDOW.1);
+        let receive = receive_window(streams);
         if receive != self.receive_window {
             self.receive_window = receive;
             self.set_receive_window(shared, receive);
         }
-        let send = (2 * stats.path.cwnd).clamp(SEND_WINDOW.0, SEND_WINDOW.1);
+        let send = send_window(stats.path.cwnd);
         if send != self.send_window {
             self.send_window = send;
             shared.connection.set_send_window(send);
@@ -148,6 +148,16 @@ impl Tending {
     }
 }
 
+/// Bytes that may be on their way to us, and wait here to be read.
+fn receive_window(streams: u64) -> u64 {
+    (streams * 2 * u64::from(STREAM_WINDOW)).clamp(RECEIVE_WINDOW.0, RECEIVE_WINDOW.1)
+}
+
+/// Bytes that we keep until they are acknowledged: as many again as the path takes at once.
+fn send_window(congestion_window: u64) -> u64 {
+    congestion_window.saturating_mul(2).clamp(SEND_WINDOW.0, SEND_WINDOW.1)
+}
+
 /// The clock that tests may stop.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -176,4 +186,17 @@ fn eliciting(sent: &FrameStats) -> u64 {
         + sent.stream_data_blocked
         + sent.streams_blocked_bidi
         + sent.streams_blocked_uni
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn windows_grow_with_the_streams_and_with_the_path_to_a_bound() {
+        assert_eq!([0, 1, 4, 5, 20, 32, 33, 1024].map(receive_window), [8, 8, 8, 10, 40, 64, 64, 64].map(|n| n * MIB));
+        assert_eq!([0, MIB / 2, MIB, 5 * MIB, u64::MAX].map(send_window), [1, 1, 2, 10, 16].map(|n| n * MIB));
+    }
 }
