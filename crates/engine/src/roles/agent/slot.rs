@@ -17,9 +17,9 @@ use super::tunnel::{Attempt, Dialler};
 use super::turns::Turns;
 use crate::backoff::Backoff;
 use crate::connect::{Gateway, Refused, Tunnel};
-use crate::roles::choice::{Choice, Input, Offer, Output, Way};
+use crate::roles::choice::{Choice, Input, Offer, Output};
 use crate::roles::link::{News, offer_of, until, watch, wind_down};
-use crate::snapshot::TransportChoice;
+use crate::snapshot::{TransportChoice, Way};
 use crate::tunnel::Session;
 
 /// An attempt that runs, with the number that it holds.

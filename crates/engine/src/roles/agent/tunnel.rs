@@ -6,10 +6,9 @@ use std::sync::Arc;
 use super::service::Offered;
 use crate::connect::{Gateway, Refused, Request, Token, Tunnel, Wanted};
 use crate::proxy::shared::Proxy;
-use crate::roles::choice::Way;
 use crate::roles::link::{Changes, wind_down};
 use crate::shutdown::Drain;
-use crate::snapshot::{self, Timeouts, Transport, TransportChoice};
+use crate::snapshot::{self, Timeouts, Transport, TransportChoice, Way};
 use crate::tunnel::hello::UPSTREAM_PATH;
 use crate::tunnel::{Ending, Session};
 
