@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::snapshot::TransportChoice;
+use crate::snapshot::{TransportChoice, Way};
 use crate::tunnel::hello::NOT_OFFERED;
 
 /// How long only QUIC is tried.
@@ -28,15 +28,6 @@ const LAST_CHANCE: Duration = Duration::from_secs(1);
 
 /// A tunnel of QUIC that has served for so long is a good one: what had failed before counts no more.
 const LASTED: Duration = Duration::from_secs(60);
-
-/// One of the two that are chosen between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// By UDP.
-    Quic,
-    /// By TCP.
-    WebSocket,
-}
 
 /// What a gateway says of QUIC in its answer over WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use crate::io::{BUFFER_SIZE, Buffer};
 /// Whole pieces that a thread keeps for the next queue: without them bulk spends a tenth of its time on page faults.
 const POOLED: usize = 32;
 
-/// Bytes of a small piece, for a message as most are: to allocate each anew costs as much as all else that is done to it
-/// here.
+/// Bytes of a small piece, for a message as most are: to allocate each anew costs as much as all else that is done to
+/// it here.
 const SMALL: usize = 1024;
 
 /// Small pieces that a thread keeps likewise: 256 KiB.
