@@ -155,4 +155,4 @@ class Forward(Tidegate):
         env: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__("forward", "127.0.0.1:0", endpoint, "--connect", f"{scheme}://{connect}", *options, env=env)
-        self.address = str(self.ready("listening")["address"])
+        self.address = str(self.ready("listening", endpoint=endpoint)["address"])

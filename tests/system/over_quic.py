@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from pathlib import Path
 from typing import Any
 
 from tests.support.certificates import Authority
+from tests.support.http import request
+from tests.support.raw import Raw
 from tests.support.tidegate import Agent, Forward
 
 
@@ -40,3 +44,23 @@ class Quic:
         """An agent that trusts the gateway at `gate`, which is `host:port`."""
         trust = ("--transport", transport, "--connect-ca", str(self.authority.ca))
         return Agent(gate, kind, endpoint, to, *trust, *map(str, options), scheme="https", **more)
+
+
+def echo(connection: socket.socket) -> None:
+    """Says back what it hears, and ends when it is told nothing more."""
+    with contextlib.suppress(ConnectionError):
+        while data := connection.recv(65536):
+            connection.sendall(data)
+
+
+def says(line: Raw, words: bytes) -> None:
+    """Checks that what answers at the other end of a line says this back."""
+    line.send(words)
+    assert line.take(len(words)) == words
+
+
+def way(forward: Forward) -> tuple[str, str]:
+    """Which way new connections of a forward go to its first gateway, and why not by QUIC; needs its admin port."""
+    admin = forward.event("listening", listener="admin")["address"]
+    gateway = request(admin, "/status").json()["gateways"][0]
+    return gateway["transport"], gateway["not_quic"]

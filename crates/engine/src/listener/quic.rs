@@ -17,9 +17,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::hail::{
-    Applicant, Greeting, Over, TunnelListener, Tunnels, applicant, in_words, log_refusal, refusal, unspoken,
-};
+use super::hail::{Applicant, Greeting, TunnelListener, Tunnels, applicant, in_words, log_refusal, refusal, unspoken};
 use super::handshakes::{Handshake, Handshakes, Turn};
 use super::reach::{self, Arrived, Reached};
 use super::session;
@@ -29,7 +27,7 @@ use crate::io::Buffer;
 use crate::message::RequestHead;
 use crate::proxy::secured::Fate;
 use crate::room::{Place, Room};
-use crate::snapshot;
+use crate::snapshot::{self, Way};
 use crate::tunnel::endpoint::path::{USUAL, discovery, largest};
 use crate::tunnel::hello::{self, Offers, Welcome};
 use crate::tunnel::quic::{self as tunnel, codes};
@@ -298,7 +296,7 @@ impl Caller {
     ) -> Judgement {
         let (tunnels, from, certificate) = (&self.tunnels, address(connection), certificate(connection));
         let applicant = match head {
-            Ok(head) => applicant(tunnels, listener, (Over::Quic, &head), certificate.as_deref(), from).await,
+            Ok(head) => applicant(tunnels, listener, (Way::Quic, &head), certificate.as_deref(), from).await,
             Err(error) => Err(error),
         };
         let applicant = applicant.map_err(|error| refusal(tunnels, &error, from))?;

@@ -186,12 +186,9 @@ fn take(
         http2: false,
         fate: arrived.fate,
         acceptor: reached.acceptor.clone(),
-        session: Some(Within { session: session.clone(), from: client.ip() }),
+        session: Some(Within { session: session.clone(), from: client.ip(), stay: Box::new(Stay::new(held)) }),
     };
-    let (stay, arrival) = (Stay::new(held), Arrival { io, read: Buffer::new(), client, place });
+    let arrival = Arrival { io, read: Buffer::new(), client, place };
     let serve = http::connection(proxy.clone(), worker, reached.listener.clone(), arrival, Some(Arc::new(secured)));
-    proxy.drain.spawn_on(proxy.runtime(worker), async move {
-        let _stay = stay;
-        serve.await;
-    });
+    proxy.drain.spawn_on(proxy.runtime(worker), serve);
 }

@@ -11,13 +11,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::arrive::Arrival;
-use super::hail::{Applicant, Greeting, Over, TunnelListener, Tunnels, applicant, refusal};
+use super::hail::{Applicant, Greeting, TunnelListener, Tunnels, applicant, refusal};
 use super::session;
 use crate::error::{Error, Result};
 use crate::http1::head::HeadLimits;
 use crate::io::{BoxedIo, Buffer};
 use crate::message::RequestHead;
 use crate::proxy::http1::{Http1, Stop};
+use crate::snapshot::Way;
 use crate::tunnel::hello::{self, Welcome};
 use crate::tunnel::{Config, start};
 
@@ -41,7 +42,7 @@ pub async fn connection(
     place.busy();
     let applicant = match head {
         Ok(Ok(Some(head))) => {
-            applicant(&tunnels, &listener, (Over::WebSocket, &head), certificate.as_deref(), from).await
+            applicant(&tunnels, &listener, (Way::WebSocket, &head), certificate.as_deref(), from).await
         }
         Ok(Ok(None)) | Err(_) => return,
         Ok(Err(error)) => Err(error),

@@ -103,6 +103,8 @@ pub struct Within {
     pub session: Session,
     /// Where its other end was.
     pub from: IpAddr,
+    /// Dropped with the connection, whoever serves it then.
+    pub stay: Box<dyn Send + Sync>,
 }
 
 impl Within {

@@ -9,5 +9,6 @@ mod dialled;
 // What is tried.
 mod hostile;
 mod moving;
+mod reached;
 mod refused;
 mod unspoken;
