@@ -14,6 +14,12 @@ pub const USUAL: u16 = 1_452;
 /// piece, may have 65,507 bytes; an idle connection keeps room for one and a little.
 pub const LARGEST: u16 = 3_600;
 
+/// More than a packet of Ethernet.
+const ETHERNET_AND_MORE: u32 = 1_501;
+
+/// What of a packet is IPv6 and UDP, and so no datagram.
+const HEADS: u32 = 48;
+
 /// Tries what is larger than 1,200 bytes, up to this.
 pub fn discovery(largest: u16) -> MtuDiscoveryConfig {
     let mut discovery = MtuDiscoveryConfig::default();
@@ -21,13 +27,16 @@ pub fn discovery(largest: u16) -> MtuDiscoveryConfig {
     discovery
 }
 
-/// What is worth trying on the way to an address: [`USUAL`] where the system does not say more.
+/// What is worth trying on the way to an address: [`USUAL`] where the first link is not known to carry more than
+/// Ethernet does.
 pub fn largest(to: SocketAddr) -> u16 {
-    let known = first_link(to).unwrap_or_default();
-    u16::try_from(known).unwrap_or(u16::MAX).clamp(USUAL, LARGEST)
+    match first_link(to) {
+        Ok(packet @ ETHERNET_AND_MORE..) => u16::try_from(packet - HEADS).unwrap_or(u16::MAX).min(LARGEST),
+        _ => USUAL,
+    }
 }
 
-/// The bytes of a datagram that the first link towards an address carries.
+/// The largest packet that the first link towards an address carries.
 fn first_link(to: SocketAddr) -> io::Result<u32> {
     let to = match to.ip().to_canonical() {
         IpAddr::V4(v4) => SocketAddr::new(v4.into(), to.port()),
@@ -37,8 +46,7 @@ fn first_link(to: SocketAddr) -> io::Result<u32> {
     // Connecting sends nothing: it looks up the route.
     let socket = UdpSocket::bind((own, 0))?;
     socket.connect(to)?;
-    let whole = if to.is_ipv4() { ip_mtu(&socket)? } else { ipv6_mtu(&socket)? };
-    Ok(whole.saturating_sub(if to.is_ipv4() { 28 } else { 48 }))
+    Ok(if to.is_ipv4() { ip_mtu(&socket)? } else { ipv6_mtu(&socket)? })
 }
 
 #[cfg(test)]
