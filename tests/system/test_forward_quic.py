@@ -48,8 +48,14 @@ def reached(quic: Quic, **more: Any) -> dict[str, Any]:
 
 
 def until_over(forward: Forward, transport: str) -> None:
-    """Waits until new connections take it."""
-    until(lambda: way(forward)[0] == transport, f"new connections go over {transport}", 30)
+    """Waits until new connections take it; they bring back what the gateway says of QUIC."""
+
+    def are() -> bool:
+        with Raw(forward.address) as line:
+            says(line, b"which way\n")
+        return way(forward)[0] == transport
+
+    until(are, f"new connections go over {transport}", 30)
 
 
 def refusals(forward: Forward) -> list[str]:

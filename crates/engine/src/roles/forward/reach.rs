@@ -19,7 +19,7 @@ use tracing::info;
 use crate::backoff::Backoff;
 use crate::connect::{Gateway, Refused, Request, Token, Tunnel, Wanted};
 use crate::proxy::shared::Proxy;
-use crate::roles::choice::{Choice, Input, Output};
+use crate::roles::choice::{Choice, Input, Offer, Output};
 use crate::roles::link::{Changes, News, offer_of, until, watch, wind_down};
 use crate::shutdown::Drain;
 use crate::snapshot::{self, Timeouts, Transport, TransportChoice, Way};
@@ -244,7 +244,12 @@ impl Keeper {
                     Output::Dial(Way::WebSocket) => inputs.push_back(Input::Up(Way::WebSocket)),
                     Output::Cancel(Way::Quic) => self.dial = None,
                     Output::Serve(Way::Quic) => self.serve(),
-                    Output::Serve(Way::WebSocket) => self.websocket = true,
+                    Output::Serve(Way::WebSocket) => {
+                        self.websocket = true;
+                        // It may have been said while that was not known yet.
+                        let offer = |said: &Offers| if *said == Offers::No { Offer::No } else { Offer::Here };
+                        inputs.extend(self.said.as_ref().map(offer).map(Input::Told));
+                    }
                     Output::Withdraw(Way::WebSocket) => self.websocket = false,
                     Output::Withdraw(Way::Quic) => {
                         if let Some(up) = self.up.take() {
