@@ -22,10 +22,31 @@ from pathlib import Path
 from tests.examples.blocks import Command, matches
 
 WAIT_SECONDS = 20.0
-PORTS = (3000, 3001, 5432, 5433, 8000, 8001, 8002, 8003, 8004, 8005, 8080, 8101, 8443, 8444, 8888, 9000, 9443, 15432)
+PORTS = (
+    3000,
+    3001,
+    3053,
+    5353,
+    5432,
+    5433,
+    8000,
+    8001,
+    8002,
+    8003,
+    8004,
+    8005,
+    8080,
+    8101,
+    8443,
+    8444,
+    8888,
+    9000,
+    9443,
+    15432,
+)
 SERVES = re.compile(
     r"(\w+=\S+ )*(tidegate (gateway|agent|forward|piko|kiagateway|nanoproxy|quic-(server|client))"
-    r"|python3 -m http\.server|openssl s_server)\b"
+    r"|python3 -m http\.server|python3 \w+\.py(?! )|openssl s_server)\b"
 )
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PORT = re.compile(r"(?<=[\s:=\"'])(" + "|".join(map(str, PORTS)) + r")(?![\w.])", re.MULTILINE)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -14,8 +17,9 @@ import pytest
 from tests.support.certificates import Authority
 from tests.support.http import Response, request
 from tests.support.namespace import Namespace
+from tests.support.ports import reserved
 from tests.support.process import until
-from tests.support.service import Exchange, Service
+from tests.support.service import Exchange, Service, TcpService
 from tests.support.tidegate import Agent, Gateway
 from tests.system.load import Visitors
 from tests.system.over_quic import Quic
@@ -219,4 +223,155 @@ def test_an_agent_at_a_gateway_without_quic_says_so_once(quic: Quic, network: Na
     ):
         assert agent.event("quic unavailable")["reason"] == "the gateway offers no QUIC"
         assert [each["not_quic"] for each in tunnels(agent)] == ["the gateway offers no QUIC"]
+        assert why_not(gateway) == ["the gateway offers no QUIC"]
         assert request(gateway.proxy, endpoint="web").status == 200
+
+
+def test_a_gateway_that_is_gone_is_left_within_two_seconds(quic: Quic, network: Namespace, service: Service) -> None:
+    with reserved() as gone, Gateway(quic.config()) as gateway:
+        begun = time.monotonic()
+        with quic.agent(
+            gone, "http", "web", service.address, "--connect", f"https://{gateway.agents}", transport="auto"
+        ):
+            gateway.until_offered("web")
+            # Two seconds and the start of a program.
+            assert time.monotonic() - begun < 4
+            assert request(gateway.proxy, endpoint="web").status == 200
+
+
+def test_requests_go_to_another_gateway_at_once_when_one_is_killed(
+    quic: Quic, network: Namespace, service: Service
+) -> None:
+    watchful = {"TIDEGATE_TUNNEL_PING_INTERVAL": "0.5"}
+    with Gateway(quic.config()) as first, Gateway(quic.config()) as second:
+        more = ("--connect", f"https://{second.agents}")
+        with quic.agent(first.agents, "http", "web", service.address, *more, transport="auto", env=watchful) as agent:
+            assert agent.event("connected")["transport"] == "quic"
+            first.until_offered("web")
+            first.kill()
+            killed = time.monotonic()
+            second.until_offered("web")
+            # Half a second until it asks, a second without an answer, and up to one until it looks.
+            assert time.monotonic() - killed < 3.5
+            assert request(second.proxy, endpoint="web").status == 200
+
+
+def test_agents_use_both_gateways_where_one_offers_no_quic_and_lose_no_request(
+    quic: Quic, network: Namespace, service: Service
+) -> None:
+    with (
+        Gateway(quic.config()) as with_quic,
+        Gateway(quic.config(transports=["websocket"])) as without,
+        quic.agent(
+            *(with_quic.agents, "http", "web", service.address),
+            *("--connect", f"https://{without.agents}", "--admin", "127.0.0.1:0"),
+            transport="auto",
+            connections=2,
+        ) as agent,
+    ):
+        with_quic.until_offered("web")
+        without.until_offered("web")
+
+        def made_of() -> dict[str, str]:
+            return {each["gateway"].rpartition("/")[2]: each["transport"] for each in tunnels(agent)}
+
+        until(lambda: made_of() == {with_quic.agents: "quic", without.agents: "websocket"}, "each by its own")
+        assert why_not(without) == ["the gateway offers no QUIC"]
+        with Visitors.of(with_quic.proxy, "web", 2) as one, Visitors.of(without.proxy, "web", 2) as other:
+            other.until_served(20)
+        assert one.lost == other.lost == []
+        network.lose_datagrams(100)
+        until(lambda: set(made_of().values()) == {"websocket"}, "UDP is missed", _BACK)
+        with Visitors.of(with_quic.proxy, "web", 2) as one, Visitors.of(without.proxy, "web", 2) as other:
+            network.lose_datagrams(0)
+            until(lambda: made_of() == {with_quic.agents: "quic", without.agents: "websocket"}, "it is back", _BACK)
+            one.until_served(20)
+            other.until_served(20)
+        assert one.lost == other.lost == []
+        assert agent.seen("disconnected") == []
+
+
+def test_another_server_at_the_tcp_port_of_a_gateway_ends_no_agent(
+    quic: Quic, network: Namespace, service: Service
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate = quic.tls["certificates"][0]
+    context.load_cert_chain(certificate["cert"], certificate["key"])
+    asked = threading.Semaphore(0)
+
+    def not_found(connection: socket.socket) -> None:
+        with suppress(OSError), context.wrap_socket(connection, server_side=True) as secured:
+            while not secured.recv(65536).endswith(b"\r\n\r\n"):
+                pass
+            secured.sendall(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+            asked.release()
+
+    watchful = {"TIDEGATE_TUNNEL_PING_INTERVAL": "0.5", "TIDEGATE_TUNNEL_PING_TIMEOUT": "2"}
+    network.lose_datagrams(100)
+    with (
+        TcpService(not_found) as other,
+        Gateway(quic.config(bind=other.address, transports=["quic"])) as gateway,
+        quic.agent(gateway.agents, "http", "web", service.address, transport="auto", wait=False, env=watchful) as agent,
+    ):
+        # While QUIC is slow.
+        assert asked.acquire(timeout=20)
+        network.lose_datagrams(0)
+        agent.event("connected")
+        assert request(gateway.proxy, endpoint="web").status == 200
+        # While it does not work, which is longer than an attempt takes.
+        network.lose_datagrams(100)
+        agent.event("disconnected", nth=2)
+        network.lose_datagrams(0)
+        agent.event("connected", nth=2)
+        assert request(gateway.proxy, endpoint="web").status == 200
+        assert agent.seen("refused") == []
+
+
+def test_tunnels_do_not_gather_at_one_of_two_gateways(quic: Quic, network: Namespace, service: Service) -> None:
+    bind = "127.0.0.1:7001"
+    with (
+        Gateway(quic.config(bind=bind)) as first,
+        Gateway(quic.config()) as second,
+        quic.agent(
+            *(first.agents, "http", "web", service.address),
+            *("--connect", f"https://{second.agents}", "--admin", "127.0.0.1:0"),
+            transport="auto",
+            connections=2,
+        ) as agent,
+    ):
+
+        def at() -> list[tuple[str, str]]:
+            return sorted((each["gateway"], each["transport"]) for each in tunnels(agent))
+
+        until_over(agent, "quic")
+        expected = sorted([(f"https://{first.agents}", "websocket"), (f"https://{second.agents}", "quic")])
+        for transports in (["websocket"], ["websocket", "quic"]):
+            first.write(quic.config(bind=bind, transports=transports))
+            assert first.reload().status == 200
+            until(lambda: at() == expected, "one at each")
+            assert request(first.proxy, endpoint="web").status == 200
+
+
+def test_an_agent_that_leaves_does_not_wait_for_what_runs_on_a_silent_tunnel(quic: Quic, network: Namespace) -> None:
+    streamed = Streamed()
+    hurried = {"TIDEGATE_TUNNEL_PING_TIMEOUT": "1"}
+    with (
+        Service(streamed) as service,
+        Gateway(quic.config()) as gateway,
+        choosing(quic, gateway, service, env=hurried) as agent,
+        ThreadPoolExecutor(1) as pool,
+        closing(streamed),
+    ):
+        until_over(agent, "quic")
+        transfer = pool.submit(lambda: request(gateway.proxy, "/long", endpoint="web", timeout=60))
+        assert streamed.begun.wait(10)
+        network.lose_datagrams(100)
+        begun = time.monotonic()
+        agent.signal(signal.SIGTERM)
+        agent.event("stopped")
+        # A second until it is silent, and one that it may be.
+        assert time.monotonic() - begun < 6
+        streamed.close()
+        network.lose_datagrams(0)
+        with suppress(Exception):
+            transfer.result(60)

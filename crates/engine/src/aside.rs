@@ -62,7 +62,12 @@ impl<F: Future> Future for Aside<F> {
         // Before it is asked: what rings meanwhile rings for the next time.
         this.bell.rung.store(false, Ordering::Release);
         let waker = Waker::from(this.bell.clone());
-        this.future.as_mut().poll(&mut Context::from_waker(&waker))
+        let outcome = this.future.as_mut().poll(&mut Context::from_waker(&waker));
+        if outcome.is_ready() {
+            // Whoever asks once more is told what the future itself says then.
+            this.bell.rung.store(true, Ordering::Release);
+        }
+        outcome
     }
 }
 
@@ -73,6 +78,7 @@ mod tests {
 
     use tokio::sync::oneshot;
     use tokio::time::sleep;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
 
@@ -97,6 +103,15 @@ mod tests {
         });
         assert_eq!(aside.await, Ok(7));
         assert_eq!(asked, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_come_has_come_for_whoever_asks_again() {
+        let token = CancellationToken::new();
+        let mut aside = Aside::new(token.clone().cancelled_owned());
+        assert!(has_nothing_to_say(&mut aside).await);
+        token.cancel();
+        assert!(!has_nothing_to_say(&mut aside).await && !has_nothing_to_say(&mut aside).await);
     }
 
     #[tokio::test(start_paused = true)]

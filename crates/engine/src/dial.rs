@@ -150,29 +150,46 @@ pub async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     if let [only] = addresses[..] {
         return TcpStream::connect(only).await;
     }
+    let mut failure: Option<io::Error> = None;
+    let failed = |error: io::Error| {
+        if failure.is_none() || error.kind() == io::ErrorKind::ConnectionRefused {
+            failure = Some(error);
+        }
+    };
+    let first = race(addresses, |_| STAGGER, TcpStream::connect, failed).await;
+    first.ok_or_else(|| failure.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
+}
+
+/// The first attempt that succeeds; `failed` takes what became of others. The next address is tried as soon as one has
+/// failed, or beside it after its `pause` (RFC 8305 §5).
+pub async fn race<T, E, F>(
+    addresses: Vec<SocketAddr>,
+    pause: impl Fn(SocketAddr) -> Duration,
+    attempt: impl Fn(SocketAddr) -> F,
+    mut failed: impl FnMut(E),
+) -> Option<T>
+where
+    F: Future<Output = Result<T, E>> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
     let mut waiting = addresses.into_iter();
     // Dropping the set ends the attempts that lost.
     let mut attempts = JoinSet::new();
-    let mut failure: Option<io::Error> = None;
     loop {
         let next = waiting.next();
-        let more = next.is_some();
-        if let Some(addr) = next {
-            attempts.spawn(TcpStream::connect(addr));
+        if let Some(address) = next {
+            attempts.spawn(attempt(address));
         }
-        let attempt = tokio::select! {
-            attempt = attempts.join_next() => attempt,
-            () = sleep(STAGGER), if more => continue,
+        let outcome = tokio::select! {
+            outcome = attempts.join_next() => outcome,
+            () = sleep(next.map_or(Duration::MAX, &pause)), if next.is_some() => continue,
         };
-        match attempt {
-            Some(Ok(Ok(stream))) => return Ok(stream),
-            Some(Ok(Err(error))) => {
-                if failure.is_none() || error.kind() == io::ErrorKind::ConnectionRefused {
-                    failure = Some(error);
-                }
-            }
+        match outcome {
+            Some(Ok(Ok(first))) => return Some(first),
+            Some(Ok(Err(error))) => failed(error),
             Some(Err(_)) => {}
-            None => return Err(failure.unwrap_or_else(|| io::ErrorKind::NotFound.into())),
+            None => return None,
         }
     }
 }

@@ -209,7 +209,9 @@ impl Fields {
 
     /// Appends a field. The caller answers for its form: a token, and a value without control bytes.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
-        self.push_parts(name, &[value]);
+        let start = self.begin(name);
+        self.bytes.extend_from_slice(value);
+        self.end(Known::of(name), name, start);
     }
 
     /// Appends a field whose value is `parts`, one after the other.
@@ -220,18 +222,29 @@ impl Fields {
     /// The same where it is known what the name is.
     pub fn push_known(&mut self, known: Known, name: &[u8], parts: &[&[u8]]) {
         debug_assert_eq!(Known::of(name), known, "field name {name:?}");
+        let start = self.begin(name);
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        self.end(known, name, start);
+    }
+
+    /// Appends what stands before a value. Says where the field begins.
+    fn begin(&mut self, name: &[u8]) -> usize {
         debug_assert!(
             !name.is_empty() && name.iter().all(|b| b.is_ascii_graphic() && *b != b':'),
             "field name {name:?}"
         );
-        debug_assert!(parts.iter().all(|part| is_value(part)), "field value with control bytes");
         let start = self.bytes.len();
         self.bytes.extend_from_slice(name);
         self.bytes.extend_from_slice(SEPARATOR);
-        for part in parts {
-            self.bytes.extend_from_slice(part);
-        }
+        start
+    }
+
+    /// Appends what stands behind a value, and enters the field.
+    fn end(&mut self, known: Known, name: &[u8], start: usize) {
         let value = self.bytes.len() - start - name.len() - SEPARATOR.len();
+        debug_assert!(is_value(&self.bytes[self.bytes.len() - value..]), "field value with control bytes");
         self.bytes.extend_from_slice(LINE_END);
         self.entries.push(Entry { start: start as u32, name: name.len() as u32, value: value as u32, known });
     }

@@ -66,6 +66,8 @@ struct Seat {
     /// `EVICTED`.
     since: AtomicU64,
     waker: Mutex<Option<Waker>>,
+    /// The waker is that of the place.
+    is_places: AtomicBool,
 }
 
 const BUSY: u64 = 0;
@@ -163,7 +165,8 @@ impl Room {
         }
         self.open.fetch_add(1, Ordering::Relaxed);
         here.fetch_add(1, Ordering::Relaxed);
-        let seat = Arc::new(Seat { since: AtomicU64::new(BUSY), waker: Mutex::default() });
+        let seat =
+            Arc::new(Seat { since: AtomicU64::new(BUSY), waker: Mutex::default(), is_places: AtomicBool::new(false) });
         let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
         let number = seats.next;
         seats.next += 1;
@@ -268,8 +271,10 @@ impl Place {
 
     /// Ready when the connection is to end to make room for another.
     pub fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        let is_known = self.registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if !is_known || !self.seat.is_places.load(Ordering::Acquire) {
             self.registered = Some(cx.waker().clone());
+            self.seat.is_places.store(true, Ordering::Release);
             return self.seat.poll_evicted(cx);
         }
         if self.seat.is_evicted() { Poll::Ready(()) } else { Poll::Pending }
@@ -277,7 +282,19 @@ impl Place {
 
     /// Resolves when the connection is to end to make room for another.
     pub async fn evicted(&self) {
+        let _waiting = Waiting(&self.seat);
         std::future::poll_fn(|cx| self.seat.poll_evicted(cx)).await;
+    }
+}
+
+/// A task that waits until its connection is evicted. When it does no more, nothing holds its memory: whoever is to be
+/// woken keeps it whole, and the connection may live on in another task.
+struct Waiting<'a>(&'a Seat);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.is_places.store(false, Ordering::Release);
+        *self.0.waker.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -333,6 +350,8 @@ fn descriptors_left(newest: impl AsFd) -> Left {
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
+    use std::pin::pin;
+    use std::task::Wake;
 
     use super::*;
 
@@ -404,5 +423,32 @@ mod tests {
         late.busy();
         late.idle(Instant::now());
         late.evicted().await;
+    }
+
+    #[derive(Default)]
+    struct Told(AtomicBool);
+
+    impl Wake for Told {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_waits_no_more_is_held_by_nobody_and_one_that_waits_again_is_woken() {
+        let (room, here, fd) = (Room::new(1), Arc::default(), some_descriptor());
+        let mut place = room.admit(&fd, &here).expect("room");
+        place.idle(Instant::now());
+        let told = Arc::new(Told::default());
+        let waker = Waker::from(told.clone());
+        let mut cx = Context::from_waker(&waker);
+        assert!(place.poll_evicted(&mut cx).is_pending());
+        assert!(pin!(place.evicted()).poll(&mut cx).is_pending());
+        assert!(place.seat.waker.lock().is_ok_and(|waker| waker.is_none()));
+
+        assert!(place.poll_evicted(&mut cx).is_pending());
+        tokio::time::advance(RESTED * 2).await;
+        let _new = room.admit(&fd, &here).expect("room is made");
+        assert!(told.0.load(Ordering::Relaxed) && place.poll_evicted(&mut cx).is_ready());
     }
 }

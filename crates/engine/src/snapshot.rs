@@ -105,6 +105,25 @@ impl Transport {
     }
 }
 
+/// What carries a tunnel, whatever is spoken on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By UDP.
+    Quic,
+    /// By TCP.
+    WebSocket,
+}
+
+impl Way {
+    /// Its name in logs, status and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Way::Quic => Transport::Quic.word(),
+            Way::WebSocket => Transport::WebSocket.word(),
+        }
+    }
+}
+
 /// What an agent's tunnels are made of.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]

@@ -29,11 +29,11 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @click.option("--keep", is_flag=True, help="Stay up afterwards and say what to try; Ctrl-C ends everything.")
 def demo(keep: bool) -> int:
     """
-    Show that everything works: a gateway, a sample service, an agent and a forward on free loopback ports.
+    Show that everything works: a gateway, a sample service, agents and a forward on free loopback ports.
 
-    One port with TLS leads to an address, through a tunnel, and undecrypted to a service that ends TLS itself. Sends
-    real requests through every path and prints what came back and how long it took. Exit code 0 when all came
-    back as they should, else 1.
+    One port with TLS leads to an address, through a tunnel, and undecrypted to a service that ends TLS itself; one
+    agent comes over QUIC and has a UDP service too. Sends real requests through every path and prints what came
+    back and how long it took. Exit code 0 when all came back as they should, else 1.
     """
     # Its clients take a while to import, and --help need not wait.
     from tidegate.demo.walk import steps, take  # noqa: PLC0415

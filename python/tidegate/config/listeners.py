@@ -140,9 +140,7 @@ class Listener(Model):
         )  # fmt: skip
         for key, kinds in belongs:
             if key in self.model_fields_set and getattr(self, key) is not None and self.kind not in kinds:
-                raise ValueError(
-                    f"`{key}` belongs to listeners of kind {' and '.join(kinds)}, this one is of kind {self.kind}"
-                )
+                raise ValueError(f"`{key}` belongs to listeners of kind {_and(kinds)}, this one is of kind {self.kind}")
         self._transports_fit()
         return self
 
@@ -210,8 +208,13 @@ class Listener(Model):
         for key, kinds in belongs:
             if auth.says(key) and self.kind not in kinds:
                 raise ValueError(
-                    f"`auth.{key}` belongs to listeners of kind {' and '.join(kinds)}, this one is of kind {self.kind}"
+                    f"`auth.{key}` belongs to listeners of kind {_and(kinds)}, this one is of kind {self.kind}"
                 )
+
+
+def _and(words: tuple[str, ...]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def default_listeners() -> dict[str, Listener]:

@@ -129,23 +129,25 @@ class Programs:
         self._folder = folder
         self.running: dict[str, Program] = {}
         self.proxy = self.agents = self.quic = self.db = self.secure = self.out = self.admin = self.forward = ("", 0)
-        self.lines = ("", 0)
+        self.lines = self.words = self.udp = ("", 0)
 
     def start(self) -> None:
         """Starts all, and returns when each endpoint can be reached."""
         service = self._run("sample service", "tidegate.demo.service")
         web, self.lines, sealed = (service.address(listener=name) for name in ("web", "lines", "sealed"))
+        self.words = service.address(listener="words")
         gateway = self._run("gateway", "tidegate", "gateway", "--config", self._gateway_file(web, sealed))
         self.proxy = gateway.address(listener="web")
         self.agents = gateway.address(listener="agents")
         self.quic = gateway.address(listener="quic")
         self.db = gateway.address(listener="lines")
+        self.udp = gateway.address(listener="words")
         self.out = gateway.address(listener="out")
         self.secure = gateway.address(listener="secure")
         self.admin = gateway.address(listener="admin")
         self._run("agent", "tidegate", "agent", "start", "--config", self._agent_file(web))
         self._run("agent over QUIC", "tidegate", "agent", "start", "--config", self._quic_agent_file(web))
-        for endpoint in ("web", "inside", "echo", "lines", "network", "far"):
+        for endpoint in ("web", "inside", "echo", "lines", "network", "far", "words"):
             gateway.wait_for("agent connected", endpoint=endpoint)
         connect = f"http://{join(self.proxy)}"
         forward = self._run("forward", "tidegate", "forward", "127.0.0.1:0", "echo", "--connect", connect)
@@ -183,6 +185,7 @@ class Programs:
                         "transports": ["quic"],
                     },
                     "lines": {"bind": anywhere, "kind": "tcp", "to": {"endpoint": "lines"}},
+                    "words": {"bind": anywhere, "kind": "udp", "to": {"endpoint": "words"}},
                     "out": {
                         "bind": anywhere,
                         "kind": "connect",
@@ -224,7 +227,10 @@ class Programs:
                     "ca": write(self._folder, "authority.pem", AUTHORITY),
                     "server_name": "inside.localhost",
                 },
-                "endpoints": [{"name": "far", "to": f"http://{join(web)}"}],
+                "endpoints": [
+                    {"name": "far", "to": f"http://{join(web)}"},
+                    {"name": "words", "to": f"udp://{join(self.words)}"},
+                ],
             },
         )
 

@@ -1,5 +1,6 @@
 """
-The sample service of the demonstration: HTTP, WebSocket, server-sent events, an upload, TCP, and HTTP with its own TLS.
+The sample service of the demonstration: HTTP, WebSocket, server-sent events, an upload, TCP, UDP, and HTTP with its own
+TLS.
 
 Run as `python -m tidegate.demo.service`. Picks free loopback ports and names each by a JSON line on stderr, as the
 other programs do. Knows nothing of gateways.
@@ -14,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -95,6 +97,19 @@ async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         writer.close()
 
 
+class Words(asyncio.DatagramProtocol):
+    """Gives every datagram back in capitals."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keeps what is answered by."""
+        # Not of that class in every version of Python, but always of that shape.
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Answers."""
+        self._transport.sendto(data.upper(), addr)
+
+
 async def sealed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Greets over TLS that nobody on the way has ended."""
     try:
@@ -145,12 +160,15 @@ async def _serve() -> None:
         lines = await asyncio.start_server(talk, "127.0.0.1", 0)
         with tempfile.TemporaryDirectory(prefix="tidegate-demo-") as folder:
             secret = await asyncio.start_server(sealed, "127.0.0.1", 0, ssl=serving(Path(folder)))
+        words, _ = await asyncio.get_running_loop().create_datagram_endpoint(Words, ("127.0.0.1", 0))
+        _announce("words", words.get_extra_info("sockname"))
         _announce("lines", lines.sockets[0].getsockname())
         _announce("sealed", secret.sockets[0].getsockname())
         _announce("web", web.getsockname())
         try:
             await server.serve(sockets=[web])
         finally:
+            words.close()
             lines.close()
             secret.close()
 

@@ -27,6 +27,8 @@ __all__ = ["AnswerError", "Result", "Step", "steps", "take"]
 WAIT_SECONDS = 15.0
 MIB = 1024 * 1024
 UPLOAD_MIB = 64
+# Small enough for every path.
+DATAGRAMS, DATAGRAM_BYTES = 10, 1_000
 SEALED_NAME = "sealed.localhost"
 
 
@@ -73,6 +75,7 @@ def steps(programs: Programs) -> list[Step]:
         Step("one TLS port: ended, to a tunnel", through, lambda: _secure(programs.secure, "inside.localhost")),
         Step("one TLS port: passed through", behind, lambda: _secure(programs.secure, SEALED_NAME)),
         Step("HTTP through a tunnel over QUIC", quic, lambda: _hello(proxy, {"Host": f"far.localhost:{proxy[1]}"})),
+        Step("UDP through a gateway listener", quic, lambda: _words(programs.udp)),
         Step("CONNECT into the agent's network", through, lambda: _connected(programs.out, join(programs.lines))),
     ]
 
@@ -147,6 +150,17 @@ def _upload(proxy: tuple[str, int], host: str) -> str:
 def _lines(address: tuple[str, int]) -> str:
     with socket.create_connection(address, WAIT_SECONDS) as sock:
         return _talk(sock)
+
+
+def _words(address: tuple[str, int]) -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(WAIT_SECONDS)
+        sock.connect(address)
+        for number in range(DATAGRAMS):
+            said = f"hello {number} ".encode().ljust(DATAGRAM_BYTES, b"x")
+            sock.send(said)
+            _expect(sock.recv(2 * DATAGRAM_BYTES) == said.upper(), "another datagram than the one that was sent")
+    return f"{DATAGRAMS} datagrams of {DATAGRAM_BYTES:,} bytes came back in capitals"
 
 
 def _connected(proxy: tuple[str, int], target: str) -> str:

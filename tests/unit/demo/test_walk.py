@@ -19,6 +19,7 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
         programs.proxy = service.address(listener="web")
         programs.forward = programs.db = service.address(listener="lines")
         programs.lines = programs.db
+        programs.udp = service.address(listener="words")
         programs.out = service.address(listener="web")
         programs.secure = service.address(listener="sealed")
         yield programs
@@ -29,7 +30,7 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
 def test_every_request_is_answered_by_the_sample_service(programs: Programs) -> None:
     results = [take(step) for step in steps(programs)]
     *results, connect = results
-    assert len(results) == 11
+    assert len(results) == 12
     # Without a gateway nobody serves CONNECT, and there is one certificate, not that of the two that a gateway ends.
     assert "got http/1.1 " in connect.said
     others = results[7:9]
@@ -41,7 +42,7 @@ def test_what_does_not_answer_is_told_and_does_not_stop_the_walk(programs: Progr
     with socket.create_server(("127.0.0.1", 0)) as free:
         programs.proxy = free.getsockname()
     results = [take(step) for step in steps(programs)]
-    assert [result.ok for result in results] == [False] * 5 + [True] * 2 + [False] * 2 + [True] + [False] * 2
+    assert [result.ok for result in results] == [False] * 5 + [True] * 2 + [False] * 2 + [True, False, True, False]
     assert all("refused" in result.said for result in results[:5])
 
 

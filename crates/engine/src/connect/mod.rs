@@ -173,7 +173,7 @@ impl Gateway {
 
     /// What is said of QUIC at this gateway that is not answered.
     pub fn no_answer(&self, quic_at: Option<&str>) -> String {
-        format!("no answer on UDP {}", self.quic_place(quic_at).1)
+        format!("{} {}", hello::NO_ANSWER, self.quic_place(quic_at).1)
     }
 
     /// Where QUIC is looked for.

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Gateway, REASON, Refused, Tunnel, Wanted};
 use crate::dial;
@@ -200,39 +199,21 @@ async fn first_of(
     name: &str,
     by: Instant,
 ) -> Result<Connection, Failure> {
-    let mut waiting = addresses.into_iter();
-    // Dropping the set ends the attempts that lost.
-    let mut attempts = JoinSet::new();
     let mut failure = Failure::Never("no address".to_owned());
-    loop {
-        let next = waiting.next();
-        let more = next.is_some();
-        let here = next.is_some_and(|address| address.ip().is_loopback());
-        if let Some(address) = next {
-            match endpoint.connect_with(config.clone(), address, name) {
-                Ok(connecting) => drop(attempts.spawn(connecting)),
-                // Another family than the socket's, for one.
-                Err(error) => failure = Failure::Never(error.to_string()),
-            }
-        }
-        let attempt = tokio::select! {
-            attempt = attempts.join_next() => attempt,
-            () = sleep(if here { STAGGER_HERE } else { STAGGER }), if more => continue,
-            () = sleep_until(by) => {
-                return Err(match failure {
-                    Failure::Lost(error) => Failure::Lost(error),
-                    Failure::Never(_) => Failure::Lost(ConnectionError::TimedOut),
-                });
-            }
-        };
-        match attempt {
-            Some(Ok(Ok(connection))) => return Ok(connection),
-            // That one address is silent says less than what another one has answered.
-            Some(Ok(Err(ConnectionError::TimedOut))) if matches!(failure, Failure::Lost(_)) => {}
-            Some(Ok(Err(error))) => failure = Failure::Lost(error),
-            Some(Err(_)) => {}
-            None if more => {}
-            None => return Err(failure),
-        }
+    let failed = |error: Failure| match (&failure, &error) {
+        // That one address is silent says less than what another one has answered.
+        (Failure::Lost(_), Failure::Never(_) | Failure::Lost(ConnectionError::TimedOut)) => {}
+        _ => failure = error,
+    };
+    let pause = |address: SocketAddr| if address.ip().is_loopback() { STAGGER_HERE } else { STAGGER };
+    let attempt = |address| {
+        // Another family than the socket's, for one.
+        let begun = endpoint.connect_with(config.clone(), address, name).map_err(|why| Failure::Never(why.to_string()));
+        async move { begun?.await.map_err(Failure::Lost) }
+    };
+    match timeout_at(by, dial::race(addresses, pause, attempt, failed)).await {
+        Ok(Some(connection)) => Ok(connection),
+        Err(_) if matches!(failure, Failure::Never(_)) => Err(Failure::Lost(ConnectionError::TimedOut)),
+        Ok(None) | Err(_) => Err(failure),
     }
 }

@@ -101,8 +101,11 @@ pub(crate) fn check_authority(authority: &[u8]) -> Result<(), HeadError> {
 
 /// An authority's name (with brackets where it has some) and its port.
 pub(crate) fn split(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
-    let name_end = authority.iter().rposition(|byte| *byte == b']').map_or(0, |at| at + 1);
-    match authority[name_end..].iter().position(|byte| *byte == b':') {
+    let name_end = match authority.first() {
+        Some(b'[') => memchr::memrchr(b']', authority).map_or(0, |at| at + 1),
+        _ => 0,
+    };
+    match memchr::memchr(b':', &authority[name_end..]) {
         Some(at) => (&authority[..name_end + at], Some(&authority[name_end + at + 1..])),
         None => (authority, None),
     }

@@ -20,7 +20,7 @@ use crate::proxy::respond::Pages;
 use crate::proxy::shared::Proxy;
 use crate::route::valid_name;
 use crate::shutdown::Drain;
-use crate::snapshot::Tunnel;
+use crate::snapshot::{Tunnel, Way};
 use crate::terms::Terms;
 use crate::tunnel::hello::{self, Features, Offers, UPSTREAM_PATH};
 use crate::verdict::{Access, Policy};
@@ -80,15 +80,6 @@ pub struct TunnelListener {
     pub quic_tunnel: Option<String>,
 }
 
-/// What a tunnel is made of, as far as its first words go.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Over {
-    /// WebSocket.
-    WebSocket,
-    /// QUIC.
-    Quic,
-}
-
 /// Who wants to offer what.
 pub struct Applicant {
     /// Who it is.
@@ -124,7 +115,7 @@ pub struct Admitted {
 pub async fn applicant(
     tunnels: &Tunnels,
     listener: &TunnelListener,
-    (over, head): (Over, &RequestHead),
+    (way, head): (Way, &RequestHead),
     certificate: Option<&[u8]>,
     from: SocketAddr,
 ) -> Result<Applicant> {
@@ -134,9 +125,9 @@ pub async fn applicant(
             "agents connect to /piko/v1/upstream/ENDPOINT; requests go to a proxy port",
         ));
     };
-    let key = match over {
-        Over::WebSocket => hello::websocket_key(head)?,
-        Over::Quic => hello::quic_upgrade(head).map(|()| String::new())?,
+    let key = match way {
+        Way::WebSocket => hello::websocket_key(head)?,
+        Way::Quic => hello::quic_upgrade(head).map(|()| String::new())?,
     };
     let access = listener.access.load_full();
     let (identity, ends) = match &access.policy {
@@ -162,7 +153,7 @@ pub async fn applicant(
     }
     let admitted = admit(tunnels, listener, (identity, ends), tenant)?;
     let agent = head.fields.find("x-tidegate-agent").and_then(valid_name).map(Arc::from);
-    let not_quic = hello::not_quic(&head.fields).map(Arc::from);
+    let not_quic = hello::not_quic(&head.fields, &listener.quic.load()).map(Arc::from);
     let (endpoint, features) = (endpoint.to_owned(), Features::of(&head.fields));
     Ok(Applicant { admitted, endpoint, key, features, agent, not_quic })
 }

@@ -15,10 +15,11 @@ pub mod tunnel;
 pub mod reach;
 mod handshakes;
 pub mod quic;
-pub mod place;
+pub mod quic_port;
 // What stands in front of each of them where TLS is spoken.
 pub mod tls;
 // All listeners of a gateway.
+pub mod leads;
 mod plan;
 pub mod set;
 

@@ -17,9 +17,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::hail::{
-    Applicant, Greeting, Over, TunnelListener, Tunnels, applicant, in_words, log_refusal, refusal, unspoken,
-};
+use super::hail::{Applicant, Greeting, TunnelListener, Tunnels, applicant, in_words, log_refusal, refusal, unspoken};
 use super::handshakes::{Handshake, Handshakes, Turn};
 use super::reach::{self, Arrived, Reached};
 use super::session;
@@ -29,7 +27,7 @@ use crate::io::Buffer;
 use crate::message::RequestHead;
 use crate::proxy::secured::Fate;
 use crate::room::{Place, Room};
-use crate::snapshot;
+use crate::snapshot::{self, Way};
 use crate::tunnel::endpoint::path::{USUAL, discovery, largest};
 use crate::tunnel::hello::{self, Offers, Welcome};
 use crate::tunnel::quic::{self as tunnel, codes};
@@ -210,7 +208,7 @@ type Judgement = std::result::Result<(Guest, Vec<u8>), Vec<u8>>;
 
 /// Somebody who was let in.
 enum Guest {
-    Agent(Applicant),
+    Agent(Box<Applicant>),
     Forward(Fate),
 }
 
@@ -253,7 +251,7 @@ impl Caller {
         self.place.busy();
         let Some(Hello { mut send, recv, head }) = hello else {
             let applicant = self.unspoken(&connection)?;
-            return Some((connection, None, Guest::Agent(applicant)));
+            return Some((connection, None, Guest::Agent(Box::new(applicant))));
         };
         let judged = match (&self.door.whom, head) {
             (Whom::Agents(listener), head) => self.applies(listener, &connection, head, &greeting).await,
@@ -298,12 +296,12 @@ impl Caller {
     ) -> Judgement {
         let (tunnels, from, certificate) = (&self.tunnels, address(connection), certificate(connection));
         let applicant = match head {
-            Ok(head) => applicant(tunnels, listener, (Over::Quic, &head), certificate.as_deref(), from).await,
+            Ok(head) => applicant(tunnels, listener, (Way::Quic, &head), certificate.as_deref(), from).await,
             Err(error) => Err(error),
         };
         let applicant = applicant.map_err(|error| refusal(tunnels, &error, from))?;
         let answer = welcome(tunnels, &applicant, greeting, from);
-        Ok((Guest::Agent(applicant), answer))
+        Ok((Guest::Agent(Box::new(applicant)), answer))
     }
 
     /// The same of a forward: whoever speaks as one may come in, and each of its streams is judged by itself.
@@ -335,7 +333,13 @@ impl Caller {
         }
     }
 
-    async fn run(&self, listener: &TunnelListener, connection: Connection, control: Control, applicant: Applicant) {
+    async fn run(
+        &self,
+        listener: &TunnelListener,
+        connection: Connection,
+        control: Control,
+        applicant: Box<Applicant>,
+    ) {
         let whom = (self.worker, address(&connection));
         // A stranger was given what a request needs, an agent gets what its streams need.
         connection.set_receive_window(WINDOW);

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::hail::{Applicant, Tunnels};
+use crate::allowance::Taken;
 use crate::aside::Aside;
 use crate::terms::Terms;
 use crate::tunnel::hello::Features;
@@ -36,13 +37,38 @@ pub type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// no more where it came.
 pub async fn run(
     tunnels: Arc<Tunnels>,
-    (worker, from): (usize, SocketAddr),
+    whom: (usize, SocketAddr),
     (terms, closed): (&Terms, &CancellationToken),
-    applicant: Applicant,
+    applicant: Box<Applicant>,
     (tunnel, driver): (Session, Driver),
 ) {
-    let admitted = applicant.admitted;
     let proxy = &tunnels.proxy;
+    let (session, with_credential, taken) = {
+        // Its box ends here.
+        let applicant = applicant;
+        enter(&tunnels, whom, *applicant, tunnel)
+    };
+    let ends = Ends { terms, closed, with_credential };
+    drive(&tunnels, &session, &ends, driver).await;
+    drop(taken);
+    proxy.registry.remove(&session);
+    proxy.forget(session.id);
+    let reason = session.tunnel.end_reason().map_or_else(String::new, |end| end.to_string());
+    info!(
+        tenant = &*session.tenant, endpoint = &*session.endpoint, session = session.id,
+        address = %session.address, reason, "agent disconnected"
+    );
+}
+
+/// Makes a session one that requests go to; whether it ends with its credential, and what it counts against.
+fn enter(
+    tunnels: &Tunnels,
+    (worker, from): (usize, SocketAddr),
+    applicant: Applicant,
+    tunnel: Session,
+) -> (Arc<AgentSession>, bool, Taken) {
+    let proxy = &tunnels.proxy;
+    let admitted = applicant.admitted;
     let session = Arc::new(AgentSession {
         id: next_id(),
         tenant: admitted.tenant,
@@ -68,16 +94,7 @@ pub async fn run(
         tenant = &*session.tenant, endpoint = &*session.endpoint, session = session.id,
         address = %from, transport = session.tunnel.transport().word(), "agent connected"
     );
-    let ends = Ends { terms, closed, with_credential: admitted.ends };
-    drive(&tunnels, &session, &ends, driver).await;
-    drop(admitted.taken);
-    proxy.registry.remove(&session);
-    proxy.forget(session.id);
-    let reason = session.tunnel.end_reason().map_or_else(String::new, |end| end.to_string());
-    info!(
-        tenant = &*session.tenant, endpoint = &*session.endpoint, session = session.id,
-        address = %from, reason, "agent disconnected"
-    );
+    (session, admitted.ends, admitted.taken)
 }
 
 /// What a session ends with, besides its agent and its gateway.

@@ -1,11 +1,11 @@
 //! All listeners of a gateway: what runs, and what a new configuration changes about that.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener as Socket, UdpSocket};
+use std::net::{SocketAddr, TcpListener as Socket, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use hashbrown::HashSet;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -13,30 +13,25 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::accept::{Door, accept};
-use super::arrive::{Arrival, Source};
+use super::arrive::Arrival;
 use super::bind::ListenError;
-use super::hail::{TunnelListener, Tunnels};
-use super::place::Place;
+use super::hail::Tunnels;
+use super::leads::{Kind, Leads, begin, update};
 use super::plan::{Origin, plan};
 use super::quic::{self, QuicDoor, Whom};
+use super::quic_port::QuicPort;
 use super::reach::Reached;
-use super::tcp;
-use super::tls::{self, Tls};
-use super::udp::{Receiving, To, UdpListener};
-use super::{connect, http, refuse, tunnel, udp};
+use super::tls::Tls;
+use super::udp::Receiving;
+use super::{refuse, udp};
 use crate::metrics::Page;
-use crate::proxy::access::{Answered, Record};
-use crate::proxy::passthrough;
 use crate::proxy::shared::Proxy;
 use crate::proxy::site::HttpListener;
 use crate::proxy::table::Table;
 use crate::room::{self, Room};
-use crate::snapshot::{self, Gateway, Listener, ListenerKind, Transport};
-use crate::target::rules::Rules;
-use crate::terms::Terms;
+use crate::snapshot::{self, Gateway, Listener};
 use crate::tunnel::endpoint::Keys;
 use crate::tunnel::endpoint::path::{LARGEST, USUAL};
-use crate::tunnel::hello::Offers;
 
 /// The listeners that run.
 pub struct Listeners {
@@ -47,7 +42,7 @@ pub struct Listeners {
     tunnel_room: Arc<Room>,
     running: Mutex<Vec<Running>>,
     /// Addresses for QUIC that were given up and on which connections live.
-    left: Mutex<Vec<Arc<Place>>>,
+    left: Mutex<Vec<Arc<QuicPort>>>,
     /// What the sockets of QUIC share.
     keys: Keys,
     /// Nothing is accepted any more, whatever a configuration that was on its way says.
@@ -59,7 +54,7 @@ struct Running {
     door: Arc<Door<Leads>>,
     sockets: Vec<Accepting>,
     /// For QUIC: each address as the configuration has it, and what stands there.
-    places: Vec<(SocketAddr, Arc<Place>)>,
+    quic: Vec<(SocketAddr, Arc<QuicPort>)>,
     /// For datagrams.
     ports: Vec<Receiving>,
 }
@@ -72,23 +67,6 @@ struct Accepting {
     address: SocketAddr,
     door: Arc<ArcSwap<Door<Leads>>>,
     stop: CancellationToken,
-}
-
-/// What a listener does with its connections.
-struct Leads {
-    kind: Kind,
-    /// What connections are let in by.
-    terms: Arc<Terms>,
-    /// How it speaks TLS; none: it does not.
-    tls: ArcSwapOption<Tls>,
-}
-
-enum Kind {
-    Http(Arc<HttpListener>),
-    Tcp(Arc<tcp::TcpListener>),
-    Tunnel(Arc<TunnelListener>),
-    Connect(Arc<connect::ConnectListener>),
-    Udp(Arc<UdpListener>),
 }
 
 impl Listeners {
@@ -132,15 +110,15 @@ impl Listeners {
         let wanted = &snapshot.listeners;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        left.retain(|place| !place.is_over());
+        left.retain(|port| !port.is_over());
         let (workers, shared) = (self.proxy.workers.len(), snapshot.takeover);
-        let mut places: Vec<_> = Vec::new();
+        let mut quic: Vec<_> = Vec::new();
         for one in running.iter() {
-            places.extend(one.places.iter().map(|(wanted, place)| (one.listener.name.clone(), *wanted, place.clone())));
+            quic.extend(one.quic.iter().map(|(wanted, port)| (one.listener.name.clone(), *wanted, port.clone())));
         }
         // Nobody's any more, until somebody wants the address.
-        places.extend(left.iter().map(|place| (String::new(), place.address, place.clone())));
-        let udp: Vec<_> = places.iter().map(|(name, wanted, place)| (name.as_str(), *wanted, place.address)).collect();
+        quic.extend(left.iter().map(|port| (String::new(), port.address, port.clone())));
+        let udp: Vec<_> = quic.iter().map(|(name, wanted, port)| (name.as_str(), *wanted, port.address)).collect();
         let tcp = |one: &Running| one.sockets.iter().map(|socket| (socket.wanted, socket.address)).collect::<Vec<_>>();
         let tcp: Vec<_> = running
             .iter()
@@ -161,7 +139,7 @@ impl Listeners {
             old.push((one.listener, one.door));
         }
         left.clear();
-        let mut places: Vec<_> = places.into_iter().map(|(_, _, place)| Some(place)).collect();
+        let mut quic: Vec<_> = quic.into_iter().map(|(_, _, port)| Some(port)).collect();
         for ((listener, plan), tls) in wanted.iter().zip(plans).zip(tls) {
             let before = old.iter().position(|(before, _)| is_same(before, listener)).map(|at| old.swap_remove(at));
             let (door, outdated) = match before {
@@ -180,11 +158,11 @@ impl Listeners {
                     .udp
                     .into_iter()
                     .filter_map(|(wanted, origin)| {
-                        let place = match origin {
+                        let port = match origin {
                             Origin::Bound(address, bound) => self.take(address, bound, &way),
-                            Origin::Kept(at) => places[at].take().filter(|place| place.lead_to(&way)),
+                            Origin::Kept(at) => quic[at].take().filter(|port| port.lead_to(&way)),
                         };
-                        place.map(|place| (wanted, place))
+                        port.map(|port| (wanted, port))
                     })
                     .collect(),
                 None => Vec::new(),
@@ -198,7 +176,7 @@ impl Listeners {
             });
             let receives = receives.collect();
             let listener = listener.clone();
-            running.push(Running { listener, sockets: accepts, places: takes, ports: receives, door });
+            running.push(Running { listener, sockets: accepts, quic: takes, ports: receives, door });
             // What is accepted from now on comes through the new door.
             if let Some(door) = outdated {
                 info!(listener = &*door.name, connections = door.connections.load(Ordering::Relaxed), "terms changed");
@@ -210,9 +188,9 @@ impl Listeners {
             info!(listener = &*socket.door.load().name, address = %socket.address, "listener closed");
         }
         ports.iter().flatten().for_each(Receiving::close);
-        for place in places.into_iter().flatten() {
-            place.give_up(&self.tunnels);
-            left.push(place);
+        for port in quic.into_iter().flatten() {
+            port.give_up(&self.tunnels);
+            left.push(port);
         }
         for (_, door) in old {
             door.leads.terms.end();
@@ -287,67 +265,15 @@ impl Listeners {
             page,
         );
         drop(running);
-        page.family(
-            "tidegate_quic_datagrams_total",
-            "counter",
-            "Datagrams that came to another worker than their connection's and were passed on, or were lost here.",
-        );
-        let counts = &self.keys.counts;
-        for (outcome, count) in [
-            ("passed_on", &counts.passed_on),
-            ("queue_full", &counts.queue_full),
-            ("receive_error", &counts.receive_error),
-        ] {
-            page.value(&[("outcome", outcome)], count.load(Ordering::Relaxed) as f64);
-        }
-        let directions = [("in", &counts.received), ("out", &counts.sent)];
-        page.family("tidegate_quic_udp_datagrams_total", "counter", "Datagrams that QUIC has received and sent.");
-        for (direction, traffic) in directions {
-            page.value(&[("direction", direction)], traffic.datagrams.load(Ordering::Relaxed) as f64);
-        }
-        page.family(
-            "tidegate_quic_udp_calls_total",
-            "counter",
-            "System calls by which they were: fewer than datagrams where the kernel takes several at once (GSO, GRO).",
-        );
-        for (direction, traffic) in directions {
-            page.value(&[("direction", direction)], traffic.calls.load(Ordering::Relaxed) as f64);
-        }
+        self.keys.counts.render(page);
     }
 
     /// Where a listener that was not there before leads, or one that asks for something else now: `connections` are
     /// open already.
     fn door(&self, listener: &Listener, table: &Table, connections: Arc<AtomicUsize>) -> Arc<Door<Leads>> {
         let name: Arc<str> = listener.name.as_str().into();
-        let access = ArcSwap::new(table.access(&listener.name));
-        let terms = Terms::of(listener, &self.proxy.drain);
-        let kind = match &listener.kind {
-            ListenerKind::Http { .. } => {
-                let (name, terms) = (name.clone(), terms.clone());
-                let quic = ArcSwap::from_pointee(offers(listener));
-                Kind::Http(Arc::new(HttpListener { name, last: access, terms, quic }))
-            }
-            ListenerKind::Tcp { to } => {
-                let to = ArcSwap::from_pointee(tcp::To::new(to, table));
-                Kind::Tcp(Arc::new(tcp::TcpListener { name: name.clone(), to, access, terms: terms.clone() }))
-            }
-            ListenerKind::Udp { to, idle, sessions } => {
-                let (name, terms, to) = (name.clone(), terms.clone(), To::new(to, *idle, *sessions));
-                Kind::Udp(Arc::new(UdpListener::new(name, to, access, terms, connections.clone())))
-            }
-            ListenerKind::Tunnel {} => {
-                let quic = ArcSwap::from_pointee(offers(listener));
-                let (terms, quic_tunnel) = (terms.clone(), listener.quic_tunnel.clone());
-                Kind::Tunnel(Arc::new(TunnelListener { access, terms, quic, quic_tunnel }))
-            }
-            ListenerKind::Connect { to } => {
-                let (name, terms) = (name.clone(), terms.clone());
-                let rules = ArcSwap::from_pointee(Rules::new(to));
-                Kind::Connect(Arc::new(connect::ConnectListener { name, rules, access, terms }))
-            }
-        };
-        let room = if matches!(kind, Kind::Tunnel(_)) { &self.tunnel_room } else { &self.room };
-        let leads = Leads { kind, terms, tls: ArcSwapOption::empty() };
+        let leads = Leads::new(listener, table, &connections, &self.proxy.drain);
+        let room = if matches!(leads.kind, Kind::Tunnel(_)) { &self.tunnel_room } else { &self.room };
         let balancers = listener.proxy_protocol.clone();
         Arc::new(Door { name, room: room.clone(), connections, balancers, leads })
     }
@@ -372,13 +298,13 @@ impl Listeners {
     }
 
     /// Takes connections over QUIC on an address that has just been bound.
-    fn take(&self, address: SocketAddr, sockets: Vec<UdpSocket>, door: &Arc<QuicDoor>) -> Option<Arc<Place>> {
-        let place = Place::open(&self.tunnels, &self.keys, (address, sockets), door.clone());
-        match place {
-            Ok(place) => {
+    fn take(&self, address: SocketAddr, sockets: Vec<UdpSocket>, door: &Arc<QuicDoor>) -> Option<Arc<QuicPort>> {
+        let port = QuicPort::open(&self.tunnels, &self.keys, (address, sockets), door.clone());
+        match port {
+            Ok(port) => {
                 let kind = door.whom.kind();
                 info!(listener = &*door.name, kind, address = %address, transport = "quic", "listening");
-                Some(place)
+                Some(port)
             }
             // Only where the process has no descriptor left for a selector, and then nothing works.
             Err(error) => {
@@ -439,89 +365,10 @@ impl Listeners {
     }
 }
 
-/// Begins to serve a connection that has a place.
-fn begin(tunnels: &Arc<Tunnels>, worker: usize, door: &Arc<Door<Leads>>, from: IpAddr, arrival: Arrival) {
-    let leads = &door.leads;
-    match (Source::of(from, &door.balancers), &leads.kind) {
-        // Agents come by sockets of their own.
-        (_, Kind::Tunnel(_)) => hand_on(tunnels, worker, door, arrival),
-        // Nothing is accepted on its ports.
-        (_, Kind::Udp(_)) => {}
-        (Source::Balancer, _) => {
-            let task = behind_balancer(tunnels.clone(), worker, door.clone(), arrival);
-            tunnels.proxy.drain.spawn_on(tunnels.proxy.runtime(worker), task);
-        }
-        // HTTP and TLS refuse it by themselves.
-        (Source::Stranger, Kind::Tcp(_)) if leads.tls.load().is_none() => {
-            hand_on(tunnels, worker, door, arrival.nameless());
-        }
-        (Source::Client | Source::Stranger, _) => hand_on(tunnels, worker, door, arrival),
-    }
-}
-
-/// Finds out whose connection a load balancer has opened, and hands it on.
-async fn behind_balancer(tunnels: Arc<Tunnels>, worker: usize, door: Arc<Door<Leads>>, arrival: Arrival) {
-    let proxy = &tunnels.proxy;
-    let (client, within) = (arrival.client, proxy.settings.load().timeouts.handshake);
-    match arrival.named(within).await {
-        Ok(Some(arrival)) => hand_on(&tunnels, worker, &door, arrival),
-        Ok(None) => {}
-        Err(error) => {
-            let mut record = Record::new(proxy.next_request(), client, door.name.clone(), Answered::Gateway);
-            record.error = Some(error);
-            proxy.finish(worker, &record);
-        }
-    }
-}
-
-/// Gives a connection to what serves its kind.
-fn hand_on(tunnels: &Arc<Tunnels>, worker: usize, door: &Door<Leads>, arrival: Arrival) {
-    let proxy = &tunnels.proxy;
-    let runtime = proxy.runtime(worker);
-    let access = match &door.leads.kind {
-        // A request is answered, and may come from somebody else than the connection.
-        Kind::Http(_) | Kind::Udp(_) => None,
-        Kind::Tcp(listener) => Some(listener.access.load()),
-        Kind::Tunnel(listener) => Some(listener.access.load()),
-        Kind::Connect(listener) => Some(listener.access.load()),
-    };
-    if access.is_some_and(|access| !access.neighbours.admit(arrival.client.ip())) {
-        return passthrough::pass(proxy, worker, arrival.opaque(door.name.clone()), Err(passthrough::denied()));
-    }
-    let Some(tls) = door.leads.tls.load_full() else {
-        return match &door.leads.kind {
-            Kind::Http(listener) => {
-                let task = http::connection(proxy.clone(), worker, listener.clone(), arrival, None);
-                proxy.drain.spawn_on(runtime, task);
-            }
-            Kind::Tcp(listener) => tcp::arrived(proxy, worker, listener, arrival),
-            Kind::Udp(_) => {}
-            Kind::Tunnel(listener) => {
-                let task = tunnel::connection(tunnels.clone(), worker, listener.clone(), arrival, None);
-                tunnels.drain.spawn_on(runtime, task);
-            }
-            Kind::Connect(listener) => {
-                let task = connect::connection(proxy.clone(), worker, listener.clone(), arrival, None);
-                proxy.drain.spawn_on(runtime, task);
-            }
-        };
-    };
-    let knock = tls::Knock::new(proxy.clone(), worker, door.name.clone(), arrival);
-    match &door.leads.kind {
-        Kind::Http(listener) => proxy.drain.spawn_on(runtime, tls::http(knock, listener.clone(), tls)),
-        Kind::Tcp(listener) => proxy.drain.spawn_on(runtime, tls::tcp(knock, listener.clone(), tls)),
-        Kind::Connect(listener) => proxy.drain.spawn_on(runtime, tls::connect(knock, listener.clone(), tls)),
-        Kind::Udp(_) => {}
-        Kind::Tunnel(listener) => {
-            tunnels.drain.spawn_on(runtime, tls::tunnel(knock, listener.clone(), tunnels.clone(), tls));
-        }
-    }
-}
-
 impl Running {
     /// What it bound, each once.
     fn addresses(&self) -> Vec<SocketAddr> {
-        let quic = self.places.iter().map(|(_, place)| place.address);
+        let quic = self.quic.iter().map(|(_, port)| port.address);
         let udp = self.ports.iter().map(|port| port.address);
         let mut all: Vec<_> = self.sockets.iter().map(|socket| socket.address).chain(quic).chain(udp).collect();
         let mut seen = HashSet::new();
@@ -566,50 +413,4 @@ fn cancel(running: &[Running]) {
 /// True when the connections of the one are connections of the other.
 fn is_same(before: &Listener, wanted: &Listener) -> bool {
     before.name == wanted.name && std::mem::discriminant(&before.kind) == std::mem::discriminant(&wanted.kind)
-}
-
-/// A listener that goes on, under its new rules.
-fn update(door: Arc<Door<Leads>>, wanted: &Listener, table: &Table) -> Arc<Door<Leads>> {
-    let access = match &door.leads.kind {
-        Kind::Http(listener) => &listener.last,
-        Kind::Tcp(listener) => &listener.access,
-        Kind::Tunnel(listener) => &listener.access,
-        Kind::Connect(listener) => &listener.access,
-        Kind::Udp(listener) => &listener.access,
-    };
-    access.store(table.access(&wanted.name));
-    // After what is asked of newcomers: whoever was let in meanwhile by what was asked before finds the change here.
-    door.leads.terms.go_on(wanted);
-    match (&door.leads.kind, &wanted.kind) {
-        (Kind::Tcp(listener), ListenerKind::Tcp { to }) => listener.to.store(Arc::new(tcp::To::new(to, table))),
-        (Kind::Connect(listener), ListenerKind::Connect { to }) => listener.rules.store(Arc::new(Rules::new(to))),
-        (Kind::Udp(listener), ListenerKind::Udp { to, idle, sessions }) => {
-            listener.lead_to(To::new(to, *idle, *sessions));
-        }
-        (Kind::Http(listener), _) => listener.quic.store(Arc::new(offers(wanted))),
-        (Kind::Tunnel(listener), _) => listener.quic.store(Arc::new(offers(wanted))),
-        _ => {}
-    }
-    door
-}
-
-/// Where those who come by WebSocket are told that QUIC is.
-fn offers(listener: &Listener) -> Offers {
-    match &listener.quic_at {
-        Some(at) => Offers::At(at.clone()),
-        None if listener.takes(Transport::Quic) => Offers::SamePort,
-        None => Offers::No,
-    }
-}
-
-impl Kind {
-    fn word(&self) -> &'static str {
-        match self {
-            Kind::Http(_) => "http",
-            Kind::Tcp(_) => "tcp",
-            Kind::Tunnel(_) => "tunnel",
-            Kind::Connect(_) => "connect",
-            Kind::Udp(_) => "udp",
-        }
-    }
 }

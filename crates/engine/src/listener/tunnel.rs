@@ -11,13 +11,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::arrive::Arrival;
-use super::hail::{Applicant, Greeting, Over, TunnelListener, Tunnels, applicant, refusal};
+use super::hail::{Applicant, Greeting, TunnelListener, Tunnels, applicant, refusal};
 use super::session;
 use crate::error::{Error, Result};
 use crate::http1::head::HeadLimits;
 use crate::io::{BoxedIo, Buffer};
 use crate::message::RequestHead;
 use crate::proxy::http1::{Http1, Stop};
+use crate::snapshot::Way;
 use crate::tunnel::hello::{self, Welcome};
 use crate::tunnel::{Config, start};
 
@@ -41,13 +42,13 @@ pub async fn connection(
     place.busy();
     let applicant = match head {
         Ok(Ok(Some(head))) => {
-            applicant(&tunnels, &listener, (Over::WebSocket, &head), certificate.as_deref(), from).await
+            applicant(&tunnels, &listener, (Way::WebSocket, &head), certificate.as_deref(), from).await
         }
         Ok(Ok(None)) | Err(_) => return,
         Ok(Err(error)) => Err(error),
     };
     let applicant = match applicant {
-        Ok(applicant) => applicant,
+        Ok(applicant) => Box::new(applicant),
         Err(error) => return refuse(&tunnels, &mut connection, &error, from).await,
     };
     let workers = tunnels.proxy.workers.len();
@@ -83,7 +84,7 @@ async fn serve(
     listener: &TunnelListener,
     (mut io, early): (BoxedIo, Buffer),
     from: SocketAddr,
-    applicant: Applicant,
+    applicant: Box<Applicant>,
     greeting: &Greeting,
 ) {
     let url = tunnels.url_of(&applicant.endpoint, greeting, from);

@@ -6,13 +6,14 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::SockRef;
-use tokio::io::ReadBuf;
+use tokio::io::{Interest, ReadBuf};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
@@ -95,7 +96,9 @@ impl End for Flow {
 
 /// A service that is spoken to from a port of its own.
 pub struct Service {
-    socket: UdpSocket,
+    socket: Arc<UdpSocket>,
+    /// Resolves when the system says that nobody is there, as long as there is another address.
+    nobody: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Where it may be, too, as long as nobody has answered.
     others: Vec<SocketAddr>,
     /// What was said last, until somebody has answered.
@@ -115,7 +118,10 @@ impl Service {
         let mut last = None;
         while let Some(address) = addresses.pop() {
             match speaking_to(address) {
-                Ok(socket) => return Ok(Service { socket, others: addresses, last: None, heard: false }),
+                Ok(socket) => {
+                    let nobody = (!addresses.is_empty()).then(|| failing(socket.clone()));
+                    return Ok(Service { socket, nobody, others: addresses, last: None, heard: false });
+                }
                 Err(error) => last = Some(format!("cannot reach {address}: {error}")),
             }
         }
@@ -126,6 +132,7 @@ impl Service {
     fn refused(&mut self) {
         while let (false, Some(address)) = (self.heard, self.others.pop()) {
             if let Ok(socket) = speaking_to(address) {
+                self.nobody = (!self.others.is_empty()).then(|| failing(socket.clone()));
                 self.socket = socket;
                 if let Some(last) = self.last.take() {
                     let _ = self.send(&last);
@@ -138,13 +145,19 @@ impl Service {
 
 impl End for Service {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        while let Some(nobody) = &mut self.nobody
+            && nobody.as_mut().poll(cx).is_ready()
+        {
+            self.nobody = None;
+            self.refused();
+        }
         let mut space = [MaybeUninit::uninit(); LARGEST];
         for _ in 0..TURN {
             let mut buf = ReadBuf::uninit(&mut space);
             match self.socket.poll_recv(cx, &mut buf) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => {
-                    self.heard = true;
+                    (self.heard, self.nobody, self.last) = (true, None, None);
                     return Poll::Ready(Some(Bytes::copy_from_slice(buf.filled())));
                 }
                 // It may come back.
@@ -173,7 +186,7 @@ impl End for Service {
 }
 
 /// A port that speaks to this address alone.
-fn speaking_to(address: SocketAddr) -> io::Result<UdpSocket> {
+fn speaking_to(address: SocketAddr) -> io::Result<Arc<UdpSocket>> {
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -181,7 +194,15 @@ fn speaking_to(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = std::net::UdpSocket::bind(any)?;
     socket.connect(address)?;
     socket.set_nonblocking(true)?;
-    UdpSocket::from_std(socket)
+    UdpSocket::from_std(socket).map(Arc::new)
+}
+
+/// Resolves when what was sent has come to nothing.
+fn failing(socket: Arc<UdpSocket>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move {
+        // An error of the runtime would be one of the socket as well.
+        let _ = socket.ready(Interest::ERROR).await;
+    })
 }
 
 /// What a socket says to a datagram.

@@ -3,10 +3,12 @@
 //! Each endpoint has its own tunnels (compat.md §1.1: one session per listener). Each
 //! tunnel has a place that keeps one up, `slot`, which asks `choice` what it is made of.
 
+pub mod numbers;
 pub mod service;
 pub mod slot;
 pub mod state;
 pub mod tunnel;
+pub mod turns;
 pub mod works;
 
 use std::sync::Arc;

@@ -7,7 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::snapshot::TransportChoice;
+use crate::snapshot::{TransportChoice, Way};
+use crate::tunnel::hello::NOT_OFFERED;
 
 /// How long only QUIC is tried.
 const HEAD_START: Duration = Duration::from_millis(300);
@@ -21,17 +22,12 @@ const UNOFFERED: Duration = Duration::from_secs(60);
 /// How long QUIC has to answer before the WebSocket beside it is taken back.
 const STEADY: Duration = Duration::from_secs(2);
 
+/// How long QUIC is still waited for where a WebSocket has come to nothing; twice as long each time that this was not
+/// enough, up to four times.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
+
 /// A tunnel of QUIC that has served for so long is a good one: what had failed before counts no more.
 const LASTED: Duration = Duration::from_secs(60);
-
-/// One of the two that are chosen between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// By UDP.
-    Quic,
-    /// By TCP.
-    WebSocket,
-}
 
 /// What a gateway says of QUIC in its answer over WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +98,8 @@ enum Attempt {
     At(Instant),
     /// It runs.
     Dialling,
-    /// It has failed.
-    Failed(String),
+    /// It has failed for this reason. True: trying again changes nothing.
+    Failed(String, bool),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,11 +107,12 @@ enum State {
     /// Nothing is up or tried.
     Idle,
     /// Nothing is up; the first one that comes up serves.
-    Racing { quic: Attempt, websocket: Attempt },
+    /// QUIC is given up at an instant, where there is one.
+    Racing { quic: Attempt, websocket: Attempt, until: Option<Instant> },
     /// QUIC serves alone, since then.
     OnQuic { since: Instant },
-    /// QUIC is silent, and a WebSocket is tried, or will be at an instant.
-    Doubt { since: Instant, again: Option<Instant> },
+    /// QUIC is silent, and a WebSocket is tried, or will be at an instant; so many have failed.
+    Doubt { since: Instant, again: Option<Instant>, failed: usize },
     /// QUIC is silent, or answers again since an instant, and a WebSocket serves.
     Beside { since: Instant, heard: Option<Instant> },
     /// A WebSocket serves alone.
@@ -133,9 +130,13 @@ enum Probe {
 /// The choice for one tunnel of an agent, or for one gateway of a forward.
 pub struct Choice {
     policy: TransportChoice,
+    /// Gateways that a WebSocket beside a silent tunnel may lead to.
+    gateways: usize,
     state: State,
     /// Attempts of QUIC that came to nothing in a row.
     failed: usize,
+    /// Races in a row in which it was given up.
+    hurried: u32,
     /// The gateway has said that it offers no QUIC.
     unoffered: bool,
     not_quic: String,
@@ -144,11 +145,13 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// Nothing is wanted yet; `seed` is any number that others have not.
-    pub fn new(policy: TransportChoice, seed: u64) -> Self {
+    /// Nothing is wanted yet. Whoever has several gateways tries the next of them after each WebSocket that has failed
+    /// beside a silent tunnel; `seed` is any number that others have not.
+    pub fn new(policy: TransportChoice, gateways: usize, seed: u64) -> Self {
         // A generator that stands at zero never leaves it.
         let jitter = seed | 1;
-        Choice { policy, state: State::Idle, failed: 0, unoffered: false, not_quic: String::new(), jitter }
+        let (state, not_quic) = (State::Idle, String::new());
+        Choice { policy, gateways, state, failed: 0, hurried: 0, unoffered: false, not_quic, jitter }
     }
 
     /// Why the tunnel is not made of QUIC, as far as that is known; empty where it is, and where nobody wants to know.
@@ -160,6 +163,7 @@ impl Choice {
     pub fn next(&self) -> Option<Instant> {
         match &self.state {
             State::Racing { websocket: Attempt::At(at), .. } => Some(*at),
+            State::Racing { until, .. } => *until,
             State::Doubt { again, .. } => *again,
             State::Beside { heard, .. } => heard.map(|heard| heard + STEADY),
             State::OnWebSocket { probe: Probe::At(at) } => Some(*at),
@@ -175,9 +179,9 @@ impl Choice {
         self.state = match (state, input) {
             (state, Input::Rest) => rest(&state, out),
             (State::Idle, Input::Begin(quic)) => self.begin(now, quic, out),
-            (State::Racing { quic, websocket }, input) => self.race(now, (quic, websocket), input, out),
+            (State::Racing { quic, websocket, until }, input) => self.race(now, (quic, websocket, until), input, out),
             (State::OnQuic { since }, input) => self.on_quic(now, since, input, out),
-            (State::Doubt { since, again }, input) => self.doubt(now, (since, again), input, out),
+            (State::Doubt { since, again, failed }, input) => self.doubt(now, (since, again, failed), input, out),
             (State::Beside { since, heard }, input) => self.beside(now, (since, heard), input, out),
             (State::OnWebSocket { probe }, input) => self.on_websocket(now, probe, input, out),
             (State::Idle, _) => State::Idle,
@@ -199,13 +203,13 @@ impl Choice {
             (_, Err(why)) => {
                 self.not_quic = why;
                 out.push(Output::Dial(Way::WebSocket));
-                State::Racing { quic: Attempt::Never, websocket: Attempt::Dialling }
+                State::Racing { quic: Attempt::Never, websocket: Attempt::Dialling, until: None }
             }
             (policy, Ok(())) => {
                 out.push(Output::Dial(Way::Quic));
                 let alone = policy != TransportChoice::Auto;
                 let websocket = if alone { Attempt::Never } else { Attempt::At(now + HEAD_START) };
-                State::Racing { quic: Attempt::Dialling, websocket }
+                State::Racing { quic: Attempt::Dialling, websocket, until: None }
             }
         }
     }
@@ -213,7 +217,7 @@ impl Choice {
     fn race(
         &mut self,
         now: Instant,
-        (mut quic, mut websocket): (Attempt, Attempt),
+        (mut quic, mut websocket, mut until): (Attempt, Attempt, Option<Instant>),
         input: Input,
         out: &mut Vec<Output>,
     ) -> State {
@@ -225,15 +229,17 @@ impl Choice {
                 }
                 out.push(Output::Serve(Way::Quic));
                 self.not_quic.clear();
+                self.hurried = 0;
                 return State::OnQuic { since: now };
             }
             Input::Up(Way::WebSocket) if websocket == Attempt::Dialling => {
                 out.push(Output::Serve(Way::WebSocket));
+                self.hurried = 0;
                 let probe = match quic {
                     // It goes on.
                     Attempt::Dialling => Probe::Running,
                     Attempt::Never => Probe::Never,
-                    Attempt::At(_) | Attempt::Failed(_) => self.next_probe(now),
+                    Attempt::At(_) | Attempt::Failed(..) => self.next_probe(now),
                 };
                 return State::OnWebSocket { probe };
             }
@@ -246,22 +252,27 @@ impl Choice {
                         websocket = Attempt::Dialling;
                     }
                     Attempt::Dialling => {}
-                    // What TCP says is the better known.
-                    Attempt::Failed(why) => return back_off(why.clone(), false, out),
+                    Attempt::Failed(said, final_word) => return neither((why, last), (said.clone(), *final_word), out),
                     Attempt::Never => return back_off(why, last, out),
                 }
-                quic = Attempt::Failed(why);
+                quic = Attempt::Failed(why, last);
             }
             Input::Failed(Way::WebSocket, why, last) if websocket == Attempt::Dialling => {
-                if !quic_runs {
-                    return back_off(why, last, out);
+                match quic {
+                    Attempt::Failed(said, final_word) => return neither((said, final_word), (why, last), out),
+                    // Whoever has answered here need not be the gateway, which may take nothing but QUIC.
+                    Attempt::Dialling if last => {}
+                    // Where nobody answers there is no gateway, as a rule.
+                    Attempt::Dialling => until = Some(now + LAST_CHANCE * (1 << self.hurried.min(2))),
+                    Attempt::Never | Attempt::At(_) => return back_off(why, last, out),
                 }
-                // What a gateway has answered over one of them it would answer over the other.
-                if last {
-                    out.push(Output::Cancel(Way::Quic));
-                    return back_off(why, true, out);
-                }
-                websocket = Attempt::Failed(why);
+                websocket = Attempt::Failed(why, last);
+            }
+            Input::Tick if until.is_some_and(|until| until <= now) => {
+                out.push(Output::Cancel(Way::Quic));
+                self.hurried += 1;
+                let Attempt::Failed(why, _) = websocket else { return State::Idle };
+                return back_off(why, false, out);
             }
             Input::Tick if matches!(websocket, Attempt::At(at) if at <= now) => {
                 out.push(Output::Dial(Way::WebSocket));
@@ -269,7 +280,7 @@ impl Choice {
             }
             _ => {}
         }
-        State::Racing { quic, websocket }
+        State::Racing { quic, websocket, until }
     }
 
     fn on_quic(&mut self, now: Instant, since: Instant, input: Input, out: &mut Vec<Output>) -> State {
@@ -278,7 +289,7 @@ impl Choice {
                 self.not_quic = why;
                 self.judge(now, since);
                 out.push(Output::Dial(Way::WebSocket));
-                State::Doubt { since, again: None }
+                State::Doubt { since, again: None, failed: 0 }
             }
             Input::Ended(Way::Quic, why) => back_off(why, false, out),
             _ => State::OnQuic { since },
@@ -288,7 +299,7 @@ impl Choice {
     fn doubt(
         &mut self,
         now: Instant,
-        (since, mut again): (Instant, Option<Instant>),
+        (since, mut again, mut failed): (Instant, Option<Instant>, usize),
         input: Input,
         out: &mut Vec<Output>,
     ) -> State {
@@ -299,7 +310,14 @@ impl Choice {
                 out.push(changed(Way::WebSocket, self.not_quic.clone()));
                 return State::Beside { since, heard: None };
             }
-            Input::Failed(Way::WebSocket, ..) if runs => again = Some(now + self.next_wait()),
+            Input::Failed(Way::WebSocket, ..) if runs => {
+                failed += 1;
+                if failed.is_multiple_of(self.gateways) {
+                    again = Some(now + self.next_wait());
+                } else {
+                    out.push(Output::Dial(Way::WebSocket));
+                }
+            }
             Input::Heard => {
                 if runs {
                     out.push(Output::Cancel(Way::WebSocket));
@@ -312,7 +330,7 @@ impl Choice {
                     return back_off(why, false, out);
                 }
                 out.push(Output::Dial(Way::Quic));
-                return State::Racing { quic: Attempt::Dialling, websocket: Attempt::Dialling };
+                return State::Racing { quic: Attempt::Dialling, websocket: Attempt::Dialling, until: None };
             }
             Input::Tick if again.is_some_and(|at| at <= now) => {
                 out.push(Output::Dial(Way::WebSocket));
@@ -320,7 +338,7 @@ impl Choice {
             }
             _ => {}
         }
-        State::Doubt { since, again }
+        State::Doubt { since, again, failed }
     }
 
     fn beside(
@@ -345,7 +363,7 @@ impl Choice {
             Input::Ended(Way::WebSocket, why) if heard.is_some() => return self.back_on_quic(since, why, out),
             Input::Ended(Way::WebSocket, why) => {
                 out.push(changed(Way::Quic, why));
-                return State::Doubt { since, again: Some(now + self.next_wait()) };
+                return State::Doubt { since, again: Some(now + self.next_wait()), failed: 0 };
             }
             _ => {}
         }
@@ -389,7 +407,7 @@ impl Choice {
                         probe = Probe::Running;
                     }
                     Offer::No => {
-                        "the gateway offers no QUIC".clone_into(&mut self.not_quic);
+                        NOT_OFFERED.clone_into(&mut self.not_quic);
                         probe = self.next_probe(now);
                     }
                 }
@@ -430,7 +448,7 @@ impl Choice {
 fn rest(state: &State, out: &mut Vec<Output>) -> State {
     match state {
         State::Idle => {}
-        State::Racing { quic, websocket } => {
+        State::Racing { quic, websocket, .. } => {
             let running = [(quic, Way::Quic), (websocket, Way::WebSocket)].into_iter();
             out.extend(running.filter(|(a, _)| **a == Attempt::Dialling).map(|(_, way)| Output::Cancel(way)));
         }
@@ -450,6 +468,17 @@ fn rest(state: &State, out: &mut Vec<Output>) -> State {
         }
     }
     State::Idle
+}
+
+/// Neither has come up, each for its reason.
+fn neither(quic: (String, bool), websocket: (String, bool), out: &mut Vec<Output>) -> State {
+    let (why, last) = match (quic.1, websocket.1) {
+        // A gateway has answered; what stands at its TCP port may be another's.
+        (true, false) => quic,
+        // What TCP says is the better known.
+        _ => websocket,
+    };
+    back_off(why, last, out)
 }
 
 fn back_off(why: String, last: bool, out: &mut Vec<Output>) -> State {

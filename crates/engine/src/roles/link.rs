@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{sleep, sleep_until};
 
-use super::choice::{Offer, Way};
+use super::choice::Offer;
 use crate::metrics::Page;
-use crate::snapshot::Transport;
+use crate::snapshot::{Transport, Way};
 use crate::tunnel::hello::Offers;
 use crate::tunnel::{Ending, Session};
 
@@ -102,7 +102,7 @@ impl Changes {
         let counts = all.into_iter().map(|one| [&one.to_quic, &one.to_websocket].map(|n| n.load(Ordering::Relaxed)));
         let sum = counts.fold([0, 0], |[a, b], [c, d]| [a + c, b + d]);
         page.family("tidegate_transport_changes_total", "counter", "Changes from one transport to the other.");
-        let words = [Transport::Quic, Transport::WebSocket].map(Transport::word);
+        let words = [Way::Quic, Way::WebSocket].map(Way::word);
         for (i, count) in sum.into_iter().enumerate() {
             page.value(&[("from", words[1 - i]), ("to", words[i])], count as f64);
         }

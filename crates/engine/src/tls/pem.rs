@@ -2,15 +2,20 @@
 
 use std::sync::{Arc, OnceLock};
 
-use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::{CipherSuite, RootCertStore};
 
 /// The one provider; the process-wide default of rustls is never asked for.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    Arc::clone(PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())))
+    Arc::clone(PROVIDER.get_or_init(|| {
+        let mut provider = aws_lc_rs::default_provider();
+        // What a client offers first is what is spoken, as a rule: the cheapest of those that are good.
+        provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+        Arc::new(provider)
+    }))
 }
 
 /// The authorities in a file, at least one.

@@ -41,17 +41,26 @@ impl Features {
 
     /// What `fields` offer; unknown words are ignored, so that versions can differ.
     pub fn of(fields: &Fields) -> Self {
-        let offered = fields.find("x-tidegate-features").unwrap_or_default();
-        let has = |word: &str| tokens(offered).any(|token| token.eq_ignore_ascii_case(word.as_bytes()));
+        let offered = fields.find("x-tidegate-features");
+        let has = |word| lists(offered, word);
         let (retry, reuse, half_close) = (has("retry"), has("reuse"), has("half-close"));
         Features { retry, reuse, half_close, h2: has("h2"), datagram: has("datagram") }
     }
 }
 
-/// Why an agent's tunnel is no QUIC, where it says so.
-pub fn not_quic(fields: &Fields) -> Option<String> {
+/// How an agent says that nothing came back from where it has looked for QUIC.
+pub const NO_ANSWER: &str = "no answer on UDP";
+
+/// How one says that there is none.
+pub const NOT_OFFERED: &str = "the gateway offers no QUIC";
+
+/// Why an agent's tunnel is no QUIC, where it says so. Whoever is asked knows better what is offered.
+pub fn not_quic(fields: &Fields, offers: &Offers) -> Option<String> {
     let said = visible(&String::from_utf8_lossy(fields.find("x-tidegate-not-quic")?));
-    (!said.is_empty()).then_some(said)
+    match offers {
+        Offers::No if said.starts_with(NO_ANSWER) => Some(NOT_OFFERED.to_owned()),
+        _ => (!said.is_empty()).then_some(said),
+    }
 }
 
 /// What may stand in a field of a head, and in a line of a table.
@@ -63,13 +72,10 @@ pub fn visible(text: &str) -> String {
 /// The key of a WebSocket upgrade; an error where the request is none (RFC 6455 §4.2.1).
 pub fn websocket_key(head: &RequestHead) -> Result<String> {
     let refuse = |why: &'static str| Err(Error::new(Code::MalformedRequest, why));
-    let has = |known: Known, word: &str| {
-        head.fields.all(known).flat_map(tokens).any(|token| token.eq_ignore_ascii_case(word.as_bytes()))
-    };
-    if head.method() != b"GET" || head.version != Version::Http11 {
+    if !is_plain_get(head) {
         return refuse("a WebSocket begins with GET over HTTP/1.1");
     }
-    if !has(Known::Upgrade, "websocket") || !has(Known::Connection, "upgrade") {
+    if !upgrades_to(head, "websocket") {
         return refuse("this path serves WebSocket only: send Upgrade: websocket");
     }
     if head.fields.find("sec-websocket-version") != Some(b"13") {
@@ -107,11 +113,17 @@ pub fn wants_bytes(head: &RequestHead) -> bool {
 }
 
 fn upgrades_to(head: &RequestHead, word: &str) -> bool {
-    let has = |known: Known, word: &str| {
-        head.fields.all(known).flat_map(tokens).any(|token| token.eq_ignore_ascii_case(word.as_bytes()))
-    };
-    let fits = head.method() == b"GET" && head.version == Version::Http11;
-    fits && has(Known::Upgrade, word) && has(Known::Connection, "upgrade")
+    let wants = |known, word| lists(head.fields.all(known), word);
+    is_plain_get(head) && wants(Known::Upgrade, word) && wants(Known::Connection, "upgrade")
+}
+
+fn is_plain_get(head: &RequestHead) -> bool {
+    head.method() == b"GET" && head.version == Version::Http11
+}
+
+/// Whether a word stands in lists, in any case.
+fn lists<'a>(values: impl IntoIterator<Item = &'a [u8]>, word: &str) -> bool {
+    values.into_iter().flat_map(tokens).any(|token| token.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 /// The answer that begins a byte stream over WebSocket, and says where QUIC is to whoever could have come by it.
@@ -171,13 +183,9 @@ pub enum Offers {
 impl Offers {
     /// What `fields` say.
     fn of(fields: &Fields) -> Self {
-        let has = |word: &str| {
-            let offered = fields.find("x-tidegate-features").unwrap_or_default();
-            tokens(offered).any(|token| token.eq_ignore_ascii_case(word.as_bytes()))
-        };
         match fields.find("x-tidegate-quic") {
             Some(at) if at.len() <= 255 && at.is_ascii() => Offers::At(String::from_utf8_lossy(at).into_owned()),
-            _ if has("quic") => Offers::SamePort,
+            _ if lists(fields.find("x-tidegate-features"), "quic") => Offers::SamePort,
             _ => Offers::No,
         }
     }

@@ -12,7 +12,9 @@ use crate::io::{BoxedIo, Buffer};
 /// Starts a session on `io`. `early` holds the bytes that were read behind the upgrade. The caller spawns the driver,
 /// which ends when the session has; dropping it resets the session. Dropping all handles does not end the session.
 pub fn start(io: BoxedIo, early: Buffer, config: Config) -> (Session, impl Future<Output = ()> + Send + 'static) {
-    let (shared, mut driver) = Driver::new(io, early, config);
+    let (shared, driver) = Driver::new(io, early, config);
+    // In a box: every future that it is handed to on its way would have room for it.
+    let mut driver = Box::new(driver);
     (Session::yamux(Handle { shared }), async move { poll_fn(|cx| driver.poll(cx)).await })
 }
 

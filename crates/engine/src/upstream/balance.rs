@@ -103,9 +103,13 @@ impl UpstreamSet {
             UpstreamSet::Endpoint(endpoint) => endpoint,
         };
         let sessions = endpoint.sessions();
-        let turn = if sessions.len() > 1 { endpoint.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
-        let fits = |one: &AgentSession| one.tunnel.is_open() && one.features.datagram == datagrams;
-        let open = |i: &usize| !tried.contains(&sessions[*i].id) && fits(&sessions[*i]);
+        let fits =
+            |one: &AgentSession| !tried.contains(&one.id) && one.tunnel.is_open() && one.features.datagram == datagrams;
+        if let [only] = &sessions[..] {
+            return fits(only).then(|| Upstream::Session(only.clone()));
+        }
+        let turn = endpoint.turn.fetch_add(1, Ordering::Relaxed);
+        let open = |i: &usize| fits(&sessions[*i]);
         // One that was left out is still better than none.
         let all_left_out = !(0..sessions.len()).any(|i| open(&i) && sessions[i].condition.is_usable());
         let usable = |i: &usize| open(i) && (all_left_out || sessions[*i].condition.is_usable());

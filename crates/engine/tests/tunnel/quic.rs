@@ -1,5 +1,6 @@
 //! Sessions over QUIC: the pairs that the suite runs on, and what only they promise.
 
+use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarI
 use tidegate_engine::snapshot::{Congestion, Tunnel};
 use tidegate_engine::tunnel::quic::control::Frame;
 use tidegate_engine::tunnel::quic::{Config, UNREAD, codes, start};
-use tidegate_engine::tunnel::{End, Ending, Session, Transport};
+use tidegate_engine::tunnel::{End, Ending, Session, Transport, never_accepted};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -217,6 +218,47 @@ async fn an_unknown_answer_to_a_stream_ends_the_session() {
     send.write_all(&[7]).await.expect("write");
     assert_eq!(stream.read(&mut [0]).await.expect_err("broken").kind(), ErrorKind::ConnectionReset);
     broken(&session, &peer, "a stream was taken with an unknown word").await;
+}
+
+#[tokio::test]
+async fn a_stream_that_the_peer_stops_instead_of_taking_it_has_ended() {
+    let (session, peer, _first) = bare(TAKES).await;
+    for (code, delivered) in [(77, true), (0, true), (1, false)] {
+        let (mut asking, mut reading) = (session.open().expect("open"), session.open().expect("open"));
+        let mut kept = Vec::new();
+        for _ in 0..2 {
+            let (send, mut recv) = peer.accept_bi().await.expect("accept");
+            recv.stop(VarInt::from_u32(code)).expect("stop");
+            kept.push(send);
+        }
+        let asked = poll_fn(|cx| asking.poll_taken(cx));
+        let error = timeout(LONG, asked).await.expect("in time").expect_err("stopped");
+        assert_eq!((error.kind(), never_accepted(&error)), (ErrorKind::ConnectionReset, !delivered), "{code}");
+        let error = timeout(LONG, reading.read(&mut [0])).await.expect("in time").expect_err("stopped");
+        assert_eq!((error.kind(), never_accepted(&error)), (ErrorKind::ConnectionReset, !delivered), "{code}");
+        assert_eq!(reading.write(b"x").await.expect_err("stopped").kind(), ErrorKind::ConnectionReset);
+    }
+    assert!(session.is_open());
+    until("nothing is left", || session.streams() + session.memory() == 0).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_no_more_may_answer_all_the_same() {
+    let (session, peer, _first) = bare(TAKES).await;
+    let mut stream = session.open().expect("open");
+    let (mut send, mut recv) = peer.accept_bi().await.expect("accept");
+    // Of what it says, this may arrive first.
+    recv.stop(VarInt::from_u32(0)).expect("stop");
+    send.write_all(b"\0no").await.expect("write");
+    let mut heard = [0; 2];
+    timeout(LONG, stream.read_exact(&mut heard)).await.expect("in time").expect("read");
+    let refused = async { while stream.write(b"x").await.is_ok() {} };
+    timeout(LONG, refused).await.expect("writing is over");
+    send.write_all(b" more").await.expect("write");
+    send.finish().expect("finish");
+    let mut rest = Vec::new();
+    timeout(LONG, stream.read_to_end(&mut rest)).await.expect("in time").expect("read");
+    assert_eq!((&heard, &rest[..]), (b"no", &b" more"[..]));
 }
 
 #[tokio::test]

@@ -4,24 +4,23 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use super::numbers::{Held, Numbers};
 use super::service::Offered;
 use super::state::Word;
 use super::tunnel::{Attempt, Dialler};
+use super::turns::Turns;
 use crate::backoff::Backoff;
 use crate::connect::{Gateway, Refused, Tunnel};
-use crate::roles::choice::{Choice, Input, Offer, Output, Way};
+use crate::roles::choice::{Choice, Input, Offer, Output};
 use crate::roles::link::{News, offer_of, until, watch, wind_down};
-use crate::snapshot::TransportChoice;
+use crate::snapshot::{TransportChoice, Way};
 use crate::tunnel::Session;
-
-/// Tunnels of one slot that may be beside each other before a number comes again, which would end the oldest.
-const NUMBERS: usize = 16;
 
 /// An attempt that runs, with the number that it holds.
 type Dial = Pin<Box<dyn Future<Output = Result<Tunnel, Refused>> + Send>>;
@@ -34,15 +33,16 @@ pub struct Slot {
     transport: TransportChoice,
     slot: usize,
     choice: Choice,
-    /// Whose turn it is among the gateways, and whose it was.
-    turn: usize,
+    turns: Turns,
+    /// Whose turn it was.
     at: usize,
     quic: Leg,
     websocket: Leg,
-    /// Who holds which number.
-    numbers: [Weak<()>; NUMBERS],
+    numbers: Numbers,
     /// Where gateways said that QUIC is, if not at their URL.
     quic_at: Vec<Option<String>>,
+    /// Where QUIC has worked.
+    known: Vec<bool>,
     backoff: Backoff,
     /// Gateways in a row that have given an answer that no time will change.
     refusals: usize,
@@ -58,10 +58,10 @@ pub struct Slot {
 /// What there is of one transport.
 #[derive(Default)]
 struct Leg {
-    dial: Option<(Dial, Arc<()>)>,
+    dial: Option<(Dial, Held)>,
     dialled_at: usize,
     /// It has come up and is not served yet.
-    came: Option<(Tunnel, Arc<()>)>,
+    came: Option<(Tunnel, Held)>,
     up: Option<Up>,
 }
 
@@ -88,20 +88,22 @@ impl Slot {
     /// The tunnel with this number.
     pub fn new(dialler: Arc<Dialler>, offer: Arc<Offered>, slot: usize) -> Self {
         let transport = offer.transport(dialler.transport);
-        let choice = Choice::new(transport, getrandom::u64().unwrap_or_default());
-        let quic_at = vec![None; dialler.gateways.len()];
+        let turns = Turns::new(dialler.gateways.len(), slot);
+        let choice = Choice::new(transport, dialler.gateways.len(), getrandom::u64().unwrap_or_default());
+        let (quic_at, known) = (vec![None; dialler.gateways.len()], vec![false; dialler.gateways.len()]);
         Slot {
             dialler,
             offer,
             transport,
             slot,
             choice,
-            turn: slot,
-            at: slot,
+            turns,
+            at: 0,
             quic: Leg::default(),
             websocket: Leg::default(),
-            numbers: [const { Weak::new() }; NUMBERS],
+            numbers: Numbers::default(),
             quic_at,
+            known,
             backoff: Backoff::new(),
             refusals: 0,
             last_status: None,
@@ -138,9 +140,11 @@ impl Slot {
             }
             if self.lived {
                 self.backoff.reset();
+                self.turns.anew();
             }
             // A gateway that takes tunnels and drops them at once is no better than one that does not answer.
             if self.replace && (self.lived || self.backoff.is_fresh()) {
+                self.turns.anew();
                 self.backoff.next_wait();
                 continue;
             }
@@ -230,8 +234,10 @@ impl Slot {
     }
 
     fn next_gateway(&mut self) {
-        self.at = self.turn % self.dialler.gateways.len();
-        self.turn += 1;
+        let tunnels = self.offer.tunnels.iter().enumerate().filter(|(slot, _)| *slot != self.slot);
+        let others: Vec<_> = tunnels.map(|(_, tunnel)| tunnel).collect();
+        let gateways = &self.dialler.gateways;
+        self.at = self.turns.take(|at| others.iter().filter(|tunnel| tunnel.is_at(&gateways[at].url)).count());
     }
 
     fn dial(&mut self, way: Way) {
@@ -253,18 +259,14 @@ impl Slot {
         (leg.dial, leg.dialled_at) = (Some((dial, held)), gateway);
     }
 
-    /// The lowest number that nobody holds: where the last one to hold it has ended here and not yet at the gateway,
-    /// its successor ends it there. Where there may be two tunnels, those of one transport follow each other.
-    fn number(&mut self, way: Way) -> (usize, Arc<()>) {
+    /// Where there may be two tunnels, those of one transport follow each other.
+    fn number(&mut self, way: Way) -> (usize, Held) {
         let (first, step) = match (self.transport, way) {
             (TransportChoice::Auto, Way::WebSocket) => (0, 2),
             (TransportChoice::Auto, Way::Quic) => (1, 2),
             _ => (0, 1),
         };
-        let mut all = (first..NUMBERS).step_by(step);
-        let free = all.find(|number| self.numbers[*number].strong_count() == 0).unwrap_or(first);
-        let held = Arc::new(());
-        self.numbers[free] = Arc::downgrade(&held);
+        let (free, held) = self.numbers.take(first, step);
         (self.slot + self.dialler.connections * free, held)
     }
 
@@ -280,7 +282,7 @@ impl Slot {
     }
 
     /// What became of an attempt.
-    fn came(&mut self, way: Way, (outcome, number): (Result<Tunnel, Refused>, Arc<()>)) -> Input {
+    fn came(&mut self, way: Way, (outcome, number): (Result<Tunnel, Refused>, Held)) -> Input {
         let refused = match outcome {
             Ok(tunnel) => {
                 self.leg(way).came = Some((tunnel, number));
@@ -290,7 +292,9 @@ impl Slot {
         };
         self.last_status = refused.status;
         let tried_again = self.was_up && self.dialler.renews && refused.status == Some(401);
-        let last = !refused.may_pass() && !tried_again;
+        // What stands at the TCP port of a gateway that takes QUIC may be another's.
+        let elsewhere = way == Way::WebSocket && self.known[self.websocket.dialled_at];
+        let last = !refused.may_pass() && !tried_again && !elsewhere;
         let alone = self.transport != TransportChoice::Auto;
         if way == Way::Quic && !alone {
             let why = self.dialler.gateways[self.quic.dialled_at].bare(&refused.reason).to_owned();
@@ -310,6 +314,7 @@ impl Slot {
             News::Silence(false) => return Input::Heard,
             News::Silence(true) => {
                 let gateway = self.quic.up.as_ref().map_or(self.at, |up| up.gateway);
+                self.at = gateway;
                 return Input::Silent(self.gateway(gateway).no_answer(self.quic_at[gateway].as_deref()));
             }
             News::Ended(reason) => (false, reason),
@@ -332,6 +337,7 @@ impl Slot {
         let session = self.dialler.serve(&self.offer, tunnel, number);
         if way == Way::Quic {
             self.said.clear();
+            self.known[gateway] = true;
         }
         self.leg(way).up = Some(Up { session, gateway, since: Instant::now(), silent: false, url: url.clone() });
         if !first {
@@ -408,12 +414,12 @@ fn watched(up: &mut Option<Up>) -> Option<(&Session, &mut bool)> {
 }
 
 /// Waits for an attempt, if there is one.
-async fn dialled(attempt: &mut Option<(Dial, Arc<()>)>) -> (Result<Tunnel, Refused>, Arc<()>) {
+async fn dialled(attempt: &mut Option<(Dial, Held)>) -> (Result<Tunnel, Refused>, Held) {
     let outcome = poll_fn(|cx: &mut Context<'_>| match attempt {
         Some((dial, _)) => dial.as_mut().poll(cx),
         None => Poll::Pending,
     })
     .await;
-    let number = attempt.take().map_or_else(Arc::default, |(_, number)| number);
+    let number = attempt.take().map_or_else(Held::default, |(_, number)| number);
     (outcome, number)
 }

@@ -59,6 +59,12 @@ impl TunnelState {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).not_quic = why.into();
     }
 
+    /// True where it is up at this gateway, or is about to be.
+    pub fn is_at(&self, gateway: &str) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(state.word, Word::Connecting | Word::Connected) && state.gateway == gateway
+    }
+
     /// Where it is.
     pub fn word(&self) -> Word {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).word

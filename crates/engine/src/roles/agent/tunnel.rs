@@ -2,14 +2,16 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::service::Offered;
 use crate::connect::{Gateway, Refused, Request, Token, Tunnel, Wanted};
 use crate::proxy::shared::Proxy;
-use crate::roles::choice::Way;
 use crate::roles::link::{Changes, wind_down};
 use crate::shutdown::Drain;
-use crate::snapshot::{self, Timeouts, Transport, TransportChoice};
+use crate::snapshot::{self, Timeouts, Transport, TransportChoice, Way};
 use crate::tunnel::hello::UPSTREAM_PATH;
 use crate::tunnel::{Ending, Session};
 
@@ -131,9 +133,21 @@ async fn leave(session: Session, begun: impl Future<Output = ()>) {
     }
 }
 
+/// Resolves when an agent that leaves hears nothing any more of the gateway that it takes leave of.
+async fn lost(session: &Session, begun: impl Future<Output = ()>, within: Duration) {
+    begun.await;
+    loop {
+        session.silence(true).await;
+        if timeout(within, session.silence(false)).await.is_err() || session.end_reason().is_some() {
+            return;
+        }
+    }
+}
+
 /// Serves every stream and flow of a session, and ends the session when the agent has left.
 async fn accept(dialler: Arc<Dialler>, offer: Arc<Offered>, session: Session, patient: bool) {
     let mut ending = pin!(dialler.tunnels.begun());
+    let mut lost = pin!(lost(&session, dialler.proxy.drain.begun(), dialler.tunnel.ping_timeout));
     loop {
         tokio::select! {
             stream = session.accept() => {
@@ -153,6 +167,8 @@ async fn accept(dialler: Arc<Dialler>, offer: Arc<Offered>, session: Session, pa
                 });
             }
             () = &mut ending => return session.end(Ending::Close),
+            // What runs there has nobody to answer to.
+            () = &mut lost => return session.end(Ending::Close),
         }
     }
 }

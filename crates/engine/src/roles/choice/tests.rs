@@ -17,7 +17,7 @@ struct Script {
 
 impl Script {
     fn new(policy: TransportChoice) -> Self {
-        Script { choice: Choice::new(policy, 7), now: Instant::now() }
+        Script { choice: Choice::new(policy, 1, 7), now: Instant::now() }
     }
 
     /// A tunnel is wanted, and QUIC can be dialled.
@@ -238,13 +238,66 @@ fn what_tcp_says_is_the_reason_where_neither_comes_up() {
 }
 
 #[test]
-fn an_answer_that_no_time_changes_ends_both_attempts() {
+fn a_gateway_that_does_not_answer_by_tcp_is_left_after_a_second_which_grows_where_quic_may_be_slow() {
+    let mut script = Script::new(TransportChoice::Auto);
+    for last_chance in [1, 2, 4, 4] {
+        script.says(Begin(Ok(())), &[Output::Dial(Quic)]);
+        script.waits(Duration::from_millis(300), &[Output::Dial(WebSocket)]);
+        script.says(failed(WebSocket), &[]);
+        script.waits(seconds(last_chance), &[Output::Cancel(Quic), Output::BackOff("WebSocket failed".into())]);
+    }
+    script.says(Begin(Ok(())), &[Output::Dial(Quic)]);
+    script.waits(Duration::from_millis(300), &[Output::Dial(WebSocket)]);
+    script.says(failed(WebSocket), &[]);
+    script.says(Up(Quic), &[Output::Serve(Quic)]);
+    assert_eq!(script.choice.next(), None);
+}
+
+#[test]
+fn a_silent_tunnel_has_every_gateway_tried_at_once() {
+    let mut script = Script { choice: Choice::new(TransportChoice::Auto, 3, 7), now: Instant::now() };
+    script.says(Begin(Ok(())), &[Output::Dial(Quic)]);
+    script.says(Up(Quic), &[Output::Serve(Quic)]);
+    script.says(Silent(GONE.into()), &[Output::Dial(WebSocket)]);
+    for _ in 0..2 {
+        script.says(failed(WebSocket), &[Output::Dial(WebSocket)]);
+        script.says(failed(WebSocket), &[Output::Dial(WebSocket)]);
+        script.says(failed(WebSocket), &[]);
+        script.waits(seconds(2), &[Output::Dial(WebSocket)]);
+    }
+    script.says(Up(WebSocket), &[Output::Serve(WebSocket), changed_to(WebSocket, GONE)]);
+}
+
+#[test]
+fn an_answer_that_no_time_changes_is_the_last_word_when_quic_has_come_to_its_end() {
+    let refused = Failed(WebSocket, "answered 401".into(), true);
     let mut script = Script::begun(TransportChoice::Auto);
     script.waits(Duration::from_millis(300), &[Output::Dial(WebSocket)]);
-    let refused = Failed(WebSocket, "answered 401".into(), true);
-    script.says(refused.clone(), &[Output::Cancel(Quic), Output::GiveUp("answered 401".into())]);
+    script.says(refused.clone(), &[]);
+    assert_eq!(script.choice.next(), None);
+    script.says(failed(Quic), &[Output::GiveUp("answered 401".into())]);
     script.says(Begin(Ok(())), &[Output::Dial(Quic)]);
     script.says(Failed(Quic, "answered 401".into(), true), &[Output::Dial(WebSocket)]);
+    script.says(refused, &[Output::GiveUp("answered 401".into())]);
+}
+
+#[test]
+fn what_another_server_answers_by_tcp_ends_no_attempt_of_quic() {
+    let mut script = Script::begun(TransportChoice::Auto);
+    script.waits(Duration::from_millis(300), &[Output::Dial(WebSocket)]);
+    script.says(Failed(WebSocket, "answered 404".into(), true), &[]);
+    script.says(Up(Quic), &[Output::Serve(Quic)]);
+}
+
+#[test]
+fn an_answer_over_quic_that_no_time_changes_counts_where_nothing_answers_by_tcp() {
+    let refused = Failed(Quic, "answered 401".into(), true);
+    let mut script = Script::begun(TransportChoice::Auto);
+    script.says(refused.clone(), &[Output::Dial(WebSocket)]);
+    script.says(failed(WebSocket), &[Output::GiveUp("answered 401".into())]);
+    script.says(Begin(Ok(())), &[Output::Dial(Quic)]);
+    script.waits(Duration::from_millis(300), &[Output::Dial(WebSocket)]);
+    script.says(failed(WebSocket), &[]);
     script.says(refused, &[Output::GiveUp("answered 401".into())]);
 }
 
@@ -399,7 +452,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let mut world = World {
-            choice: Choice::new(TransportChoice::Auto, seed),
+            choice: Choice::new(TransportChoice::Auto, 1 + (seed % 3) as usize, seed),
             now: Instant::now(),
             quic: Tunnel::None,
             websocket: Tunnel::None,

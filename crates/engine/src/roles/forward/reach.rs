@@ -19,10 +19,10 @@ use tracing::info;
 use crate::backoff::Backoff;
 use crate::connect::{Gateway, Refused, Request, Token, Tunnel, Wanted};
 use crate::proxy::shared::Proxy;
-use crate::roles::choice::{Choice, Input, Offer, Output, Way};
+use crate::roles::choice::{Choice, Input, Offer, Output};
 use crate::roles::link::{Changes, News, offer_of, until, watch, wind_down};
 use crate::shutdown::Drain;
-use crate::snapshot::{self, Timeouts, Transport, TransportChoice};
+use crate::snapshot::{self, Timeouts, Transport, TransportChoice, Way};
 use crate::tunnel::hello::{Offers, REACH_PATH};
 use crate::tunnel::{Ending, Session};
 
@@ -114,13 +114,9 @@ impl Reach {
     /// What is known of it, for whoever asks.
     pub fn describe(&self) -> Value {
         let state = self.state.borrow();
-        let word = |way| match way {
-            Way::Quic => Transport::Quic.word(),
-            Way::WebSocket => Transport::WebSocket.word(),
-        };
         json!({
             "gateway": self.gateway.url,
-            "transport": state.way.map(word).unwrap_or_default(),
+            "transport": state.way.map(Way::word).unwrap_or_default(),
             "connected": state.session.is_some(),
             "not_quic": state.not_quic,
         })
@@ -178,7 +174,7 @@ struct Up {
 impl Keeper {
     /// For this gateway.
     pub fn new(reach: Arc<Reach>, dialler: Arc<Dialler>) -> Keeper {
-        let choice = Choice::new(reach.transport, getrandom::u64().unwrap_or_default());
+        let choice = Choice::new(reach.transport, 1, getrandom::u64().unwrap_or_default());
         Keeper {
             reach,
             dialler,
@@ -379,10 +375,9 @@ impl Keeper {
             && before != way
         {
             self.reach.changes.add(way);
-            let words = |way| if way == Way::Quic { Transport::Quic } else { Transport::WebSocket }.word();
             let reason = if why.is_empty() { &*not_quic } else { &*why };
             let reason = if reason.is_empty() { "UDP is answered" } else { reason };
-            info!(gateway, from = words(before), to = words(way), reason, "transport changed");
+            info!(gateway, from = before.word(), to = way.word(), reason, "transport changed");
         }
         let why_not = self.choice.not_quic();
         if !why_not.is_empty() && why_not != self.complained && self.reach.transport == TransportChoice::Auto {

@@ -10,9 +10,9 @@ use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
 /// What Ethernet carries beside IPv6, UDP and a little.
 pub const USUAL: u16 = 1_452;
 
-/// What is tried at most, on jumbo frames and inside a machine. Ten of them, which `quinn` gives the system in one piece,
-/// may have 65,507 bytes; an idle connection keeps room for one and a little.
-pub const LARGEST: u16 = 4_000;
+/// What is tried at most, on jumbo frames and inside a machine. Ten of them, which `quinn` gives the system in one
+/// piece, may have 65,507 bytes; an idle connection keeps room for one and a little.
+pub const LARGEST: u16 = 3_600;
 
 /// Tries what is larger than 1,200 bytes, up to this.
 pub fn discovery(largest: u16) -> MtuDiscoveryConfig {

@@ -17,6 +17,7 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 
 use super::ids::Key;
 use super::route::owner;
+use crate::metrics::Page;
 
 /// Receptions that wait for a worker, of at most 64 datagrams each.
 const WAITING: usize = 256;
@@ -34,6 +35,35 @@ pub struct Counts {
     pub received: Traffic,
     /// What left.
     pub sent: Traffic,
+}
+
+impl Counts {
+    /// As metrics.
+    pub fn render(&self, page: &mut Page) {
+        page.family(
+            "tidegate_quic_datagrams_total",
+            "counter",
+            "Datagrams that came to another worker than their connection's and were passed on, or were lost here.",
+        );
+        for (outcome, count) in
+            [("passed_on", &self.passed_on), ("queue_full", &self.queue_full), ("receive_error", &self.receive_error)]
+        {
+            page.value(&[("outcome", outcome)], count.load(Ordering::Relaxed) as f64);
+        }
+        let directions = [("in", &self.received), ("out", &self.sent)];
+        page.family("tidegate_quic_udp_datagrams_total", "counter", "Datagrams that QUIC has received and sent.");
+        for (direction, traffic) in directions {
+            page.value(&[("direction", direction)], traffic.datagrams.load(Ordering::Relaxed) as f64);
+        }
+        page.family(
+            "tidegate_quic_udp_calls_total",
+            "counter",
+            "System calls by which they were: fewer than datagrams where the kernel takes several at once (GSO, GRO).",
+        );
+        for (direction, traffic) in directions {
+            page.value(&[("direction", direction)], traffic.calls.load(Ordering::Relaxed) as f64);
+        }
+    }
 }
 
 /// Datagrams of one direction. The kernel takes and gives several in one call where it can (GSO, GRO).

@@ -51,6 +51,8 @@ pub(super) struct Halves {
     pub(super) taken: bool,
     /// It counts among those that the peer has not answered yet.
     pub(super) awaited: bool,
+    /// The peer was seen to want no more of it before it had taken it.
+    stopped: bool,
     /// We have said all we had to say.
     pub(super) finished: bool,
     /// How reading has ended.
@@ -75,6 +77,7 @@ impl Channel {
             ahead: Bytes::new(),
             taken,
             awaited: !taken,
+            stopped: false,
             finished: false,
             over: None,
             booked: false,
@@ -184,6 +187,17 @@ impl Halves {
             return None;
         }
         Some(*self.unread_since.get_or_insert(now))
+    }
+
+    /// Ends a stream that the peer has stopped and not taken. What it has said may arrive after that it listens no
+    /// more: unless it has refused the stream, it has until the next look.
+    pub(super) fn give_up_stopped(&mut self) {
+        let Some(send) = self.send.as_ref().filter(|_| !self.taken && self.over.is_none()) else { return };
+        let mut now = Context::from_waker(Waker::noop());
+        let Poll::Ready(Ok(Some(code))) = pin!(send.stopped()).poll(&mut now) else { return };
+        if code == REFUSED || std::mem::replace(&mut self.stopped, true) {
+            self.fail(Fate::Reset { accepted: code != REFUSED });
+        }
     }
 
     /// Ends both directions because nobody reads, and gives up what has come.

@@ -54,10 +54,10 @@ pub fn start(
 ) -> (Session, impl Future<Output = ()> + Send + 'static) {
     let shared = Shared::new(connection, control.is_none());
     let guard = Guard(shared.clone());
-    let driver = driver::run(shared.clone(), control, config);
+    let driven = shared.clone();
     let driver = async move {
         let _guard = guard;
-        driver.await;
+        driver::run(driven, control, config).await;
     };
     (Session::quic(Handle { shared }), driver)
 }

@@ -130,6 +130,11 @@ impl State {
         self.lingering.push(send);
     }
 
+    /// Whether streams of ours lack the peer's answer.
+    pub(super) fn awaits_answers(&self) -> bool {
+        self.unanswered > 0
+    }
+
     /// The peer has taken or refused a stream of ours, or nobody waits for it; true where somebody may go on.
     pub(super) fn heard_of_one(&mut self) -> bool {
         self.unanswered -= 1;

@@ -1,5 +1,5 @@
 //! Looks at a connection four times a second while it is used: whether its peer is heard, how much may be on its way,
-//! and whether streams that nobody reads hold up the others.
+//! whether streams that nobody reads hold up the others, and whether the peer will never answer one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -81,6 +81,7 @@ impl Tending {
                 state.asked += 1;
             }
         }
+        give_up_stopped(shared);
         self.size(shared, &stats, streams as u64);
         self.relieve(shared, &stats, now);
     }
@@ -145,6 +146,20 @@ impl Tending {
         // still blocked says so again.
         self.set_receive_window(shared, self.receive_window - 1);
         self.set_receive_window(shared, self.receive_window);
+    }
+}
+
+/// Ends streams that the peer has stopped and does not take.
+fn give_up_stopped(shared: &Shared) {
+    let channels: Vec<Arc<Channel>> = {
+        let state = shared.lock();
+        if !state.awaits_answers() {
+            return;
+        }
+        state.channels.values().cloned().collect()
+    };
+    for channel in channels {
+        channel.lock().give_up_stopped();
     }
 }
 

@@ -14,7 +14,7 @@ use crate::tunnel::endpoint::Keys;
 use crate::tunnel::quic::codes;
 
 /// An address, as long as a connection lives on it.
-pub struct Place {
+pub struct QuicPort {
     /// What it bound.
     pub address: SocketAddr,
     state: Mutex<State>,
@@ -27,7 +27,7 @@ struct State {
     endpoints: Vec<quinn::Endpoint>,
 }
 
-impl Place {
+impl QuicPort {
     /// Takes connections on these sockets, one a worker.
     ///
     /// # Errors
@@ -37,18 +37,18 @@ impl Place {
         keys: &Keys,
         (address, sockets): (SocketAddr, Vec<UdpSocket>),
         door: Arc<QuicDoor>,
-    ) -> std::io::Result<Arc<Place>> {
+    ) -> std::io::Result<Arc<QuicPort>> {
         let workers = &tunnels.proxy.workers;
         let endpoints = keys.listen(sockets, workers, &tunnels.drain, &door.server)?;
         let state = State { door: Some((door, CancellationToken::new())), endpoints: endpoints.clone() };
-        let place = Arc::new(Place { address, state: Mutex::new(state) });
+        let port = Arc::new(QuicPort { address, state: Mutex::new(state) });
         for (worker, endpoint) in workers.iter().zip(endpoints) {
-            let open = place.clone();
+            let open = port.clone();
             let door = move || open.lock().door.clone();
             let task = quic::accept(tunnels.clone(), worker.index, endpoint, door);
             tunnels.drain.spawn_on(&worker.runtime, task);
         }
-        Ok(place)
+        Ok(port)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -80,12 +80,12 @@ impl Place {
             }
             state.endpoints.clone()
         };
-        let place = self.clone();
+        let port = self.clone();
         let last = async move {
             for endpoint in &endpoints {
                 endpoint.wait_idle().await;
             }
-            let mut state = place.lock();
+            let mut state = port.lock();
             if state.door.is_none() {
                 // Ends the loops that accept, which are the last to hold them.
                 for endpoint in state.endpoints.drain(..) {
