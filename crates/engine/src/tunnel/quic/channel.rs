@@ -189,7 +189,7 @@ impl Halves {
         Some(*self.unread_since.get_or_insert(now))
     }
 
-    /// Ends a stream that the peer has stopped and not taken. What it has said may arrive after that it listens no more:
+    /// Ends a stream that the peer has stopped and not taken. What it has said may come after that it listens no more:
     /// unless it has refused the stream, it has until the next look.
     pub(super) fn give_up_stopped(&mut self) {
         let Some(send) = self.send.as_ref().filter(|_| !self.taken && self.over.is_none()) else { return };

@@ -11,8 +11,8 @@ use crate::tunnel::endpoint::path::{USUAL, discovery};
 
 /// Streams of the peer that may be open at once.
 pub const STREAMS: VarInt = VarInt::from_u32(1024);
-/// What one stream may bring before it is read. `quinn` lets it not grow, so it is what a long path needs for a transfer
-/// of 10 MB/s at 50 ms, and twice what streams begin with over WebSocket; what grows with use is the connection's.
+/// What one stream may bring before it is read. `quinn` lets it not grow, so it is what a long path needs for
+/// 10 MB/s at 50 ms, and twice what streams begin with over WebSocket; what grows with use is the connection's.
 pub(super) const STREAM_WINDOW: u32 = 512 << 10;
 /// What all streams together may bring before it is read: at first, and at most. 64 streams that nobody reads fill it,
 /// as many as over WebSocket.
