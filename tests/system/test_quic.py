@@ -238,6 +238,72 @@ def test_an_agent_shows_a_certificate_where_one_is_asked_for(quic: Quic, service
             assert request(gateway.proxy, endpoint="web").status == 200
 
 
+def test_an_agent_offers_in_the_tenant_of_its_token_and_in_no_other(
+    quic: Quic, service: Service, tmp_path: Path
+) -> None:
+    issuers = {name: Issuer(tmp_path, "ES256", name=name) for name in ("acme", "umbrella")}
+    auth = {"verifiers": list(issuers)}
+    config = {
+        "verifiers": {name: issuer.source | {"tenant": name} for name, issuer in issuers.items()},
+        "tenants": {name: {"verifiers": [name]} for name in issuers},
+        "listeners": {"agents": quic.listener(auth=auth), "acme-agents": quic.listener(auth=auth, tenant="acme")},
+    }
+    tokens = {name: issuer.token("web") for name, issuer in issuers.items()}
+    with Gateway(config) as gateway, ExitStack() as stack:
+        for name, token in tokens.items():
+            stack.enter_context(quic.agent(gateway.agents, "http", "web", service.address, "--token", token))
+            gateway.event("agent connected", tenant=name, endpoint="web")
+        words = (gateway.address("acme-agents"), "http", "web", service.address)
+        with quic.agent(*words, "--token", tokens["umbrella"], wait=False) as agent:
+            assert agent.wait() == 1
+            assert "unknown tenant" in agent.event("refused")["reason"]
+        stack.enter_context(quic.agent(*words, "--token", tokens["acme"]))
+        offered = {each["tenant"]: len(each["listeners"]) for each in gateway.status()["endpoints"]}
+        assert offered == {"acme": 2, "umbrella": 1}
+
+
+def test_answers_that_nobody_reads_take_little_memory(quic: Quic) -> None:
+    def large(exchange: Exchange) -> None:
+        exchange.read()
+        exchange.answer("200 OK", b"y" * 20_000_000)
+
+    def visitor(address: str) -> socket.socket:
+        host, _, port = address.rpartition(":")
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((host, int(port)))
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: web\r\nx-tidegate-endpoint: web\r\n\r\n")
+        return connection
+
+    with (
+        Service(large) as service,
+        Gateway(quic.config()) as gateway,
+        quic.agent(gateway.agents, "http", "web", service.address),
+    ):
+        gateway.until_offered("web")
+
+        def came() -> int:
+            return int(tunnels(gateway, "web")[0]["bytes_in"])
+
+        before, peaks = gateway.peak_memory(), list[int]()
+        for _ in range(2):
+            with ExitStack() as stack:
+                seen = [came()]
+                for _ in range(60):
+                    stack.enter_context(visitor(gateway.proxy))
+
+                def at_rest(seen: list[int] = seen) -> bool:
+                    seen.append(came())
+                    return seen[-1] - seen[0] > 60_000_000 and seen[-1] - seen[-20:][0] < 10_000
+
+                # More than any window holds, then nothing.
+                until(at_rest, "nothing more comes")
+            peaks.append(gateway.peak_memory())
+        assert peaks[0] - before < 75 << 20
+        # What the first have left is used again.
+        assert peaks[1] - peaks[0] < 20 << 20
+
+
 def test_what_the_service_answers_arrives_whole_however_large(quic: Quic) -> None:
     def large(exchange: Exchange) -> None:
         exchange.read()

@@ -32,7 +32,7 @@ impl Carrier {
     fn window(self) -> usize {
         match self {
             // The first byte is not the stream's.
-            Carrier::Quic | Carrier::QuicTunnel => 1024 * 1024 - 1,
+            Carrier::Quic | Carrier::QuicTunnel => 512 * 1024 - 1,
             _ => 256 * 1024,
         }
     }

@@ -181,7 +181,8 @@ impl Session {
         }
     }
 
-    /// Memory held for streams and messages, roughly, in bytes.
+    /// Memory held for streams and messages, roughly, in bytes. Over QUIC without what has come and was not looked at,
+    /// which nobody tells: it is bounded by [`UNREAD`](super::quic::UNREAD).
     pub fn memory(&self) -> usize {
         match &self.0 {
             Kind::Yamux(session) => session.memory(),

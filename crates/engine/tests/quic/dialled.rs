@@ -100,6 +100,8 @@ impl<'a> Brings<'a> {
             }
             None => builder.with_no_client_auth(),
         };
+        // Whoever is let say something before the handshake is over does.
+        config.enable_early_data = true;
         config.alpn_protocols = self.protocols.iter().map(|protocol| protocol.to_vec()).collect();
         let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
         let mut transport = TransportConfig::default();

@@ -107,6 +107,24 @@ fn whoever_is_let_in_is_told_what_an_agent_over_websocket_is_told() {
 }
 
 #[test]
+fn nobody_who_comes_back_says_anything_before_the_handshake() {
+    let authority = Authority::new();
+    let gate = gate(&authority, json!({}), json!({}));
+    runtime().block_on(async {
+        // It keeps what it is given for the next time.
+        let (config, endpoint) = (Brings::nothing(&authority).config(), endpoint());
+        for _ in 0..3 {
+            let connecting = endpoint.connect_with(config.clone(), gate.address("agents"), "localhost").unwrap();
+            let Err(connecting) = connecting.into_0rtt() else { panic!("there is a ticket for early data") };
+            let connection = connecting.await.unwrap();
+            let (head, _send, _recv) = ask(&connection, &hello("web", "")).await;
+            assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+            connection.close(VarInt::from_u32(0), b"");
+        }
+    });
+}
+
+#[test]
 fn an_address_that_may_not_connect_gets_no_answer() {
     let authority = Authority::new();
     let gate = gate(&authority, json!({"deny": ["127.0.0.0/8"]}), json!({}));

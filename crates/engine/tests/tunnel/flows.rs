@@ -142,7 +142,7 @@ async fn datagrams_of_nobody_are_counted_and_harm_nobody() {
     until("they have come", || session.stats().datagrams_dropped > 50).await;
     assert!(session.memory() < 128 * 1024, "{}", session.memory());
     // Words on a flow's stream are thrown away.
-    send.write_all(&vec![9; 1 << 19]).await.expect("write");
+    send.write_all(&vec![9; 1 << 18]).await.expect("write");
     peer.send_datagram(datagram(send.id().into(), b"mine")).expect("send");
     assert_eq!(next(&mut flow).await.as_deref(), Some(&b"mine"[..]));
     assert_eq!(session.end_reason(), None);

@@ -117,7 +117,7 @@ async fn eighty_streams_that_nobody_reads_hold_up_nobody() {
         writers.push(tokio::spawn(async move { stuck.write_all(&vec![7; 4 << 20]).await }));
     }
     // The bytes that the connection may bring are used up; then the neighbours come.
-    until("streams are blocked", || gateway.stats().bytes_out > 60 << 20).await;
+    until("streams are blocked", || gateway.stats().bytes_out > 30 << 20).await;
     echo(agent.clone());
     let sent = bytes(1, 300_000);
     for _ in 0..20 {
@@ -161,6 +161,29 @@ async fn a_flood_of_streams_ends_the_session() {
     }
     broken(&session, &peer, "a flood of new streams").await;
     assert_eq!((session.streams(), session.memory()), (0, 0));
+}
+
+#[tokio::test]
+async fn streams_that_are_stuffed_and_reset_take_no_memory_and_harm_nobody() {
+    let (session, peer, _first) = bare(TAKES).await;
+    echo(session.clone());
+    for _ in 0..2000 {
+        let (mut send, mut recv) = peer.open_bi().await.expect("open");
+        send.write_all(&[0; 16 * 1024]).await.expect("write");
+        // Half of them while the other side takes them.
+        if send.id().index() % 2 == 0 {
+            recv.read_exact(&mut [7]).await.expect("taken");
+        }
+        send.reset(VarInt::from_u32(5)).expect("reset");
+        let _ = recv.stop(VarInt::from_u32(5));
+    }
+    until("nothing is left of them", || session.streams() + session.memory() == 0).await;
+    let (mut send, mut recv) = peer.open_bi().await.expect("open");
+    send.write_all(b"\0still here").await.expect("write");
+    let mut heard = [0; 11];
+    timeout(LONG, recv.read_exact(&mut heard)).await.expect("in time").expect("read");
+    assert_eq!(&heard, b"\0still here");
+    assert!(session.is_open());
 }
 
 #[tokio::test]
@@ -337,7 +360,7 @@ async fn what_was_finished_arrives_although_the_session_is_ended_at_once() {
         let (agent, gateway) = pair().await;
         let (mut here, mut left) = (gateway.open().expect("open"), gateway.open().expect("open"));
         let (mut there, unfinished) = (agent.accept().await.expect("accept"), agent.accept().await.expect("accept"));
-        let said = bytes(9, 1 << 19);
+        let said = bytes(9, 1 << 18);
         there.write_all(&said).await.expect("write");
         there.shutdown().await.expect("shutdown");
         agent.end(how);

@@ -214,7 +214,7 @@ mod tests {
     fn windows_grow_with_the_streams_and_with_the_path_to_a_bound() {
         assert_eq!(
             [0, 1, 4, 5, 20, 32, 33, 1024].map(|streams| receive_window(streams, UNREAD)),
-            [8, 8, 8, 10, 40, 64, 64, 64].map(|n| n * MIB)
+            [8, 8, 8, 8, 20, 32, 32, 32].map(|n| n * MIB)
         );
         assert_eq!([0, MIB / 2, MIB, 5 * MIB, u64::MAX].map(send_window), [1, 1, 2, 10, 16].map(|n| n * MIB));
     }
