@@ -351,3 +351,31 @@ def test_without_quic_the_refusal_says_so(options: tuple[str, ...], sentence: st
     with Tidegate("agent", "udp", "dns", "10.0.0.53:53", *options) as refused:
         assert refused.wait() != 0
         assert f'endpoint "dns" is UDP, which needs QUIC ({sentence})' in refused.log
+
+
+def test_a_forward_reaches_what_an_agent_offers(quic: Quic, echo: Echo) -> None:
+    web = {"bind": "127.0.0.1:0", "tls": quic.tls, "transports": ["websocket", "quic"]}
+    more = config(quic)
+    more["listeners"]["proxy"] = web
+    with Gateway(more) as gateway, agent(quic, gateway, echo):
+        options = ("--connect", f"https://{gateway.proxy}", "--connect-ca", str(quic.authority.ca))
+        with Tidegate("forward", "udp", "127.0.0.1:0", "echo", *options) as forward:
+            address = str(forward.ready("listening")["address"])
+            with Source(address) as one, Source(address) as other:
+                assert one.ask(b"one") == b"one"
+                assert other.ask(b"other") == b"other"
+                assert len(set(echo.sources)) == 2
+            forward.stop()
+            assert line(gateway, listener="proxy", endpoint="echo", bytes_in=3)["status"] == 101
+        with Tidegate("forward", "udp", "127.0.0.1:0", "nothing", *options) as forward:
+            address = str(forward.ready("listening")["address"])
+            with Source(address) as source:
+                source.send(b"x")
+                forward.event("stream refused", endpoint="nothing")
+
+
+def test_the_path_of_datagrams_is_none_for_requests(quic: Quic, echo: Echo) -> None:
+    with Gateway(config(quic)) as gateway, agent(quic, gateway, echo):
+        answer = request(gateway.proxy, "/_piko/v1/udp/echo")
+        assert answer.status == 400
+        assert "datagrams" in answer.text

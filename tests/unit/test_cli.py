@@ -90,7 +90,7 @@ def test_a_gateway_without_configuration_says_so(tidegate: Tidegate) -> None:
         (["agent", "start"], "no configuration"),
         (["agent", "http", "web", "1", "--connect", "nope"], "--connect: 'nope' is no URL"),
         (["agent", "http", "web", "1", "--ca", "x"], "neither the gateway nor the local service"),
-        (["forward", "udp", "1", "a"], "not built yet"),
+        (["forward", "udp", "1", "a"], "no URL begins with https://"),
         (["forward", "1"], "expected [tcp] ADDR ENDPOINT"),
         (["forward", "start"], "no configuration"),
         (["completion", "tcsh"], "tcsh"),

@@ -3,6 +3,7 @@
 //! A TCP connection, a stream inside a tunnel and a pipe in memory are the same here. Buffers are pooled per thread and
 //! held only while they contain bytes, so an idle connection costs no buffer.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
@@ -36,6 +37,11 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Takes the stream from this worker, to be used on another; the stream itself where it cannot be moved.
     fn detach(self: Box<Self>) -> Result<Detached, BoxedIo> {
         Detached::tcp(self.into_tcp()?)
+    }
+
+    /// The stream as what it is, where there is more to do with it than reading and writing.
+    fn as_any(&mut self) -> Option<&mut (dyn Any + Send)> {
+        None
     }
 
     /// The plain TCP connection beneath, where everything that is read and written is its bytes.

@@ -326,6 +326,9 @@ pub struct ForwardPort {
     pub bind: Vec<SocketAddr>,
     /// Where it leads.
     pub endpoint: String,
+    /// For datagrams: a source that has said and got nothing for so long is forgotten. None: it is for TCP.
+    #[serde(default, deserialize_with = "optional_seconds")]
+    pub udp_idle: Option<Duration>,
 }
 
 /// A string that `Debug` never shows.

@@ -23,15 +23,17 @@ __all__ = ["forward"]
 
 def _forward(words: tuple[str, ...], config: str | None, **_: object) -> int:
     """
-    Reach a TCP endpoint of a gateway from a local port.
+    Reach a TCP or UDP endpoint of a gateway from a local port.
 
     \b
     Examples:
       tidegate forward 5432 postgres        # then: psql -h localhost -p 5432
       tidegate forward 127.0.0.1:2222 ssh --connect https://gate.example.com
+      tidegate forward udp 5353 dns --connect https://gate.example.com
       tidegate forward start --config forward.yaml
 
-    ADDR is a port on localhost, HOST:PORT, or :PORT for all interfaces. `tcp` may stand before it. The gateway's
+    ADDR is a port on localhost, HOST:PORT, or :PORT for all interfaces. `tcp` may stand before it, `udp` has to: that
+    goes by QUIC alone, so the gateway's URL begins with https:// and its listener takes QUIC. The gateway's
     address is --connect, by default http://localhost:8000 (where its visitors come, not its agents).
 
     \b
@@ -41,13 +43,12 @@ def _forward(words: tuple[str, ...], config: str | None, **_: object) -> int:
     """
     context = click.get_current_context()
     fixed: dict[str, Any] = {}
-    if words[:1] == ("udp",):
-        raise ConfigError("`tidegate forward udp` is not built yet in this version")
     if words != ("start",):
-        given_words = words[1:] if words[:1] == ("tcp",) else words
+        given_words = words[1:] if words[:1] in (("tcp",), ("udp",)) else words
         if len(given_words) != 2:
-            raise click.UsageError("expected [tcp] ADDR ENDPOINT, or start", context)
-        fixed = {"forwards": [{"bind": given_words[0], "endpoint": given_words[1]}]}
+            raise click.UsageError("expected [tcp|udp] ADDR ENDPOINT, or start", context)
+        kind = {"kind": "udp"} if words[0] == "udp" else {}
+        fixed = {"forwards": [{"bind": given_words[0], "endpoint": given_words[1], **kind}]}
     flags = given(context)
     spell_out_tls(flags)
     source = Source(Forward, find_file(Forward, config, os.environ), flags, dict(os.environ), fixed)

@@ -494,17 +494,21 @@ class Agent(Model):
             yield from _datagrams_have_a_way(offers, connect)
 
 
+def _without_quic(connect: Connect) -> str | None:
+    """What to do about it, where there is no way for QUIC."""
+    if getattr(connect, "transport", "auto") == "websocket":
+        return "write transport: auto or quic"
+    if not any(url.startswith(("https:", "wss:")) for url in connect.urls):
+        return "no URL begins with https://"
+    return "leave out `proxy`: it goes through none" if connect.proxy is not None else None
+
+
 def _datagrams_have_a_way(
     offers: Mapping[int, Offer | None], connect: AgentConnect
 ) -> Iterable[tuple[tuple[str | int, ...], str]]:
     """Nothing but QUIC carries datagrams."""
-    if connect.transport == "websocket":
-        what_to_do = "write transport: auto or quic"
-    elif not any(url.startswith(("https:", "wss:")) for url in connect.urls):
-        what_to_do = "no URL begins with https://"
-    elif connect.proxy is not None:
-        what_to_do = "leave out `proxy`: it goes through none"
-    else:
+    what_to_do = _without_quic(connect)
+    if what_to_do is None:
         return
     for position, offer in offers.items():
         if offer is not None and offer.to != CONNECT and service(offer.to).kind == "udp":
@@ -528,6 +532,14 @@ class ForwardPort(Model):
 
     bind: PortOrBind = knob(..., "Local address to accept connections on; a port alone is on localhost.")
     endpoint: Endpoint = knob(..., "The endpoint that it leads to.")
+    kind: Literal["tcp", "udp"] = knob("tcp", "What comes to it: connections of TCP, or datagrams, which need QUIC.")
+    idle: Positive = knob(60.0, "Kind udp: a source address that says and gets nothing for so long is forgotten.")
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind != "udp" and "idle" in self.model_fields_set:
+            raise ValueError("`idle` belongs to ports of kind udp, this one is of kind tcp")
+        return self
 
 
 class Forward(Model):
@@ -542,6 +554,15 @@ class Forward(Model):
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     tunnel: Tunnel = Tunnel()
+
+    @classmethod
+    def between(cls, parts: Parts) -> Iterable[tuple[tuple[str | int, ...], str]]:
+        ports: dict[int, ForwardPort | None] = parts.value("forwards") or {}
+        connect: Connect | None = parts.value("connect")
+        what_to_do = _without_quic(connect) if connect is not None else None
+        for position, port in ports.items():
+            if what_to_do is not None and port is not None and port.kind == "udp":
+                yield ("forwards", position), f'endpoint "{port.endpoint}" is UDP, which needs QUIC ({what_to_do})'
 
 
 Role = Gateway | Agent | Forward

@@ -144,10 +144,20 @@ def forward_snapshot(config: Forward, where: Where | None = None, token: str | N
     if not config.forwards:
         checked.mistake("forwards", "nothing to forward (add `forwards: [{bind: 5432, endpoint: postgres}]`)")
     ports = [
-        {"bind": checked.call(f"forwards[{position}].bind", resolve_bind, port.bind), "endpoint": port.endpoint}
+        {
+            "bind": checked.call(f"forwards[{position}].bind", resolve_bind, port.bind),
+            "endpoint": port.endpoint,
+            "udp_idle": port.idle if port.kind == "udp" else None,
+        }
         for position, port in enumerate(config.forwards)
     ]
-    checked.differ([(f"forwards[{position}].bind", port["bind"]) for position, port in enumerate(ports)])
+    for udp in (False, True):
+        # Ports for datagrams have numbers of their own.
+        checked.differ(
+            (f"forwards[{position}].bind", port["bind"])
+            for position, port in enumerate(ports)
+            if (port["udp_idle"] is not None) == udp
+        )
     return checked.done(
         {
             "role": "forward",

@@ -360,7 +360,7 @@ impl Caller {
         connection.set_receive_window(FORWARDS_WINDOW);
         connection.set_max_concurrent_bi_streams(tunnel::STREAMS);
         let unread = (FORWARDS_WINDOW.into_inner(), FORWARDS_UNREAD);
-        let config = tunnel::Config { takes_streams: true, datagrams: false, asks: false, unread };
+        let config = tunnel::Config { takes_streams: true, datagrams: true, asks: false, unread };
         let session = tunnel::start(connection.clone(), control, config);
         let door = &self.door;
         let arrived = Arrived {

@@ -154,6 +154,10 @@ pub async fn run(
         tokio::select! {
             () = &mut driver => return,
             Some(stream) = session.accept(), if !ended => take(&tunnels, reached, &arrived, &session, &held, stream),
+            // Its stream is a connection until it is asked to stand for datagrams.
+            Some(flow) = session.accept_flow(), if !ended => {
+                take(&tunnels, reached, &arrived, &session, &held, Box::new(flow));
+            }
             () = &mut leaving, if !left => left = true,
             () = tokio::time::sleep(LOOK), if left && !ended => {}
             () = &mut ending, if !ended => {

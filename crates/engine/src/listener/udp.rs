@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::UdpSocket;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -18,7 +17,7 @@ use crate::error::Result;
 use crate::metrics::{Direction, Fate, Page};
 use crate::proxy::access::{Answered, Record};
 use crate::proxy::admission::too_many;
-use crate::proxy::datagrams::{End, Pump};
+use crate::proxy::datagrams::{Pump, rest};
 use crate::proxy::passthrough::nobody;
 use crate::proxy::shared::Proxy;
 use crate::proxy::site;
@@ -27,9 +26,6 @@ use crate::snapshot::{Destination, EndpointRef};
 use crate::terms::Terms;
 use crate::upstream::UpstreamSet;
 use crate::verdict::Access;
-
-/// How long a source whose datagrams lead nowhere is not tried again.
-const REST: Duration = Duration::from_secs(1);
 
 /// A listener of kind udp.
 pub struct UdpListener {
@@ -224,19 +220,6 @@ fn lead(
         record.taken = Allowed::from(proxy.verdicts.allowance_of(owner), Wanted::Stream).map_err(too_many)?;
     }
     Ok(upstreams)
-}
-
-/// What leads nowhere is dropped for a moment, so that it is not tried with every datagram.
-async fn rest(proxy: &Proxy, mut source: Source) {
-    let drop_all = async {
-        while std::future::poll_fn(|cx| source.poll_recv(cx)).await.is_some() {
-            proxy.metrics.datagram(Direction::In, Fate::NoSession);
-        }
-    };
-    tokio::select! {
-        _ = timeout(REST, drop_all) => {}
-        () = proxy.drain.begun() => {}
-    }
 }
 
 /// Sessions of these listeners, and those that had to go.

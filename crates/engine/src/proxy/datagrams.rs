@@ -19,11 +19,17 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::access::{Answered, Record};
+use super::exchange::{Exchange, Next};
+use super::http::Http;
 use super::shared::Proxy;
+use super::site::Route;
 use crate::dial;
 use crate::error::{Code, Error, Result, Side};
+use crate::io::Io;
+use crate::message::RequestHead;
 use crate::metrics::{Direction, Fate};
 use crate::timer::Timer;
+use crate::tunnel::hello;
 use crate::tunnel::{Flow, FlowError, Sent, never_accepted};
 use crate::upstream::any::Busy;
 use crate::upstream::{StreamKind, UpstreamSet};
@@ -38,6 +44,8 @@ const KEPT: usize = 16;
 const LAST_WORD: Duration = Duration::from_secs(1);
 /// And for so long at most.
 const LEAVING: Duration = Duration::from_secs(5);
+/// How long who leads nowhere is not tried again.
+const REST: Duration = Duration::from_secs(1);
 
 /// One end: something that datagrams come from and go to.
 pub trait End: Send {
@@ -224,6 +232,65 @@ pub struct Pump<'a> {
     record: &'a mut Record,
     /// That one was too big has been said.
     told: bool,
+}
+
+/// Drops what somebody says that leads nowhere, for a moment, so that it is not tried with every datagram.
+pub async fn rest(proxy: &Proxy, mut near: impl End) {
+    let drop_all = async {
+        while poll_fn(|cx| near.poll_recv(cx)).await.is_some() {
+            proxy.metrics.datagram(Direction::In, Fate::NoSession);
+        }
+    };
+    tokio::select! {
+        _ = timeout(REST, drop_all) => {}
+        () = proxy.drain.begun() => {}
+    }
+}
+
+/// An end of which nothing is known yet.
+struct Nobody;
+
+impl End for Nobody {
+    fn poll_recv(&mut self, _: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        Poll::Pending
+    }
+
+    fn send(&mut self, _: &[u8]) -> std::result::Result<(), Unsent> {
+        Err(Unsent::Failed)
+    }
+}
+
+/// Answers a request for a flow of datagrams, which came by the stream of one, and moves them until it ends.
+///
+/// # Errors
+/// The refusal.
+pub async fn answer(exchange: &mut Exchange<'_>, down: &mut Http, head: &RequestHead, route: &Route) -> Result<Next> {
+    let refused = || Error::new(Code::MalformedRequest, "this path serves datagrams, which a forward sends over QUIC");
+    let Http::One(connection) = &mut *down else { return Err(refused()) };
+    if !hello::wants_datagrams(head) || !connection.io().as_any().is_some_and(|io| io.is::<Flow>()) {
+        return Err(refused());
+    }
+    let (proxy, worker, idle) = (exchange.proxy, exchange.worker, exchange.settings.timeouts.idle);
+    let mut pump = Pump::new(proxy, worker, &mut *exchange.record);
+    let (mut far, _busy) = pump.open(&route.upstreams, &mut Nobody).await?;
+    connection.send_raw(&hello::accept_datagrams());
+    if !down.flush_within(exchange.timer, idle).await {
+        return Ok(Next::Reset);
+    }
+    let Http::One(connection) = down else { return Ok(Next::Reset) };
+    let (mut io, _) = connection.take_stream();
+    let Some(near) = io.as_any().and_then(|io| io.downcast_mut::<Flow>()) else { return Ok(Next::Reset) };
+    let leaving = async {
+        tokio::select! {
+            () = proxy.drain.begun() => {}
+            () = exchange.identity.ended() => {}
+        }
+    };
+    pump.run(near, &mut far, idle, leaving).await;
+    exchange.record.status = 101;
+    near.end();
+    far.end();
+    Ok(Next::Taken)
 }
 
 /// Which end broke.

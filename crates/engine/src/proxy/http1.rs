@@ -15,7 +15,7 @@ use crate::http1::body::{Decoder, Encoder, What};
 use crate::http1::framing::Framing;
 use crate::http1::head::{self, HeadLimits};
 use crate::http1::refusal::HeadError;
-use crate::io::{BUFFER_SIZE, BoxedIo, Buffer, ended};
+use crate::io::{BUFFER_SIZE, BoxedIo, Buffer, Io, ended};
 use crate::message::{Fields, RequestHead, ResponseHead};
 use crate::timer::Timer;
 
@@ -325,6 +325,11 @@ impl Http1 {
     /// Makes the end of this connection a broken one, so that the other side does not take half a message for a whole.
     pub fn reset(&mut self) {
         self.io.reset();
+    }
+
+    /// The stream, to be looked at.
+    pub fn io(&mut self) -> &mut dyn Io {
+        &mut *self.io
     }
 
     /// Takes the stream and the bytes read from it; what is left of the connection is at its end.

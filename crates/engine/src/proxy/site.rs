@@ -106,8 +106,19 @@ pub struct Route {
     pub lead: Option<Arc<Lead>>,
     /// The target that is sent on, where it is another one.
     pub target: Option<Vec<u8>>,
-    /// A byte stream is asked for, not an HTTP exchange.
-    pub tcp: bool,
+    /// What is asked for.
+    pub wants: Wants,
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// An HTTP exchange.
+    Exchange,
+    /// A byte stream.
+    Bytes,
+    /// A flow of datagrams.
+    Datagrams,
 }
 
 impl Route {
@@ -214,7 +225,7 @@ impl Site {
         let listener = match self {
             Site::Service(service) => {
                 let upstreams = UpstreamSet::One(service.upstream.clone());
-                let route = Route { upstreams, lead: None, target: None, tcp: false };
+                let route = Route { upstreams, lead: None, target: None, wants: Wants::Exchange };
                 return Ok(Way::On(route, service.endpoint.clone()));
             }
             Site::Listener(listener) => listener,
@@ -224,29 +235,30 @@ impl Site {
             return follow(lead, &access, head, visitor, proxy, identity);
         }
         let owner = if access.tenant.is_empty() { &identity.tenant } else { &access.tenant };
-        let (name, tcp) = named(table, &access.dynamic, owner, head)?;
+        let (name, wants) = named(table, &access.dynamic, owner, head)?;
         let found = if identity.may_reach(owner, &name) { proxy.registry.find(owner, &name) } else { None };
         let endpoint = found.ok_or(Error::undelivered(Code::NoUpstream, ""))?;
         let label = endpoint.name.clone();
         let upstreams = UpstreamSet::Endpoint(endpoint);
-        Ok(Way::On(Route { upstreams, lead: None, target: None, tcp }, label))
+        Ok(Way::On(Route { upstreams, lead: None, target: None, wants }, label))
     }
 }
 
-/// The endpoint that a request names by itself, where it may, and whether it wants a byte stream there. `owner`: whose
+/// The endpoint that a request names by itself, where it may, and what it wants there. `owner`: whose
 /// endpoints it means.
 pub(super) fn named<'a>(
     table: &Table,
     dynamic: &DynamicEndpoints,
     owner: &str,
     head: &'a RequestHead,
-) -> Result<(Cow<'a, str>, bool)> {
+) -> Result<(Cow<'a, str>, Wants)> {
     if !table.has_no_routes() && *dynamic == DynamicEndpoints::Allow(Vec::new()) {
         return Err(Error::new(Code::NoRoute, ""));
     }
-    let (name, tcp): (Cow<'_, str>, bool) = match route::endpoint_of(head) {
-        Ok(Named::Http(name)) => (name, false),
-        Ok(Named::Tcp(name)) => (name.into(), true),
+    let (name, wants): (Cow<'_, str>, Wants) = match route::endpoint_of(head) {
+        Ok(Named::Http(name)) => (name, Wants::Exchange),
+        Ok(Named::Tcp(name)) => (name.into(), Wants::Bytes),
+        Ok(Named::Udp(name)) => (name.into(), Wants::Datagrams),
         Err(error) if error.code == Code::MissingEndpoint && !table.has_no_routes() => {
             return Err(Error::new(Code::NoRoute, ""));
         }
@@ -256,7 +268,7 @@ pub(super) fn named<'a>(
     if !permits(dynamic, table, owner, &name) {
         return Err(Error::undelivered(Code::NoUpstream, ""));
     }
-    Ok((name, tcp))
+    Ok((name, wants))
 }
 
 /// What begins too late on a connection that was let in by other terms.
@@ -309,7 +321,7 @@ fn follow(
         None => proxy.destination(&forward.to, tenant, client).ok_or(Error::undelivered(Code::NoUpstream, ""))?,
     };
     let target = rewritten(head, &lead, forward)?;
-    Ok(Way::On(Route { upstreams, lead: Some(lead), target, tcp: false }, label))
+    Ok(Way::On(Route { upstreams, lead: Some(lead), target, wants: Wants::Exchange }, label))
 }
 
 /// The target that is sent on, where it is another one than came.

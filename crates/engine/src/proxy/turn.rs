@@ -21,9 +21,9 @@ use super::http1::LINGER;
 use super::respond::{self, Answer};
 use super::secured::Secured;
 use super::shared::{Proxy, Settings};
-use super::site::{Site, Way};
-use super::stream;
+use super::site::{Site, Wants, Way};
 use super::table::{Lead, Table};
+use super::{datagrams, stream};
 use crate::allowance::{Taken, Wanted};
 use crate::error::{Code, Error, Result, Side};
 use crate::forwarded::Visitor;
@@ -295,12 +295,13 @@ impl Turn {
                     response: &mut self.response,
                     record,
                 };
-                match route.tcp {
-                    true => {
+                match route.wants {
+                    Wants::Datagrams => datagrams::answer(&mut exchange, &mut self.down, &self.request, &route).await,
+                    Wants::Bytes => {
                         let bare = self.secured.as_deref().is_some_and(|secured| secured.session.is_some());
                         stream::answer(&mut exchange, &mut self.down, &self.request, &route, bare).await
                     }
-                    false => exchange.run(&mut self.down, &mut self.request, framing, &route).await,
+                    Wants::Exchange => exchange.run(&mut self.down, &mut self.request, framing, &route).await,
                 }
             }
         };

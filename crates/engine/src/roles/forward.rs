@@ -5,6 +5,7 @@
 
 pub mod port;
 pub mod reach;
+pub mod udp;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +20,7 @@ use super::link::Changes;
 use crate::connect::{Gateway, Token};
 use crate::event::Events;
 use crate::listener::ListenError;
-use crate::listener::bind::bind;
+use crate::listener::bind::{bind, bind_udp};
 use crate::metrics::Page;
 use crate::proxy::access::AccessLog;
 use crate::proxy::shared::{Proxy, Settings};
@@ -79,18 +80,31 @@ impl Forward {
         let mut ports = Vec::new();
         for forward in &snapshot.forwards {
             for wanted in &forward.bind {
-                let (address, mut sockets) = bind(*wanted, 1, false).map_err(|error| ListenError {
-                    listener: forward.endpoint.clone(),
-                    address: *wanted,
-                    error,
-                })?;
-                let endpoint: Arc<str> = forward.endpoint.as_str().into();
-                let port = Arc::new(Port { address, endpoint, connections: Arc::default() });
-                if let Some(socket) = sockets.pop() {
-                    let runtime = &workers.list()[0].runtime;
-                    let task = port.clone().accept(socket, shared.clone(), stop.clone(), room.clone());
-                    proxy.drain.spawn_on(runtime, task);
-                }
+                let (listener, address) = (forward.endpoint.clone(), *wanted);
+                let failed = |error| ListenError { listener, address, error };
+                let runtime = &workers.list()[0].runtime;
+                let port = |address| {
+                    let endpoint: Arc<str> = forward.endpoint.as_str().into();
+                    Arc::new(Port { address, endpoint, connections: Arc::default() })
+                };
+                let port = if let Some(idle) = forward.udp_idle {
+                    let (address, mut sockets) = bind_udp(address, 1, false).map_err(failed)?;
+                    let port = port(address);
+                    if let Some(socket) = sockets.pop() {
+                        let task = udp::take(port.clone(), socket, idle, shared.clone(), stop.clone());
+                        proxy.drain.spawn_beside(runtime, task);
+                    }
+                    port
+                } else {
+                    let (address, mut sockets) = bind(address, 1, false).map_err(failed)?;
+                    let port = port(address);
+                    if let Some(socket) = sockets.pop() {
+                        let task = port.clone().accept(socket, shared.clone(), stop.clone(), room.clone());
+                        proxy.drain.spawn_on(runtime, task);
+                    }
+                    port
+                };
+                let address = port.address;
                 info!(address = %address, endpoint = &*port.endpoint, "listening");
                 ports.push(port);
             }

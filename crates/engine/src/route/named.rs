@@ -20,6 +20,8 @@ pub enum Named<'a> {
     Http(Cow<'a, str>),
     /// An endpoint, for a byte stream inside a WebSocket.
     Tcp(&'a str),
+    /// An endpoint, for a flow of datagrams.
+    Udp(&'a str),
 }
 
 /// The name, where `bytes` is a valid one: 1 to 128 bytes of `A-Za-z0-9._-`.
@@ -32,10 +34,11 @@ pub fn valid_name(bytes: &[u8]) -> Option<&str> {
 /// The endpoint that `head` names by path, header or Host.
 pub fn endpoint_of(head: &RequestHead) -> Result<Named<'_>, Error> {
     let by_header = header(head)?;
-    if let Some(name) = reserved(head.path())? {
+    if let Some((name, datagrams)) = reserved(head.path())? {
         // Two ways to name one thing have to agree.
         return match by_header {
             Some(other) if other != name => Err(two_endpoints()),
+            _ if datagrams => Ok(Named::Udp(name)),
             _ => Ok(Named::Tcp(name)),
         };
     }
@@ -75,11 +78,15 @@ fn header(head: &RequestHead) -> Result<Option<&str>, Error> {
     valid_name(name).map(Some).ok_or_else(|| invalid("a name is 1 to 128 of A-Z a-z 0-9 . _ -"))
 }
 
-/// The name in `/_piko/v1/tcp/NAME`; nothing else below `/_piko` and `/_tidegate` is served.
-fn reserved(path: &[u8]) -> Result<Option<&str>, Error> {
+/// The name in `/_piko/v1/tcp/NAME` or, for datagrams, `/_piko/v1/udp/NAME`; nothing else below `/_piko` and
+/// `/_tidegate` is served.
+fn reserved(path: &[u8]) -> Result<Option<(&str, bool)>, Error> {
     let below = |prefix: &[u8]| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
-    if let Some(name) = path.strip_prefix(b"/_piko/v1/tcp/").filter(|name| !name.is_empty() && !name.contains(&b'/')) {
-        return valid_name(name).map(Some).ok_or_else(|| invalid("the path names no valid endpoint"));
+    for (prefix, datagrams) in [(&b"/_piko/v1/tcp/"[..], false), (b"/_piko/v1/udp/", true)] {
+        if let Some(name) = path.strip_prefix(prefix).filter(|name| !name.is_empty() && !name.contains(&b'/')) {
+            let name = valid_name(name).ok_or_else(|| invalid("the path names no valid endpoint"))?;
+            return Ok(Some((name, datagrams)));
+        }
     }
     if below(b"/_piko") || below(b"/_tidegate") {
         return Err(Error::new(Code::NoRoute, "a reserved path that is not served"));

@@ -93,6 +93,12 @@ pub const QUIC_UPGRADE: &str = "tidegate/1";
 /// What a stream of a forward's session is upgraded to, to carry bytes as they are.
 pub const BYTES_UPGRADE: &str = "tidegate-bytes";
 
+/// Where flows of datagrams to an endpoint are opened; its name follows.
+pub const UDP_PATH: &str = "/_piko/v1/udp/";
+
+/// What the stream of a forward's flow is upgraded to, to stand for datagrams.
+pub const DATAGRAMS_UPGRADE: &str = "tidegate-datagrams";
+
 /// What both ends of one name by ALPN.
 pub const QUIC_PROTOCOLS: &[&[u8]] = &[QUIC_UPGRADE.as_bytes()];
 
@@ -110,6 +116,16 @@ pub fn quic_upgrade(head: &RequestHead) -> Result<()> {
 /// True where a request asks for bytes as they are, on a stream that can carry them.
 pub fn wants_bytes(head: &RequestHead) -> bool {
     upgrades_to(head, BYTES_UPGRADE)
+}
+
+/// True where a request asks for its stream to stand for datagrams.
+pub fn wants_datagrams(head: &RequestHead) -> bool {
+    upgrades_to(head, DATAGRAMS_UPGRADE)
+}
+
+/// The answer that begins a flow of datagrams.
+pub fn accept_datagrams() -> Vec<u8> {
+    switching(&Upgrade::Datagrams, "")
 }
 
 fn upgrades_to(head: &RequestHead, word: &str) -> bool {
@@ -154,6 +170,8 @@ pub enum Upgrade<'a> {
     Session,
     /// A stream of bytes as they are.
     Bytes,
+    /// A flow's, which stands for datagrams.
+    Datagrams,
 }
 
 /// What a gateway tells an agent that it accepts.
@@ -215,6 +233,7 @@ fn switching(upgrade: &Upgrade<'_>, fields: &str) -> Vec<u8> {
         Upgrade::WebSocket(key) => ("websocket", format!("\r\nSec-WebSocket-Accept: {}", accept_key(key))),
         Upgrade::Session => (QUIC_UPGRADE, String::new()),
         Upgrade::Bytes => (BYTES_UPGRADE, String::new()),
+        Upgrade::Datagrams => (DATAGRAMS_UPGRADE, String::new()),
     };
     let upgrade = format!("Upgrade: {word}\r\nConnection: Upgrade{accept}");
     format!("HTTP/1.1 101 Switching Protocols\r\n{upgrade}\r\n{fields}\r\n").into_bytes()
@@ -250,6 +269,7 @@ pub fn request(ask: &Ask<'_>) -> Vec<u8> {
         Upgrade::WebSocket(key) => format!("websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}"),
         Upgrade::Session => QUIC_UPGRADE.to_owned(),
         Upgrade::Bytes => BYTES_UPGRADE.to_owned(),
+        Upgrade::Datagrams => DATAGRAMS_UPGRADE.to_owned(),
     };
     let mut text = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\

@@ -1,5 +1,6 @@
 //! A flow: datagrams in both directions that belong together. It lives as long as the stream that stands for it.
 
+use std::any::Any;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -10,12 +11,13 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use quinn::SendDatagramError;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::channel::Channel;
 use super::demux::{datagram, length_of};
 use super::shared::Shared;
 use super::stream::Stream;
-use crate::io::Io;
+use crate::io::{BoxedIo, Io};
 
 /// Bytes of a flow's stream that are thrown away in one go: nothing is said on it while the flow runs.
 const THROWN_AWAY: usize = 16 * 1024;
@@ -126,12 +128,7 @@ impl Flow {
     /// # Errors
     /// It was refused, or has ended: see [`never_accepted`](crate::tunnel::never_accepted).
     pub async fn taken(&mut self) -> io::Result<()> {
-        poll_fn(|cx| self.poll_taken(cx)).await
-    }
-
-    /// The same, to be asked turn by turn.
-    pub fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.poll_taken(cx)
+        poll_fn(|cx| self.stream.poll_taken(cx)).await
     }
 
     /// Datagrams that came and were dropped because nobody took them, since this was last asked.
@@ -149,6 +146,49 @@ impl Flow {
     /// Its stream, on which something may be said before datagrams are.
     pub fn io(&mut self) -> &mut dyn Io {
         &mut self.stream
+    }
+}
+
+/// Its stream, for whoever finds out later that it is a flow's.
+impl AsyncRead for Flow {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Flow {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Io for Flow {
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_read_ready(cx)
+    }
+
+    fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_taken(cx)
+    }
+
+    fn reset(&mut self) {
+        self.stream.reset();
+    }
+
+    fn into_tcp(self: Box<Self>) -> Result<TcpStream, BoxedIo> {
+        Err(self)
+    }
+
+    fn as_any(&mut self) -> Option<&mut (dyn Any + Send)> {
+        Some(self)
     }
 }
 
