@@ -128,6 +128,7 @@ mod tests {
         match endpoint_of(&head) {
             Ok(Named::Http(name)) => Ok(name.into_owned()),
             Ok(Named::Tcp(name)) => Ok(format!("tcp {name}")),
+            Ok(Named::Udp(name)) => Ok(format!("udp {name}")),
             Err(error) => Err(error.code),
         }
     }
@@ -175,6 +176,9 @@ mod tests {
         for (target, expected) in [
             ("/_piko/v1/tcp/pg", Ok("tcp pg")),
             ("/_piko/v1/tcp/pg?x=/", Ok("tcp pg")),
+            ("/_piko/v1/udp/dns", Ok("udp dns")),
+            ("/_piko/v1/udp/a/b", Err(Code::NoRoute)),
+            ("/_piko/v1/udp/a%2fb", Err(Code::InvalidEndpoint)),
             ("/_piko/v1/tcp/", Err(Code::NoRoute)),
             ("/_piko/v1/tcp/a/b", Err(Code::NoRoute)),
             ("/_piko/v1/tcp/a%2fb", Err(Code::InvalidEndpoint)),
