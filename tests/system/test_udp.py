@@ -353,11 +353,16 @@ def test_without_quic_the_refusal_says_so(options: tuple[str, ...], sentence: st
         assert f'endpoint "dns" is UDP, which needs QUIC ({sentence})' in refused.log
 
 
+def reached(quic: Quic, **more: Any) -> dict[str, Any]:
+    """The same with a listener where forwards come in, who may name the endpoint."""
+    there = config(quic)
+    by_name = {"dynamic_endpoints": {"allow": ["echo", "nothing"]}}
+    there["listeners"]["proxy"] = {"bind": "127.0.0.1:0", **by_name, **more}
+    return there
+
+
 def test_a_forward_reaches_what_an_agent_offers(quic: Quic, echo: Echo) -> None:
-    web = {"bind": "127.0.0.1:0", "tls": quic.tls, "transports": ["websocket", "quic"]}
-    more = config(quic)
-    more["listeners"]["proxy"] = web
-    with Gateway(more) as gateway, agent(quic, gateway, echo):
+    with Gateway(reached(quic, tls=quic.tls, transports=["websocket", "quic"])) as gateway, agent(quic, gateway, echo):
         options = ("--connect", f"https://{gateway.proxy}", "--connect-ca", str(quic.authority.ca))
         with Tidegate("forward", "udp", "127.0.0.1:0", "echo", *options) as forward:
             address = str(forward.ready("listening")["address"])
@@ -375,7 +380,7 @@ def test_a_forward_reaches_what_an_agent_offers(quic: Quic, echo: Echo) -> None:
 
 
 def test_the_path_of_datagrams_is_none_for_requests(quic: Quic, echo: Echo) -> None:
-    with Gateway(config(quic)) as gateway, agent(quic, gateway, echo):
+    with Gateway(reached(quic)) as gateway, agent(quic, gateway, echo):
         answer = request(gateway.proxy, "/_piko/v1/udp/echo")
         assert answer.status == 400
         assert "datagrams" in answer.text

@@ -91,7 +91,7 @@ def test_a_gateway_without_configuration_says_so(tidegate: Tidegate) -> None:
         (["agent", "http", "web", "1", "--connect", "nope"], "--connect: 'nope' is no URL"),
         (["agent", "http", "web", "1", "--ca", "x"], "neither the gateway nor the local service"),
         (["forward", "udp", "1", "a"], "no URL begins with https://"),
-        (["forward", "1"], "expected [tcp] ADDR ENDPOINT"),
+        (["forward", "1"], "expected [tcp|udp] ADDR ENDPOINT"),
         (["forward", "start"], "no configuration"),
         (["completion", "tcsh"], "tcsh"),
         (["completion"], "bash, zsh, fish"),
@@ -174,7 +174,7 @@ def test_a_forward_takes_a_certificate_authority(tidegate: Tidegate, tmp_path: P
 @pytest.mark.parametrize("words", [["127.0.0.1:1", "pg"], ["tcp", "127.0.0.1:1", "pg"]])
 def test_a_forward_leads_to_an_endpoint(tidegate: Tidegate, words: list[str]) -> None:
     snapshot = tidegate("forward", *words).started["snapshot"]
-    assert snapshot["forwards"] == [{"bind": ["127.0.0.1:1"], "endpoint": "pg"}]
+    assert snapshot["forwards"] == [{"bind": ["127.0.0.1:1"], "endpoint": "pg", "udp_idle": None}]
     assert snapshot["connect"]["urls"] == ["http://localhost:8000"]
 
 

@@ -185,7 +185,16 @@ def test_a_forward_binds_a_port_alone_on_localhost(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(binds, "_has_ipv6", lambda _: True)
     config = validate(Forward, parse("forwards: [{bind: 5432, endpoint: pg}]", "f"))
     forwards = json.loads(forward_snapshot(config))["forwards"]
-    assert forwards == [{"bind": ["127.0.0.1:5432", "[::1]:5432"], "endpoint": "pg"}]
+    assert forwards == [{"bind": ["127.0.0.1:5432", "[::1]:5432"], "endpoint": "pg", "udp_idle": None}]
+
+
+def test_ports_for_datagrams_have_numbers_of_their_own() -> None:
+    said = """
+    connect: {urls: ["https://gate"]}
+    forwards: [{bind: "127.0.0.1:53", endpoint: a}, {bind: "127.0.0.1:53", endpoint: b, kind: udp, idle: 5s}]
+    """
+    forwards = json.loads(forward_snapshot(validate(Forward, parse(said, "f"))))["forwards"]
+    assert [port["udp_idle"] for port in forwards] == [None, 5.0]
 
 
 def test_what_is_shown_of_a_configuration_holds_no_secret() -> None:

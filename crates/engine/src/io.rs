@@ -135,6 +135,10 @@ impl Io for BoxedIo {
         (*self).detach()
     }
 
+    fn as_any(&mut self) -> Option<&mut (dyn Any + Send)> {
+        (**self).as_any()
+    }
+
     fn as_tcp(&self) -> Option<&TcpStream> {
         (**self).as_tcp()
     }
