@@ -5,7 +5,8 @@
 use libfuzzer_sys::fuzz_target;
 use tidegate_engine::http1::head::{HeadLimits, parse_request, parse_response};
 use tidegate_engine::message::{Known, RequestHead, ResponseHead, Version};
-use tidegate_engine::tunnel::hello::{Features, Offers, Told, Welcome, accept_tunnel, not_quic, quic_upgrade, told};
+use tidegate_engine::tunnel::hello::{Features, Offers, Told, Upgrade, Welcome};
+use tidegate_engine::tunnel::hello::{accept_tunnel, not_quic, quic_upgrade, told};
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 32 };
 
@@ -17,8 +18,11 @@ fuzz_target!(|input: &[u8]| {
 fn asked(bytes: &[u8]) {
     let mut head = RequestHead::new();
     let Ok(Some(_)) = parse_request(bytes, &mut 0, &mut head, &LIMITS) else { return };
-    if let Some(reason) = not_quic(&head.fields) {
-        assert!(!reason.is_empty() && reason.len() <= 200 && reason.bytes().all(|b| b == b' ' || b.is_ascii_graphic()));
+    for offers in [Offers::No, Offers::SamePort] {
+        if let Some(reason) = not_quic(&head.fields, &offers) {
+            let shown = reason.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+            assert!(shown && (1..=200).contains(&reason.len()));
+        }
     }
     let features = Features::of(&head.fields);
     assert!(head.fields.find("x-tidegate-features").is_some() || features == Features::default());
@@ -46,5 +50,5 @@ fn answered(bytes: &[u8]) {
 fn read(bytes: &[u8]) -> Option<Told> {
     let mut head = ResponseHead::new();
     parse_response(bytes, &mut 0, &mut head, &HeadLimits { bytes: 16 * 1024, ..LIMITS }).ok()??;
-    told(&head, None).ok()
+    told(&head, &Upgrade::Session).ok()
 }

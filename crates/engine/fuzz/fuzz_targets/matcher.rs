@@ -65,7 +65,9 @@ fn route(line: &str) -> Route {
 
 fn check(routes: &[Route], routing: Routing, head: &RequestHead) {
     let authority = head.fields.get(Known::Host).unwrap_or_default();
-    let end = authority.iter().rposition(|byte| *byte == b']').unwrap_or(0);
+    // An address of IPv6 begins with a bracket; a codec lets no other host through that has one.
+    let bracketed = authority.first() == Some(&b'[');
+    let end = authority.iter().rposition(|byte| *byte == b']').filter(|_| bracketed).unwrap_or(0);
     let port = authority[end..].iter().position(|byte| *byte == b':').map_or(authority.len(), |at| end + at);
     let host = name::host(&authority[..port]);
     let path = path::normal(head.path());
